@@ -1,0 +1,37 @@
+# Sourced by the other scripts: makes .venv with everything mjumbe needs, once per change of the pinned versions.
+# Usage: . scripts/env.sh [extra]   (extra: "dev" adds what the checks need)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 1
+venv="$root/.venv"
+extra=${1:-}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "mjumbe needs Python 3.11 or newer; set PYTHON to one." >&2
+    return 1
+}
+
+stamp="$venv/.installed${extra:+-$extra}"
+wanted=$(cat setup.cfg constraints.txt pyproject.toml | cksum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    python=$(find_python) || exit 1
+    if ! [ -x "$venv/bin/python" ]; then
+        echo "Making the virtual environment in .venv with $("$python" --version) …" >&2
+        if ! "$python" -m venv "$venv"; then
+            rm -rf "$venv"
+            echo "Could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2
+            exit 1
+        fi
+    fi
+    echo "Installing mjumbe${extra:+ with what the checks need} …" >&2
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+        --editable ".${extra:+[$extra]}" || exit 1
+    echo "$wanted" >"$stamp"
+fi
+PATH="$venv/bin:$PATH"
