@@ -1,0 +1,51 @@
+"""`python -m simulator`: an Africa's Talking on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from simulator.config import SimulatorConfig
+from simulator.control import BadField
+from simulator.server import serve
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until stopped. Returns 0, or 1 with the reason on stderr when the simulator cannot start."""
+    config = _config(arguments)
+    try:
+        serve(config)
+    except OSError as error:
+        print(f"simulator: cannot listen on {config.host}:{config.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
+    except BadField as error:
+        print(f"simulator: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _config(arguments: list[str] | None) -> SimulatorConfig:
+    defaults = SimulatorConfig()
+    parser = argparse.ArgumentParser("simulator", description=__doc__)
+    add = parser.add_argument
+    add("--host", default=defaults.host)
+    add("--port", type=int, default=defaults.port, help="0 picks a free one")
+    add("--username", default=defaults.username)
+    add("--key", action="append", dest="keys", default=[], help="an accepted apiKey; may be repeated")
+    add("--short-code", default=defaults.short_code)
+    add("--sender", action="append", dest="senders", default=[], help="a further sender that `from` may name")
+    for kind in ("incoming", "reports", "opt-out", "subscription"):
+        add(f"--{kind}-url", metavar="URL", help=f"where to post {kind} callbacks, with its ?key=")
+    add("--latency-ms", type=int, default=defaults.latency_ms)
+    add("--report-delay-ms", type=int, default=defaults.report_delay_ms)
+    add("--late-report-ms", type=int, default=defaults.late_report_ms)
+    add("--balance", default=defaults.balance, help="in KES")
+    add("--record-size", type=int, default=defaults.record_size, help="requests, messages and callbacks remembered")
+    values = vars(parser.parse_args(arguments))
+    values["keys"] = tuple(values["keys"])
+    values["senders"] = (*defaults.senders, *values["senders"])
+    return SimulatorConfig(**values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

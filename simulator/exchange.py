@@ -1,0 +1,120 @@
+"""The telephone exchange: what the twins of all services share, and how each of their requests is carried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from simulator.bell import Bell
+from simulator.callbacks import Callbacks
+from simulator.config import SimulatorConfig
+from simulator.control import Control
+from simulator.phones import Phones
+from simulator.record import Record, ServiceRequest
+
+Answer = Callable[[web.Request, ServiceRequest], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SECRET_HEADERS = frozenset({"apikey", "x-api-key", "authorization", "x-viber-auth-token", "cookie"})
+
+
+class Refused(Exception):
+    """The request is answered with `response` and goes no further."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class Dropped(Exception):
+    """The connection is closed without an answer; the argument says why."""
+
+
+class Held(Exception):
+    """The connection is held open and never answered; the argument says why."""
+
+
+class Exchange:
+    """The state of one simulator. `control` is replaced as a whole when a switch changes."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self.config = config
+        self.control = Control.at_start(config)
+        self.bell = Bell()
+        self.record = Record(config.record_size, self.bell)
+        self.phones = Phones()
+        self.stopping = asyncio.Event()
+        self.callbacks = Callbacks(
+            self.record,
+            lambda: self.control,
+            config.callback_timeout_ms / 1000,
+            [milliseconds / 1000 for milliseconds in config.callback_retries_ms],
+            config.record_size,
+        )
+        self._error_share = 0.0
+
+    def carried(self, answer: Answer) -> Handler:
+        """Make a route's handler of `answer`: recorded, counted, delayed, and dropped or held as the faults say."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            headers = tuple((n, v) for n, v in request.headers.items() if n.lower() not in _SECRET_HEADERS)
+            entry = self.record.arrived(request.method, request.path, headers)
+            with self.record.in_flight():
+                try:
+                    if self.control.down:
+                        raise Dropped("down")
+                    response = await self._answered(answer, request, entry)
+                    await self._wait(self.control.latency_ms / 1000)
+                except Dropped as fault:
+                    return self._drop(request, entry, str(fault))
+                except Held as fault:
+                    self.record.unanswered(entry, str(fault))
+                    await self.stopping.wait()
+                    return _closed(request)
+            self.record.answered(entry, response.status)
+            return response
+
+        return handler
+
+    def fail_as_told(self) -> None:
+        """Raise what the switches `never_answer` and `error_rate` ask for, once a request was read."""
+        control = self.control
+        if control.never_answer:
+            raise Held("never_answer")
+        self._error_share += control.error_rate
+        if self._error_share >= 1:
+            self._error_share -= 1
+            raise Refused(plain(control.error_status, "There was an internal server error."))
+
+    async def _answered(self, answer: Answer, request: web.Request, entry: ServiceRequest) -> web.Response:
+        try:
+            return await answer(request, entry)
+        except Refused as refused:
+            return refused.response
+
+    async def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def _drop(self, request: web.Request, entry: ServiceRequest, fault: str) -> web.Response:
+        self.record.unanswered(entry, fault)
+        return _closed(request)
+
+
+def _closed(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()  # goes nowhere: aiohttp wants something to write to the closed connection
+
+
+def plain(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An answer in plain text."""
+    return web.Response(status=status, text=text, headers=headers)
+
+
+def json_text(value: Any, status: int = 200) -> web.Response:
+    """An answer in JSON, escaped to ASCII so that a lone surrogate in a recorded text cannot break it."""
+    return web.json_response(value, status=status)
