@@ -1,0 +1,363 @@
+"""The CouchDB client: sessions, reads, bulk writes, views and changes.
+
+Everything goes through IBM's Cloudant SDK with a session cookie, because CouchDB 3.4 hashes a Basic password with
+600,000 rounds at every request. Bodies are not gzipped: on a near CouchDB that only costs time.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit
+
+import requests
+from ibm_cloud_sdk_core import ApiException
+from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
+from ibmcloudant import CouchDbSessionAuthenticator
+from ibmcloudant.cloudant_v1 import CloudantV1
+
+Document = dict[str, Any]
+Role = Literal["main", "vault", "sentinel", "callbacks"]
+
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 90.0
+LONGPOLL_TIMEOUT_MS = 30_000
+# CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
+PURGE_LIMIT = 100
+CONFLICT_ROUNDS = 20
+
+
+class CouchError(Exception):
+    """CouchDB refused a request: `status` (HTTP), `reason` in its own words."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"CouchDB answered {status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+class NotFoundError(CouchError):
+    """No such document, view or database."""
+
+
+class ConflictError(CouchError):
+    """Somebody else wrote the document first."""
+
+
+class UnavailableError(Exception):
+    """CouchDB cannot be reached, or says that it cannot serve now (5xx, 429). Trying again later is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a view or of `_all_docs`: `doc` only with include_docs, `error` only for keys that are not there."""
+
+    id: str | None
+    key: Any
+    value: Any
+    doc: Document | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """CouchDB's answer for one document of a bulk write: `rev` when it was stored, else `error` and `reason`."""
+
+    id: str
+    rev: str | None
+    error: str | None = None
+    reason: str | None = None
+
+    @property
+    def conflict(self) -> bool:
+        return self.error == "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the changes feed; `doc` is the newest revision when it was read."""
+
+    id: str
+    seq: str
+    deleted: bool
+    doc: Document | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A stretch of the changes feed, and the sequence to go on from."""
+
+    changes: list[Change]
+    last_seq: str
+    pending: int
+
+
+@dataclass(slots=True)
+class Update:
+    """What became of one document in `Database.update`: its newest content, None when it does not exist."""
+
+    doc: Document | None
+    written: bool = False
+
+
+Edit = Callable[[Document], bool]
+"""Changes a document in place; answers whether there is anything to write. Called again, on the newer revision,
+when somebody else wrote first."""
+
+
+class Couch:
+    """One CouchDB server and the databases mjumbe keeps there: `<db>`, `<db>-vault`, `<db>-sentinel`, `<db>-callbacks`."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is COUCH_URL: `http://user:password@host:5984/<db>`. Raises ValueError with what is wrong."""
+        parts = urlsplit(url)
+        name = parts.path.strip("/")
+        if parts.scheme not in ("http", "https") or not parts.hostname or not name or "/" in name:
+            raise ValueError(
+                "COUCH_URL must be http(s)://user:password@host:port/database, for instance "
+                "http://admin:password@127.0.0.1:5984/medic"
+            )
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self.server_url = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+        self.name = name
+        self.user = unquote(parts.username) if parts.username else None
+        self._password = unquote(parts.password or "")
+        self._client = self._connect()
+        self.main = Database(self, name)
+        self.vault = Database(self, f"{name}-vault")
+        self.sentinel = Database(self, f"{name}-sentinel")
+        self.callbacks = Database(self, f"{name}-callbacks")
+
+    @property
+    def databases(self) -> "tuple[Database, ...]":
+        return (self.main, self.vault, self.sentinel, self.callbacks)
+
+    def _connect(self) -> Any:
+        authenticator = CouchDbSessionAuthenticator(self.user, self._password) if self.user else NoAuthAuthenticator()
+        client = CloudantV1(authenticator=authenticator)
+        session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=64)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        # Proxies of the environment and .netrc must not come between us and our database.
+        session.trust_env = False
+        client.set_http_client(session)
+        client.set_service_url(self.server_url)
+        client.set_enable_gzip_compression(False)
+        client.set_http_config({"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)})
+        return client
+
+    def call(self, operation: Callable[[Any], Any]) -> Any:
+        """Run `operation(sdk client)` and return its decoded answer.
+
+        Raises NotFoundError, ConflictError, CouchError or UnavailableError. A session that CouchDB no longer accepts
+        (it restarted with another secret) is renewed once.
+        """
+        try:
+            return self._attempt(operation)
+        except CouchError as error:
+            if error.status != 401 or not self.user:
+                raise
+            self._client.authenticator.token_manager.expire_time = 0
+            return self._attempt(operation)
+
+    def _attempt(self, operation: Callable[[Any], Any]) -> Any:
+        try:
+            return operation(self._client).get_result()
+        except ApiException as error:
+            raise _couch_error(error) from None
+        except requests.exceptions.RequestException as error:
+            raise UnavailableError(f"CouchDB at {self.server_url} cannot be reached ({type(error).__name__})") from None
+        except StopIteration:
+            # The SDK looks for the session cookie in whatever answered; a proxy's error page has none.
+            raise UnavailableError(f"CouchDB at {self.server_url} gave no session") from None
+
+    def request(self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
+        """What the SDK has no call for: `path` is relative to the server, `body` is sent as JSON."""
+
+        def operation(client: Any) -> Any:
+            prepared = client.prepare_request(
+                method=method,
+                url=path,
+                headers={"Accept": "application/json", "Content-Type": "application/json"},
+                params=dict(params or {}),
+                data=None if body is None else json.dumps(body),
+            )
+            return client.send(prepared)
+
+        return self.call(operation)
+
+    def welcome(self) -> Document:
+        """The server's greeting, with its version."""
+        answer: Document = self.call(lambda client: client.get_server_information())
+        return answer
+
+    def config(self, section: str, key: str) -> str | None:
+        """A value of the server's own configuration, None when it is not set."""
+        try:
+            value = self.request("GET", f"/_node/_local/_config/{quote(section, safe='')}/{quote(key, safe='')}")
+        except NotFoundError:
+            return None
+        return str(value)
+
+    def session_of(self, headers: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+        """Whose credentials these request headers (`Authorization` or `Cookie`) are: the CouchDB user's name and roles.
+
+        Name None stands for nobody: no credentials, or wrong ones. Raises UnavailableError.
+        """
+        try:
+            answer = requests.get(
+                f"{self.server_url}/_session", headers=dict(headers), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
+            )
+            if answer.status_code >= 500:
+                raise UnavailableError(f"CouchDB answered {answer.status_code} to a login")
+            context = answer.json().get("userCtx", {}) if answer.status_code == 200 else {}
+        except (requests.exceptions.RequestException, ValueError) as error:
+            raise UnavailableError(f"CouchDB cannot check a login ({type(error).__name__})") from None
+        return context.get("name"), tuple(context.get("roles") or ())
+
+
+def _couch_error(error: ApiException) -> CouchError | UnavailableError:
+    status = int(error.status_code or 0)
+    message = str(error.message or "")
+    if status >= 500 or status == 429 or status == 0:
+        return UnavailableError(f"CouchDB answered {status}: {message}")
+    kind = {404: NotFoundError, 409: ConflictError}.get(status, CouchError)
+    return kind(status, message)
+
+
+@dataclass(slots=True)
+class Database:
+    """One database. All methods raise UnavailableError when CouchDB is away, NotFoundError when the database is."""
+
+    couch: Couch
+    name: str
+    _path: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._path = "/" + quote(self.name, safe="")
+
+    def create(self) -> bool:
+        """Make the database; False when it is there already."""
+        try:
+            self.couch.call(lambda client: client.put_database(db=self.name))
+        except CouchError as error:
+            if error.status == 412:
+                return False
+            raise
+        return True
+
+    def info(self) -> Document:
+        """CouchDB's description of the database (doc_count, sizes, update_seq …)."""
+        answer: Document = self.couch.call(lambda client: client.get_database_information(db=self.name))
+        return answer
+
+    def get(self, doc_id: str) -> Document | None:
+        """A document (also `_local/…` and `_design/…`), None when there is none."""
+        try:
+            answer: Document = self.couch.request("GET", self._doc_path(doc_id))
+        except NotFoundError:
+            return None
+        return answer
+
+    def put(self, doc: Mapping[str, Any]) -> str:
+        """Write one document, and return its new revision. Raises ConflictError."""
+        answer = self.couch.request("PUT", self._doc_path(str(doc["_id"])), body=doc)
+        return str(answer["rev"])
+
+    def _doc_path(self, doc_id: str) -> str:
+        for special in ("_local/", "_design/"):
+            if doc_id.startswith(special):
+                return f"{self._path}/{special}{quote(doc_id.removeprefix(special), safe='')}"
+        return f"{self._path}/{quote(doc_id, safe='')}"
+
+    def delete(self, doc_id: str, rev: str) -> None:
+        """Delete a document. Raises ConflictError when `rev` is not the newest."""
+        self.couch.request("DELETE", self._doc_path(doc_id), params={"rev": rev})
+
+    def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
+        """Write many documents at once; one answer each, in their order."""
+        if not docs:
+            return []
+        rows = self.couch.call(
+            lambda client: client.post_bulk_docs(db=self.name, bulk_docs={"docs": [dict(doc) for doc in docs]})
+        )
+        return [Saved(str(r.get("id")), r.get("rev"), r.get("error"), r.get("reason")) for r in rows]
+
+    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
+        """The documents with these ids, those that exist."""
+        keys = list(dict.fromkeys(ids))
+        if not keys:
+            return {}
+        answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=keys, include_docs=True))
+        return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
+
+    def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
+        """The documents from id `startkey` to id `endkey`, both included."""
+        answer = self.couch.call(
+            lambda client: client.post_all_docs(
+                db=self.name, start_key=startkey, end_key=endkey, include_docs=True, limit=limit
+            )
+        )
+        return [row["doc"] for row in answer["rows"]]
+
+    def view(self, design: str, view: str, **query: Any) -> list[Row]:
+        """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …)."""
+        answer = self.couch.call(lambda client: client.post_view(db=self.name, ddoc=design, view=view, **query))
+        return [Row(r.get("id"), r.get("key"), r.get("value"), r.get("doc"), r.get("error")) for r in answer["rows"]]
+
+    def changes(
+        self, since: str, *, limit: int, wait: bool, doc_ids: Sequence[str] | None = None, docs: bool = True
+    ) -> Changes:
+        """What changed after `since` ("0", "now" or a sequence handed out before).
+
+        With `wait`, an empty answer comes only after LONGPOLL_TIMEOUT_MS without a change.
+        """
+        query: dict[str, Any] = {"since": since, "limit": limit, "include_docs": docs}
+        if wait:
+            query |= {"feed": "longpoll", "timeout": LONGPOLL_TIMEOUT_MS}
+        if doc_ids is not None:
+            query |= {"filter": "_doc_ids", "doc_ids": list(doc_ids)}
+        answer = self.couch.call(lambda client: client.post_changes(db=self.name, **query))
+        changes = [
+            Change(entry["id"], str(entry["seq"]), bool(entry.get("deleted")), entry.get("doc"))
+            for entry in answer["results"]
+        ]
+        return Changes(changes, str(answer["last_seq"]), int(answer.get("pending") or 0))
+
+    def update(self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None) -> dict[str, Update]:
+        """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict.
+
+        `known` may hold documents just read, to save the first read (the edits change them in place). Returns what
+        became of each id. Raises ConflictError when a document is still contended after CONFLICT_ROUNDS rounds.
+        """
+        current = {doc_id: doc for doc_id, doc in (known or {}).items() if doc_id in edits}
+        outcome: dict[str, Update] = {}
+        for _ in range(CONFLICT_ROUNDS):
+            waiting = [doc_id for doc_id in edits if doc_id not in outcome]
+            current |= self.fetch([doc_id for doc_id in waiting if doc_id not in current])
+            changed = []
+            for doc_id in waiting:
+                doc = current.get(doc_id)
+                if doc is not None and edits[doc_id](doc):
+                    changed.append(doc)
+                else:
+                    outcome[doc_id] = Update(doc)
+            for doc, saved in zip(changed, self.bulk(changed), strict=True):
+                if saved.rev:
+                    doc["_rev"] = saved.rev
+                    outcome[doc["_id"]] = Update(doc, written=True)
+                elif not saved.conflict:
+                    raise CouchError(400, f"document {doc['_id']} was refused: {saved.error}: {saved.reason}")
+            current = {}
+            if len(outcome) == len(edits):
+                return outcome
+        contended = [doc_id for doc_id in edits if doc_id not in outcome]
+        raise ConflictError(409, f"{len(contended)} documents stay contended, among them {contended[0]}")
+
+    def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
+        """Remove these documents (`_id` and `_rev`) without leaving tombstones behind."""
+        for start in range(0, len(docs), PURGE_LIMIT):
+            revisions = {doc["_id"]: [doc["_rev"]] for doc in docs[start : start + PURGE_LIMIT]}
+            self.couch.request("POST", f"{self._path}/_purge", body=revisions)

@@ -1,0 +1,275 @@
+"""The documents as types: what is built, read and checked in one place.
+
+Shapes are the Community Health Toolkit's (CHT); a field of ours has its own name and never changes the meaning of
+theirs: on a task `service`, `attempts`, `retry_at`, `cost`, `parts`; in `sms_message` `gateway`, `to`, `link_id`,
+`network_code`, `sent_timestamp`; on a document `receipt` and `transitions`.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from mjumbe import states
+from mjumbe.states import State, Task
+
+Document = dict[str, Any]
+
+TASK_LISTS = ("tasks", "scheduled_tasks")
+# A service's message id longer than this is hashed: CouchDB keeps ids in every index.
+_LONGEST_ID = 200
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingMessage:
+    """An SMS that a person sent to us, as a service handed it over."""
+
+    gateway: str  # as `sms.outgoing_service` names it
+    ref: str  # the service's id of the message: the same id is the same message
+    sender: str  # number, short code or alphanumeric name
+    text: str  # may be empty
+    to: str | None = None  # our number or short code
+    sent_timestamp: str | None = None  # when the service says it was sent, in its own words
+    link_id: str | None = None  # a premium message's: the reply must carry it
+    network_code: str | None = None
+    cost: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """What a service says became of a message that it took."""
+
+    gateway: str
+    ref: str  # the service's id of the message: the task's `gateway_ref`
+    status: str  # in the service's own words
+    state: State | None  # what that means, None for a status that nobody knows
+    phone: str | None = None
+    reason: str | None = None
+    network_code: str | None = None
+    retry_count: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something else a service tells us of a person: that they opted out, or changed a subscription."""
+
+    gateway: str
+    kind: str  # `opt-out` or `subscription`
+    phone: str
+    key: str  # what makes it the same notice when it is told again
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A due message: a snapshot of a task in `pending`, as the outbox needs it."""
+
+    doc_id: str
+    uuid: str
+    to: str
+    text: str
+    due: int  # ms since epoch
+    reply: bool  # answers somebody, so it overtakes bulk
+    link_id: str | None
+    service: str | None  # which service it was given to before
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.doc_id, self.uuid)
+
+
+def incoming_id(gateway: str, ref: str) -> str:
+    """The `_id` of an incoming message: the same for the same message, whoever stores it."""
+    return f"incoming:{gateway}:{_id_part(ref)}"
+
+
+def _id_part(value: str) -> str:
+    quoted = quote(value, safe="")
+    return quoted if len(quoted) <= _LONGEST_ID else "sha256-" + hashlib.sha256(value.encode()).hexdigest()
+
+
+def incoming_document(message: IncomingMessage, sender: str, received: int) -> Document:
+    """The `data_record` of an incoming message; `sender` is its normalised number, `received` in ms since epoch.
+
+    `receipt` is different in every attempt to store the message: it tells whose write CouchDB took.
+    """
+    sms: Document = {
+        "type": "sms_message",
+        "message": message.text,
+        "from": message.sender,
+        "gateway": message.gateway,
+        "gateway_ref": message.ref,
+        "form": None,
+        "locale": None,
+        "reported_date": received,
+    }
+    for name in ("to", "sent_timestamp", "link_id", "network_code", "cost"):
+        value = getattr(message, name)
+        if value:
+            sms[name] = value
+    return {
+        "_id": incoming_id(message.gateway, message.ref),
+        "type": "data_record",
+        "from": sender,
+        "form": None,
+        "fields": {},
+        "errors": [],
+        "tasks": [],
+        "reported_date": received,
+        "sms_message": sms,
+        "receipt": uuid.uuid4().hex,
+    }
+
+
+def report_document(report: DeliveryReport, received: int) -> Document:
+    """A delivery report as it waits in `<db>-callbacks`; its `_id` is the same for the same report of a message."""
+    doc: Document = {
+        "_id": f"report:{report.gateway}:{_id_part(report.ref)}:{_id_part(report.status)}",
+        "type": "delivery_report",
+        "gateway": report.gateway,
+        "gateway_ref": report.ref,
+        "status": report.status,
+        "state": report.state.value if report.state else None,
+        "received": received,
+        "receipt": uuid.uuid4().hex,
+    }
+    for name in ("phone", "reason", "network_code", "retry_count"):
+        value = getattr(report, name)
+        if value:
+            doc[name] = value
+    return doc
+
+
+def read_report(doc: Document) -> DeliveryReport:
+    """The report that `report_document` made."""
+    return DeliveryReport(
+        gateway=str(doc["gateway"]),
+        ref=str(doc["gateway_ref"]),
+        status=str(doc["status"]),
+        state=State(doc["state"]) if doc.get("state") else None,
+        phone=doc.get("phone"),
+        reason=doc.get("reason"),
+        network_code=doc.get("network_code"),
+        retry_count=doc.get("retry_count"),
+    )
+
+
+def notice_document(notice: Notice, received: int) -> Document:
+    """An opt-out or a subscription's change as it waits in `<db>-callbacks`."""
+    return {
+        "_id": f"{notice.kind}:{notice.gateway}:{_id_part(notice.key)}",
+        "type": notice.kind.replace("-", "_"),
+        "gateway": notice.gateway,
+        "phone": notice.phone,
+        "received": received,
+        "receipt": uuid.uuid4().hex,
+        **notice.facts,
+    }
+
+
+def new_task(
+    to: str, text: str, at: datetime, *, due: datetime | None = None, message_uuid: str | None = None, **facts: Any
+) -> Task:
+    """A task with one message: due now (`pending`), or `scheduled` when `due` lies after `at`."""
+    state = State.SCHEDULED if due is not None and due > at else State.PENDING
+    task: Task = {
+        "messages": [{"to": to, "message": text, "uuid": message_uuid or str(uuid.uuid4())}],
+        "state": state.value,
+        "state_history": [{"state": state.value, "timestamp": states.timestamp(at)}],
+        **facts,
+    }
+    if due is not None:
+        task["due"] = states.timestamp(due)
+    return task
+
+
+def outgoing_document(task: Task, at: datetime, author: str | None) -> Document:
+    """The document of a message that a person or a program wrote, with CHT's mark for such."""
+    return {
+        "_id": str(uuid.uuid4()),
+        "type": "data_record",
+        "from": author,
+        "kujua_message": True,
+        "fields": {},
+        "errors": [],
+        "reported_date": milliseconds(at),
+        "tasks": [task],
+    }
+
+
+def tasks_of(doc: Document) -> Iterator[Task]:
+    """Every task of a document, from `tasks` and `scheduled_tasks`; what is no task is passed over."""
+    for name in TASK_LISTS:
+        tasks = doc.get(name)
+        for task in tasks if isinstance(tasks, list) else ():
+            if isinstance(task, dict):
+                yield task
+
+
+def message_of(task: Task) -> Document:
+    """The task's message; empty when it has none yet."""
+    messages = task.get("messages")
+    first = messages[0] if isinstance(messages, list) and messages else None
+    return first if isinstance(first, dict) else {}
+
+
+def find_task(doc: Document, message_uuid: str) -> Task | None:
+    """The task that carries the message with this uuid."""
+    return next((task for task in tasks_of(doc) if message_of(task).get("uuid") == message_uuid), None)
+
+
+def due_of(task: Task, doc: Document) -> int:
+    """When a task falls due, in ms since epoch: its `due`, else its `timestamp`, else when the document was made."""
+    for value in (task.get("due"), task.get("timestamp"), doc.get("reported_date")):
+        moment = read_moment(value)
+        if moment is not None:
+            return moment
+    return 0
+
+
+def read_moment(value: object) -> int | None:
+    """Milliseconds since epoch from what documents hold: a number, or an ISO 8601 string (UTC when it names no zone)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and value:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return milliseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return None
+
+
+def milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def is_incoming(doc: Document) -> bool:
+    """Whether the document is an SMS that came in."""
+    return doc.get("type") == "data_record" and isinstance(doc.get("sms_message"), dict) and bool(doc.get("from"))
+
+
+def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
+    """The snapshot of a task that could be sent: pending, with a message, a recipient and a uuid. Else None."""
+    message = message_of(task)
+    text = message.get("message")
+    if states.of(task) is not State.PENDING or not message.get("uuid") or not message.get("to"):
+        return None
+    if not isinstance(text, str) or not text:
+        return None
+    incoming = is_incoming(doc)
+    in_tasks = any(task is other for other in doc.get("tasks") or ())
+    sms = doc["sms_message"] if incoming else {}
+    return OutgoingMessage(
+        doc_id=doc["_id"],
+        uuid=str(message["uuid"]),
+        to=str(message["to"]),
+        text=text,
+        due=due_of(task, doc),
+        reply=incoming and in_tasks,
+        link_id=sms.get("link_id") if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else None,
+        service=task.get("service"),
+    )

@@ -1,0 +1,260 @@
+"""Africa's Talking: https://developers.africastalking.com/docs/sms/overview
+
+Sending is the form call `POST /version1/messaging`, which takes many numbers, and works in the sandbox too.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, timezone
+from typing import Any, ClassVar
+
+from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
+from mjumbe.gateways.base import (
+    BadCallbackError,
+    Batch,
+    CallbackRecord,
+    CallbackRequest,
+    Callbacks,
+    Failure,
+    Gateway,
+    Http,
+    Matches,
+    Outcome,
+    SendError,
+)
+from mjumbe.states import State
+
+NAME = "africas-talking"
+OUTGOING_CREDENTIAL = "africastalking.com:outgoing"
+INCOMING_CREDENTIAL = "africastalking.com:incoming"
+
+API = "https://api.africastalking.com"
+CONTENT = "https://content.africastalking.com"
+SANDBOX = "https://api.sandbox.africastalking.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a recipient's statusCode means."""
+
+    name: str
+    state: State | None  # None: stays due
+    failure: Failure | None = None
+
+
+# https://developers.africastalking.com/docs/sms/sending/bulk, "statusCode"
+CODES: Mapping[int, Code] = {
+    100: Code("Processed", State.FORWARDED_BY_GATEWAY),
+    101: Code("Sent", State.SENT),
+    102: Code("Queued", State.RECEIVED_BY_GATEWAY),
+    401: Code("RiskHold", State.FAILED, Failure.PERMANENT),
+    402: Code("InvalidSenderId", None, Failure.CONFIGURATION),
+    403: Code("InvalidPhoneNumber", State.FAILED, Failure.PERMANENT),
+    404: Code("UnsupportedNumberType", State.FAILED, Failure.PERMANENT),
+    405: Code("InsufficientBalance", None, Failure.CONFIGURATION),
+    406: Code("UserInBlacklist", State.DENIED, Failure.PERMANENT),
+    407: Code("CouldNotRoute", State.FAILED, Failure.PERMANENT),
+    409: Code("DoNotDisturbRejection", None, Failure.RETRY),
+    500: Code("InternalServerError", None, Failure.RETRY),
+    501: Code("GatewayError", None, Failure.RETRY),
+    502: Code("RejectedByGateway", None, Failure.RETRY),
+}
+
+# https://developers.africastalking.com/docs/sms/notifications, "status"; in lower case. What is not here keeps its state.
+REPORT_STATES: Mapping[str, State] = {
+    "sent": State.FORWARDED_BY_GATEWAY,
+    "submitted": State.SENT,
+    "buffered": State.SENT,
+    "success": State.DELIVERED,
+    "delivered": State.DELIVERED,
+    "rejected": State.FAILED,
+    "failed": State.FAILED,
+    "expired": State.FAILED,
+    "absentsubscriber": State.FAILED,
+}
+OPTED_OUT = "userinblacklist"  # as a failureReason, in any case
+
+DO_NOT_DISTURB = 409
+# Nigeria takes no bulk messages from 20:00 to 08:00 West Africa Time.
+DO_NOT_DISTURB_ENDS = time(8, 0, tzinfo=timezone(timedelta(hours=1), "WAT"))
+
+
+class AfricasTalking(Gateway):
+    """One account. `key` gives the API key, None while no admin has stored one."""
+
+    name: ClassVar[str] = NAME
+
+    def __init__(
+        self, *, username: str, base_url: str | None, sender: str | None, key: Callable[[], str | None], http: Http
+    ) -> None:
+        """`sender` is the short code or alphanumeric sender id; `base_url` replaces all of the service's hosts."""
+        self._username = username
+        self._sender = sender
+        self._key = key
+        self._http = http
+        default = SANDBOX if username == "sandbox" else API
+        self._bulk_url = f"{base_url or default}/version1/messaging"
+        self._premium_url = f"{base_url or (default if username == 'sandbox' else CONTENT)}/version1/messaging"
+
+    def send(self, batch: Batch) -> list[Outcome]:
+        """One request for all recipients of the batch."""
+        form = {"username": self._username, "to": ",".join(batch.recipients), "message": batch.text}
+        if self._sender:
+            form["from"] = self._sender
+        if batch.link_id:
+            form |= {"linkId": batch.link_id, "bulkSMSMode": "0"}
+        url = self._premium_url if batch.link_id else self._bulk_url
+        answer = self._http.json("POST", url, data=form, headers=self._headers())
+        return read_answer(answer, batch.recipients, datetime.now(UTC))
+
+    def _headers(self) -> dict[str, str]:
+        key = self._key()
+        if not key:
+            raise SendError(
+                Outcome(
+                    f"no API key: PUT /api/v1/credentials/{OUTGOING_CREDENTIAL} with the key from the dashboard",
+                    failure=Failure.CONFIGURATION,
+                )
+            )
+        # Without Accept the service answers in XML.
+        return {"apiKey": key, "Accept": "application/json"}
+
+
+def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list[Outcome]:
+    """One outcome for each of `recipients` from the JSON answer to a send request. `now` in UTC."""
+    data = answer.get("SMSMessageData") if isinstance(answer, dict) else None
+    rows = data.get("Recipients") if isinstance(data, dict) else None
+    message = str(data.get("Message") or "") if isinstance(data, dict) else ""
+    if not isinstance(rows, list) or not rows:
+        return [_without_recipients(message)] * len(recipients)
+    by_number = {_digits(row.get("number")): row for row in rows if isinstance(row, dict)}
+    return [_recipient_outcome(by_number.get(_digits(number)), now) for number in recipients]
+
+
+def _without_recipients(message: str) -> Outcome:
+    """A request refused as a whole is a 2xx without recipients, its reason in the message."""
+    for code, meaning in CODES.items():
+        if message == meaning.name and meaning.failure:
+            return Outcome(message, meaning.state, meaning.failure, code=str(code))
+    return Outcome(message or "an answer without recipients", failure=Failure.RETRY)
+
+
+def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime) -> Outcome:
+    if row is None:
+        return Outcome("the answer does not name this recipient", failure=Failure.RETRY)
+    try:
+        code = int(row.get("statusCode") or 0)
+    except (TypeError, ValueError):
+        code = 0
+    word = str(row.get("status") or "")
+    meaning = CODES.get(code, Code(word or "no statusCode", None, Failure.RETRY))
+    parts = row.get("messageParts")
+    return Outcome(
+        details=meaning.name,
+        state=meaning.state,
+        failure=meaning.failure,
+        ref=_reference(row.get("messageId")),
+        code=str(code) if code else None,
+        cost=str(row["cost"]) if row.get("cost") and meaning.failure is None else None,
+        parts=parts if isinstance(parts, int) and meaning.failure is None else None,
+        retry_at=_end_of_do_not_disturb(now) if code == DO_NOT_DISTURB else None,
+    )
+
+
+def _end_of_do_not_disturb(now: datetime) -> datetime:
+    end = datetime.combine(now.astimezone(DO_NOT_DISTURB_ENDS.tzinfo).date(), DO_NOT_DISTURB_ENDS)
+    return end if end > now else end + timedelta(days=1)
+
+
+def _reference(value: object) -> str | None:
+    """A failed recipient's messageId is the string "None"."""
+    text = str(value or "").strip()
+    return text if text and text != "None" else None
+
+
+def _digits(number: object) -> str:
+    return re.sub(r"\D", "", str(number or ""))
+
+
+def authenticate(request: CallbackRequest, matches: Matches) -> bool:
+    """Callbacks are unsigned: the key in the URL that an admin pasted into the dashboard is all there is."""
+    return matches(INCOMING_CREDENTIAL, request.query.get("key", ""))
+
+
+def parse_incoming(request: CallbackRequest) -> list[CallbackRecord]:
+    """https://developers.africastalking.com/docs/sms/notifications: an incoming message."""
+    form = request.form
+    return [
+        IncomingMessage(
+            gateway=NAME,
+            ref=_required(form, "id"),
+            sender=_required(form, "from"),
+            text=form.get("text", ""),
+            to=form.get("to"),
+            sent_timestamp=form.get("date"),
+            link_id=_reference(form.get("linkId")),
+            network_code=form.get("networkCode"),
+            cost=form.get("cost"),
+        )
+    ]
+
+
+def parse_report(request: CallbackRequest) -> list[CallbackRecord]:
+    """A delivery report. A status that nobody knows is kept, its state unknown."""
+    form = request.form
+    status = _required(form, "status")
+    reason = form.get("failureReason")
+    state = REPORT_STATES.get(status.lower())
+    if state is State.FAILED and (reason or "").lower() == OPTED_OUT:
+        state = State.DENIED
+    return [
+        DeliveryReport(
+            gateway=NAME,
+            ref=_required(form, "id"),
+            status=status,
+            state=state,
+            phone=form.get("phoneNumber"),
+            reason=reason,
+            network_code=form.get("networkCode"),
+            retry_count=form.get("retryCount"),
+        )
+    ]
+
+
+def parse_opt_out(request: CallbackRequest) -> list[CallbackRecord]:
+    """Somebody dialled out of a sender id's bulk messages."""
+    phone = _required(request.form, "phoneNumber")
+    sender = request.form.get("senderId", "")
+    return [Notice(NAME, "opt-out", phone, f"{sender}:{phone}", {"sender_id": sender})]
+
+
+def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
+    """Somebody joined or left a premium subscription."""
+    form = request.form
+    phone = _required(form, "phoneNumber")
+    update = _required(form, "updateType").lower()
+    if update not in ("addition", "deletion"):
+        raise BadCallbackError("updateType", "addition or deletion")
+    facts = {"short_code": form.get("shortCode", ""), "keyword": form.get("keyword", ""), "update": update}
+    return [Notice(NAME, "subscription", phone, ":".join([*facts.values(), phone]), facts)]
+
+
+def _required(form: Mapping[str, str], field: str) -> str:
+    value = form.get(field, "").strip()
+    if not value:
+        raise BadCallbackError(field, "a value; it is missing or empty")
+    return value
+
+
+CALLBACKS = Callbacks(
+    slug="africastalking",
+    credential=INCOMING_CREDENTIAL,
+    authenticate=authenticate,
+    parsers={
+        "incoming-messages": parse_incoming,
+        "delivery-reports": parse_report,
+        "opt-out": parse_opt_out,
+        "subscription": parse_subscription,
+    },
+)

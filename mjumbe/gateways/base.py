@@ -1,0 +1,232 @@
+"""What all SMS services have in common: the records that go in and out, HTTP, and the kinds of failure.
+
+A gateway module opens with its tables, then has `send`, then the parsers of what the service posts to us. It knows
+neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
+from mjumbe.states import State
+
+
+class Failure(StrEnum):
+    """Why a message was not taken; what follows is decided by this alone."""
+
+    PERMANENT = "permanent"  # this message will never go: the outcome's state is final
+    RETRY = "retry"  # passing trouble: again later, a bounded number of times
+    CONFIGURATION = "configuration"  # the account or the settings are wrong: hold the service, spend no attempt
+    QUOTA = "quota"  # the service takes no more for now: hold it until then, spend no attempt
+    AMBIGUOUS = "ambiguous"  # written, but the answer never came: it may have been sent
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One request's worth of messages: one text for one or more numbers (E.164), each number once."""
+
+    text: str
+    recipients: tuple[str, ...]
+    link_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recipient of a batch."""
+
+    details: str  # the service's word for it, or ours: kept in the history
+    state: State | None = None  # the state to move to; None: the message stays due
+    failure: Failure | None = None  # None: the service took it
+    ref: str | None = None  # the service's id of the message
+    code: str | None = None
+    cost: str | None = None
+    parts: int | None = None
+    retry_at: datetime | None = None  # not before then
+
+
+class SendError(Exception):
+    """A request that failed as a whole: its outcome is every recipient's."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.details)
+        self.outcome = outcome
+
+
+class FencedError(Exception):
+    """This process no longer holds the right to send; nothing was sent."""
+
+
+class BadCallbackError(Exception):
+    """A callback that cannot be stored: `field` names what is missing or wrong, `expected` what should be there."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: expected {expected}")
+        self.field = field
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRequest:
+    """What a service posted: the query, the form's fields (first value each), headers in lower case, the raw body."""
+
+    query: Mapping[str, str]
+    form: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+CallbackRecord = IncomingMessage | DeliveryReport | Notice
+Matches = Callable[[str, str], bool]
+"""`matches(credential id, given)`: compares in constant time with the credential that an admin stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a service posts to us: `POST /api/v1/sms/<slug>/<route>` for each parser's route.
+
+    `authenticate` decides by the request and the stored credentials; `parsers` turn the request into records and
+    raise BadCallbackError.
+    """
+
+    slug: str
+    credential: str
+    authenticate: Callable[[CallbackRequest, Matches], bool]
+    parsers: Mapping[str, Callable[[CallbackRequest], list[CallbackRecord]]]
+
+
+class Gateway(ABC):
+    """One service, configured. Instances are used by many threads at once."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def send(self, batch: Batch) -> list[Outcome]:
+        """Give the batch to the service: one outcome a recipient, in their order. Raises SendError, FencedError."""
+
+
+RETRY_STATUSES = frozenset({408, 425, 429})
+CONFIGURATION_STATUSES = frozenset({401, 403})
+
+
+class Http:
+    """HTTP to a service: timeouts on every request, no redirects, failures as SendError, and a fence.
+
+    `fence` is called as late as can be, before each piece of a request is written to the socket, and raises
+    FencedError when this process may no longer send: a process that was stopped and continued must not finish what
+    another has taken over.
+    """
+
+    def __init__(
+        self, *, connect_timeout: float, read_timeout: float, pool: int, fence: Callable[[], None] = lambda: None
+    ) -> None:
+        self._timeout = (connect_timeout, read_timeout)
+        self._session = requests.Session()
+        adapter = _FencedAdapter(fence, pool)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def request(self, method: str, url: str, **arguments: Any) -> requests.Response:
+        """One request (arguments as for requests). Returns a 2xx answer, raises SendError for everything else."""
+        try:
+            response = self._session.request(method, url, timeout=self._timeout, allow_redirects=False, **arguments)
+        except requests.exceptions.RequestException as error:
+            raise SendError(_network_outcome(error)) from None
+        if 200 <= response.status_code < 300:
+            return response
+        raise SendError(status_outcome(response))
+
+    def json(self, method: str, url: str, **arguments: Any) -> Any:
+        """The decoded body of a 2xx answer. One that is no JSON leaves in doubt whether the service acted."""
+        response = self.request(method, url, **arguments)
+        try:
+            return response.json()
+        except ValueError:
+            raise SendError(
+                Outcome(f"HTTP {response.status_code} with a body that is no JSON", failure=Failure.AMBIGUOUS)
+            ) from None
+
+
+def status_outcome(response: requests.Response) -> Outcome:
+    """What an HTTP status that is no success means, for every service alike."""
+    status = response.status_code
+    outcome = Outcome(f"HTTP {status}", state=State.FAILED, failure=Failure.PERMANENT, code=str(status))
+    if status in CONFIGURATION_STATUSES:
+        return replace(outcome, state=None, failure=Failure.CONFIGURATION)
+    if status in RETRY_STATUSES or status >= 500:
+        retry_at = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+        return replace(outcome, state=None, failure=Failure.RETRY, retry_at=retry_at)
+    if 300 <= status < 400:
+        details = f"HTTP {status}: the service's address has moved; check its base_url"
+        return replace(outcome, details=details, state=None, failure=Failure.CONFIGURATION)
+    return outcome
+
+
+def read_retry_after(value: str | None, now: datetime) -> datetime | None:
+    """The moment that a Retry-After header names, in seconds or as a date (RFC 9110, 10.2.3); at most a day away."""
+    if not value:
+        return None
+    try:
+        moment = now + timedelta(seconds=int(value)) if value.strip().isdigit() else parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max(moment, now), now + timedelta(days=1))
+
+
+def _network_outcome(error: requests.exceptions.RequestException) -> Outcome:
+    """A request without an answer: was anything written before it failed?"""
+    name = type(error).__name__
+    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+        return Outcome(f"no connection ({name})", failure=Failure.RETRY)
+    if isinstance(error, requests.exceptions.ConnectionError):
+        cause = error.args[0] if error.args else None
+        reason = getattr(cause, "reason", cause)
+        if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ProxyError):
+            return Outcome("no connection", failure=Failure.RETRY)
+        return Outcome("the connection broke before the answer", failure=Failure.AMBIGUOUS)
+    if isinstance(error, requests.exceptions.Timeout | requests.exceptions.ChunkedEncodingError):
+        return Outcome(f"no answer in time ({name})", failure=Failure.AMBIGUOUS)
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return Outcome(f"the service's address is no URL ({name})", failure=Failure.CONFIGURATION)
+    return Outcome(f"no usable answer ({name})", failure=Failure.AMBIGUOUS)
+
+
+class _FencedAdapter(HTTPAdapter):
+    """Connections that ask `fence` before each write. The body is written last, so a request cut short is none."""
+
+    def __init__(self, fence: Callable[[], None], pool: int) -> None:
+        self._fence = fence
+        super().__init__(pool_connections=4, pool_maxsize=pool)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        fence = self._fence
+
+        class Plain(HTTPConnection):
+            def send(self, data: Any) -> None:
+                fence()
+                super().send(data)
+
+        class Secure(HTTPSConnection):
+            def send(self, data: Any) -> None:
+                fence()
+                super().send(data)
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}

@@ -1,0 +1,116 @@
+"""What a CouchDB needs before mjumbe works on it: the databases, the design documents, the settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mjumbe import settings
+from mjumbe.couch import ConflictError, Couch, CouchError, Database, UnavailableError
+
+DDOCS_PATH = Path(__file__).resolve().parent.parent / "ddocs"
+DDOCS_ROLE = "medic"  # the folder of the main database's design documents
+OWN = "mjumbe"  # design documents whose names begin so are ours alone
+STAGED = ":staged:"
+# Leases and heartbeats are rewritten every few seconds: their history is of no use.
+SENTINEL_REVS_LIMIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A design document as its folder holds it: view name → {"map": …, "reduce": …}."""
+
+    name: str
+    views: Mapping[str, Mapping[str, str]]
+
+    @property
+    def first_view(self) -> str:
+        return next(iter(self.views))
+
+
+def read_designs(root: Path = DDOCS_PATH / DDOCS_ROLE) -> list[Design]:
+    """The design documents in `ddocs/<db>/<ddoc>/views/<view>/map.js` (and `reduce.js`)."""
+    return [
+        Design(folder.name, {view.name: _read_view(view) for view in sorted((folder / "views").iterdir())})
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+    ]
+
+
+def _read_view(folder: Path) -> dict[str, str]:
+    view = {"map": (folder / "map.js").read_text().strip()}
+    reduce = folder / "reduce.js"
+    if reduce.exists():
+        view["reduce"] = reduce.read_text().strip()
+    return view
+
+
+def prepare(couch: Couch) -> None:
+    """Make what is missing; safe to run by several processes at once and at every start. Raises UnavailableError."""
+    for database in couch.databases:
+        if database.create() and database is couch.sentinel:
+            couch.request("PUT", f"/{database.name}/_revs_limit", body=SENTINEL_REVS_LIMIT)
+    _store_default_settings(couch.main)
+    for design in read_designs():
+        _install(couch.main, design)
+
+
+def _store_default_settings(database: Database) -> None:
+    if database.get("settings") is None:
+        try:
+            database.put({"_id": "settings", "settings": settings.load_defaults()})
+        except ConflictError:
+            pass  # another process was first, with the same
+
+
+def _install(database: Database, design: Design) -> None:
+    """Bring one design document up to date, its new index built before the old one goes out of use.
+
+    CHT's own design documents are left as they are in a database that CHT made: adding a view would rebuild all.
+    """
+    doc_id = f"_design/{design.name}"
+    present = database.get(doc_id)
+    wanted: dict[str, Any] = {"language": "javascript", "views": {k: dict(v) for k, v in design.views.items()}}
+    if present is None:
+        _write(database, doc_id, {OWN: True, **wanted})
+    elif present.get("views") != wanted["views"] and (design.name.startswith(OWN) or present.get(OWN)):
+        # CouchDB shares an index between design documents with the same views: build it under another name first.
+        staged = f"{STAGED}{design.name}"
+        _write(database, f"_design/{staged}", wanted)
+        while not _is_built(database, staged, design.first_view):
+            pass  # the request itself waits; CouchDB goes on building when it times out
+        _write(database, doc_id, {OWN: True, **wanted})
+        _write(database, f"_design/{staged}", {"_deleted": True})
+
+
+def _write(database: Database, doc_id: str, content: Mapping[str, Any]) -> None:
+    """Write over whatever revision is there; another process of the same version writes the same."""
+    present = database.get(doc_id)
+    try:
+        database.put({"_id": doc_id, **({"_rev": present["_rev"]} if present else {}), **content})
+    except ConflictError:
+        pass
+
+
+def _is_built(database: Database, design: str, view: str) -> bool:
+    try:
+        database.view(design, view, limit=0, reduce=False)
+    except UnavailableError:
+        database.info()  # raises when CouchDB is away rather than busy building
+        return False
+    return True
+
+
+def unbuilt_views(couch: Couch) -> list[str]:
+    """The names of our design documents that are missing or whose index is being built, for the health check."""
+    return [design.name for design in read_designs() if not _is_ready(couch.main, design)]
+
+
+def _is_ready(database: Database, design: Design) -> bool:
+    try:
+        answer = database.couch.request("GET", f"/{database.name}/_design/{design.name}/_info")
+    except CouchError:
+        return False
+    # The updater also runs for a moment after each write: behind is only who has many changes to read.
+    info = answer.get("view_index", {})
+    return not info.get("updater_running") or bool(info.get("update_seq"))

@@ -1,0 +1,146 @@
+"""The state machine of an outgoing message: the only code that changes a task's state.
+
+The states and their spelling are the Community Health Toolkit's; a task is the dictionary that CHT keeps in `tasks`
+and `scheduled_tasks`. States only move forward, the history keeps everything in order of arrival.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+Task = dict[str, Any]
+
+
+class State(StrEnum):
+    SCHEDULED = "scheduled"  # not due yet
+    PENDING = "pending"  # due: waiting for a service
+    FORWARDED_TO_GATEWAY = "forwarded-to-gateway"  # claimed: a request with it is under way, or its outcome in doubt
+    RECEIVED_BY_GATEWAY = "received-by-gateway"  # the service has it in its queue
+    FORWARDED_BY_GATEWAY = "forwarded-by-gateway"  # the service tried to send it
+    SENT = "sent"  # on the network
+    DELIVERED = "delivered"  # on the handset
+    FAILED = "failed"  # given up; nothing tries again by itself
+    DENIED = "denied"  # refused before sending: by our rules, or because the person opted out
+    CLEARED = "cleared"  # taken back: no longer needed
+    MUTED = "muted"  # the person's messages are switched off
+    DUPLICATE = "duplicate"  # the same text to the same number too often
+    UNRECOGNISED = "unrecognised"  # the phone gateway reported a state that nobody knows
+
+
+_ORDER = (
+    State.SCHEDULED,
+    State.PENDING,
+    State.FORWARDED_TO_GATEWAY,
+    State.RECEIVED_BY_GATEWAY,
+    State.FORWARDED_BY_GATEWAY,
+    State.SENT,
+    State.DELIVERED,
+)
+_RANK = {state: rank for rank, state in enumerate(_ORDER)}
+
+NEVER_SENT = frozenset({State.DENIED, State.CLEARED, State.MUTED, State.DUPLICATE})
+DUE = frozenset({State.PENDING, State.SCHEDULED})
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def timestamp(at: datetime) -> str:
+    """As CHT writes times: ISO 8601 in UTC with milliseconds, `2026-01-01T00:00:00.000Z`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+
+
+def of(task: Task) -> State | None:
+    """The task's state, None for one that we do not know."""
+    try:
+        return State(str(task.get("state")))
+    except ValueError:
+        return None
+
+
+def is_forward(current: State | None, target: State) -> bool:
+    """Whether `target` comes after `current` in a message's life.
+
+    `delivered` is final; `failed` may still become `delivered`; what was never sent stays so. A state that nobody
+    knows may become any.
+    """
+    if current is None or current is State.UNRECOGNISED:
+        return True
+    if current is State.FAILED:
+        return target is State.DELIVERED
+    if current in NEVER_SENT or current is State.DELIVERED:
+        return False
+    if target not in _RANK:
+        return True
+    return _RANK[target] > _RANK[current]
+
+
+def move(task: Task, target: State, at: datetime, details: str | None = None, **facts: Any) -> bool:
+    """Move `task` to `target` if that is forward, else note in its history that `target` came late.
+
+    `details` is a sentence or a service's word, `facts` go into the history entry. Answers whether the state changed.
+    """
+    if not is_forward(of(task), target):
+        _append(task, target, at, details, {**facts, "late": True})
+        return False
+    _set(task, target, at, details, facts)
+    return True
+
+
+def claim(task: Task, at: datetime, service: str) -> None:
+    """Take a due task for `service`: from here until its outcome is stored, sending it is in doubt."""
+    task["service"] = service
+    task["attempts"] = attempts(task) + 1
+    task.pop("retry_at", None)
+    _set(task, State.FORWARDED_TO_GATEWAY, at, None, {"service": service, "attempt": task["attempts"]})
+
+
+def release(
+    task: Task, at: datetime, details: str, retry_at: datetime | None = None, *, spent: bool = True, **facts: Any
+) -> None:
+    """Give a claimed task back: due again at `retry_at`. `spent=False` when the attempt should not count.
+
+    This is the one step backward, and only whoever holds the claim takes it.
+    """
+    if not spent:
+        task["attempts"] = max(0, attempts(task) - 1)
+    if retry_at is not None:
+        task["retry_at"] = timestamp(retry_at)
+    _set(task, State.PENDING, at, details, facts)
+
+
+def note(task: Task, at: datetime, details: str, **facts: Any) -> None:
+    """Keep something in the history that changes no state."""
+    _append(task, str(task.get("state")), at, details, facts)
+
+
+def attempts(task: Task) -> int:
+    """How many times the task was given to a service."""
+    count = task.get("attempts")
+    return count if isinstance(count, int) else 0
+
+
+def remember_ref(task: Task, ref: str | None) -> None:
+    """Keep the service's reference. An empty one never erases one that is there, and "None" is no reference."""
+    if ref and ref != "None":
+        task["gateway_ref"] = ref
+
+
+def _set(task: Task, state: State, at: datetime, details: str | None, facts: dict[str, Any]) -> None:
+    task["state"] = state.value
+    if details is None:
+        task.pop("state_details", None)
+    else:
+        task["state_details"] = details
+    _append(task, state, at, details, facts)
+
+
+def _append(task: Task, state: str, at: datetime, details: str | None, facts: dict[str, Any]) -> None:
+    entry: dict[str, Any] = {"state": str(state)}
+    if details is not None:
+        entry["state_details"] = details
+    entry["timestamp"] = timestamp(at)
+    entry.update({name: value for name, value in facts.items() if value is not None})
+    history = task.get("state_history")
+    task["state_history"] = [*(history if isinstance(history, list) else []), entry]
