@@ -1,0 +1,108 @@
+"""Phone numbers: one spelling for each, which ones are never written to, and how they appear in logs."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import phonenumbers
+from phonenumbers import NumberParseException, ValidationResult
+
+from mjumbe.settings import Settings
+
+# What people write into a number besides digits. Letters mean a sender id ("SAFARICOM"), which phonenumbers would take
+# for a vanity number; commas, semicolons and hashes mean extensions, or several numbers.
+WRITTEN = re.compile(r"\+?[\d\s().\-‐-―/\u00a0]+")
+INTERNATIONAL_PREFIX = re.compile(r"00+(?=[1-9])")  # 00 in most countries, 000 in Kenya, Uganda and Tanzania
+SHOWN_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing is sent to a number; `reason` is a sentence for people, without the number."""
+
+    code: Literal["gateway_number", "too_short", "alphas", "deny_list"]
+    reason: str
+
+
+def normalise(number: str, default_country_code: str) -> str | None:
+    """`number` in E.164 (`+254711000111`), None for what is no subscriber's number: short codes, sender names.
+
+    Without a plus or an international prefix it belongs to the country with calling code `default_country_code`, or,
+    if it is too long for that, to the country whose code it begins with.
+    """
+    written = number.strip().replace("＋", "+")
+    if not WRITTEN.fullmatch(written):
+        return None
+    digits = re.sub(r"\D", "", written)
+    if written.startswith("+"):
+        return _e164("+" + digits)
+    international = INTERNATIONAL_PREFIX.match(digits)
+    if international:
+        return _e164("+" + digits[international.end() :])
+    region = phonenumbers.region_code_for_country_code(int(default_country_code))
+    return _e164(digits, region) or _e164("+" + digits)
+
+
+def _e164(number: str, region: str | None = None) -> str | None:
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except NumberParseException:
+        return None
+    # Possible only by its length, not valid by its range: networks open ranges faster than phonenumbers is released.
+    if phonenumbers.is_possible_number_with_reason(parsed) != ValidationResult.IS_POSSIBLE:
+        return None
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def canonical(number: str, default_country_code: str) -> str:
+    """`number` as it is stored and compared: E.164 where it is a number, else as it came, without outer spaces."""
+    return normalise(number, default_country_code) or number.strip()
+
+
+def masked(number: str) -> str:
+    """`number` for logs: all but its last three characters hidden, and all of what is no longer than that."""
+    shown = number[-SHOWN_DIGITS:] if len(number) > SHOWN_DIGITS else ""
+    return "*" * (len(number) - len(shown)) + shown
+
+
+def replace_prefix(number: str, match: str, replace: str) -> str:
+    """`number` with `replace` in place of `match` at its beginning (CHT's outgoing_phone_replace)."""
+    return replace + number.removeprefix(match) if match and number.startswith(match) else number
+
+
+def refusal(number: str, settings: Settings) -> Refusal | None:
+    """Why `number` must not be written to, None when it may be.
+
+    The rules are those of CHT's isOutgoingAllowed: our own number in any spelling, the shortest length, letters, and
+    the deny list's beginnings in any case, with outer spaces ignored everywhere. An empty number is not refused here.
+    """
+    sanitized = number.strip().lower()
+    if not sanitized:
+        return None
+    if _same(settings.gateway_number, number, settings.default_country_code):
+        return Refusal("gateway_number", "The recipient is gateway_number, our own number.")
+    shortest = settings.outgoing_deny_shorter_than
+    if len(sanitized) < shortest:
+        return Refusal(
+            "too_short", f"The number has {len(sanitized)} characters; outgoing_deny_shorter_than is {shortest}."
+        )
+    if settings.outgoing_deny_with_alphas and any(character.isalpha() for character in sanitized):
+        return Refusal("alphas", "The recipient has letters, and outgoing_deny_with_alphas is set.")
+    for entry in settings.outgoing_deny_list.split(","):
+        prefix = entry.strip()
+        if prefix and sanitized.startswith(prefix.lower()):
+            return Refusal("deny_list", f"The recipient begins with {prefix}, which is in outgoing_deny_list.")
+    return None
+
+
+def _same(ours: str, theirs: str, default_country_code: str) -> bool:
+    """Whether two spellings mean one number; CHT also takes them for one when only one has its country code."""
+    if not ours.strip():
+        return False
+    mine, other = (canonical(number, default_country_code) for number in (ours, theirs))
+    if mine == other:
+        return True
+    # Compared as numbers, a name would be read off a telephone's keys.
+    if any(character.isalpha() for character in mine + other):
+        return False
+    return phonenumbers.is_number_match(ours, theirs) == phonenumbers.MatchType.NSN_MATCH
