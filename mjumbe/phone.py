@@ -48,7 +48,7 @@ def _e164(number: str, region: str | None = None) -> str | None:
         parsed = phonenumbers.parse(number, region)
     except NumberParseException:
         return None
-    # Possible only by its length, not valid by its range: networks open ranges faster than phonenumbers is released.
+    # Judged by its length alone: networks open ranges of numbers faster than phonenumbers learns of them.
     if phonenumbers.is_possible_number_with_reason(parsed) != ValidationResult.IS_POSSIBLE:
         return None
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)

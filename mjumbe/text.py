@@ -134,11 +134,17 @@ def first_word(text: str) -> str:
 
     Returns "" when there is no word. Compare keywords through this function on both sides.
     """
-    for candidate in unicodedata.normalize("NFKC", text).translate(WORD_ENDS).split():
+    for candidate in _folded(text).translate(WORD_ENDS).split():
         word = _trim(candidate)
         if word:
-            return word.casefold()
+            return word
     return ""
+
+
+def _folded(text: str) -> str:
+    """Unicode's compatibility caseless form: folding can undo a normal form and a normal form a folding, so twice."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
+    return unicodedata.normalize("NFKC", folded.casefold())
 
 
 def _trim(word: str) -> str:
