@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from decimal import Decimal, InvalidOperation
 
 from simulator.config import SimulatorConfig
 from simulator.control import BadField
@@ -39,12 +40,22 @@ def _config(arguments: list[str] | None) -> SimulatorConfig:
     add("--latency-ms", type=int, default=defaults.latency_ms)
     add("--report-delay-ms", type=int, default=defaults.report_delay_ms)
     add("--late-report-ms", type=int, default=defaults.late_report_ms)
-    add("--balance", default=defaults.balance, help="in KES")
+    add("--balance", type=_money, default=defaults.balance, help="in KES")
     add("--record-size", type=int, default=defaults.record_size, help="requests, messages and callbacks remembered")
     values = vars(parser.parse_args(arguments))
     values["keys"] = tuple(values["keys"])
     values["senders"] = (*defaults.senders, *values["senders"])
     return SimulatorConfig(**values)
+
+
+def _money(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        raise argparse.ArgumentTypeError(f"expected an amount such as 1785.50, got {text!r}")
+    return amount
 
 
 if __name__ == "__main__":

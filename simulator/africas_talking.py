@@ -39,7 +39,7 @@ class AfricasTalking:
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
-        self.balance = Decimal(exchange.config.balance)
+        self.balance = exchange.config.balance
         self._inbox: deque[wire.IncomingMessage] = deque(maxlen=_INBOX_SIZE)
         self._inbox_total = 0
         self._subscriptions: OrderedDict[tuple[str, str, str], dict[str, Any]] = OrderedDict()
@@ -188,7 +188,14 @@ class AfricasTalking:
     # -- what comes from phones
 
     def receive(
-        self, sender: str, text: str, *, to: str | None, link_id: str | None, message_id: str | None, date: str | None
+        self,
+        sender: str,
+        text: str,
+        *,
+        to: str | None = None,
+        link_id: str | None = None,
+        message_id: str | None = None,
+        date: str | None = None,
     ) -> tuple[wire.IncomingMessage, dict[str, str]]:
         """Take a message from a phone: returns it as it is in the inbox now, and the webhook's fields.
 

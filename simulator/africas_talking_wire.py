@@ -39,6 +39,7 @@ NETWORKS = {  # the first network of each country, by country code
 }
 _NUMBER = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
 _BARE_NUMBER = re.compile(r"[1-9]\d{8,14}", re.ASCII)  # international, its plus lost
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -178,7 +179,8 @@ def answer(request: web.Request, value: dict[str, Any], status: int) -> web.Resp
     if "application/json" in request.headers.get("Accept", "").lower():
         return as_json(value, status)
     text = f"<AfricasTalkingResponse>{_xml(value)}</AfricasTalkingResponse>"
-    return web.Response(status=status, text=text, content_type="application/xml")
+    body = text.encode(errors="replace")
+    return web.Response(status=status, body=body, content_type="application/xml", charset="utf-8")
 
 
 def as_json(value: dict[str, Any], status: int) -> web.Response:
@@ -190,7 +192,7 @@ def as_json(value: dict[str, Any], status: int) -> web.Response:
 def _xml(value: Any) -> str:
     if isinstance(value, dict):
         return "".join(f"<{name}>{_xml_items(name, item)}</{name}>" for name, item in value.items())
-    return escape(str(value))
+    return escape(_NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", str(value)))
 
 
 def _xml_items(name: str, value: Any) -> str:

@@ -106,6 +106,7 @@ class Callbacks:
     def forget(self) -> None:
         """Drop everything that waits for its time."""
         self._round += 1
+        self.waiting = 0
         self.dropped = 0
 
     def schedule(self, steps: Sequence[Step]) -> None:
@@ -141,9 +142,13 @@ class Callbacks:
     async def _work(self) -> None:
         while True:
             scheduled_in, steps, attempt = await self._due.get()
+            if scheduled_in != self._round:
+                continue
             self.waiting -= 1
-            if scheduled_in == self._round:
+            try:
                 await self._run(steps, attempt)
+            except Exception as error:  # the worker must go on; the error's words may hold a key
+                log.error("a %s callback could not be posted: %s", steps[0].callback.kind.value, type(error).__name__)
 
     async def _run(self, steps: tuple[Step, ...], attempt: int) -> None:
         callback, rest = steps[0].callback, steps[1:]

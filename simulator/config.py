@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 DEFAULT_RECORD_SIZE = 200_000
 
@@ -27,7 +28,7 @@ class SimulatorConfig:
     latency_ms: int = 0  # between accepting a request and answering it
     report_delay_ms: int = 500  # between accepting a message and its delivery report
     late_report_ms: int = 30_000  # the same for the numbers whose report comes late
-    balance: str = "1000000.00"  # KES
+    balance: Decimal = Decimal("1000000.00")  # KES
     record_size: int = DEFAULT_RECORD_SIZE  # requests, messages and callbacks remembered, of each
     callback_timeout_ms: int = 10_000
     callback_retries_ms: tuple[int, ...] = (500, 1_000, 2_000, 4_000)  # the waits before each further attempt

@@ -86,7 +86,8 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_url(value: Any) -> bool:
+def is_url(value: Any) -> bool:
+    """Whether `value` is a URL that can be posted to; a masked one cannot."""
     if not isinstance(value, str) or MASK in value:
         return False
     try:
@@ -106,7 +107,7 @@ _DELAY = _Check(
 )
 _URL = _Check(
     "null or an http:// or https:// URL with its whole key (*** is how it is shown)",
-    lambda value: value is None or _is_url(value),
+    lambda value: value is None or is_url(value),
 )
 _URLS = ("incoming_url", "reports_url", "opt_out_url", "subscription_url")
 _CHECKS: Mapping[str, _Check] = {

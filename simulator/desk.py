@@ -12,7 +12,7 @@ from aiohttp import web
 from simulator.africas_talking import AfricasTalking
 from simulator.africas_talking_wire import subscription_fields
 from simulator.callbacks import Callback, Kind, NoUrl
-from simulator.control import BadField, changed
+from simulator.control import BadField, changed, is_url
 from simulator.exchange import Exchange, Handler, json_text
 from simulator.phones import TypedMessage
 from simulator.record import CallbackPost, Ring
@@ -22,8 +22,6 @@ _MAX_LIMIT = 100_000
 _WAIT_MS = 10_000
 _MAX_WAIT_MS = 120_000
 _MAX_REPEAT = 10_000
-_LATEST = 10  # requests on the page with the phone
-_PHONES_SHOWN = 20
 
 
 class Desk:
@@ -43,7 +41,6 @@ class Desk:
             web.get("/messages", self.messages),
             web.get("/callbacks", self.callbacks),
             web.get("/counts", self.counts),
-            web.get("/phone", self.phone),
             web.post("/incoming", self.incoming),
             web.post("/reports", self.report),
             web.post("/opt-out", self.opt_out),
@@ -84,49 +81,21 @@ class Desk:
 
     async def counts(self, request: web.Request) -> web.Response:
         """GET /counts."""
-        return json_text(self._counts())
-
-    async def phone(self, request: web.Request) -> web.Response:
-        """GET /phone?number=&after=&timeout_ms=: what the page shows, as soon as its version is not `after`."""
-        after = _integer(request.query, "after", -1, -1, 2**53)
-        timeout_s = _integer(request.query, "timeout_ms", 0, 0, _MAX_WAIT_MS) / 1000
-        bell = self.exchange.bell
-        await self._wait(lambda: bell.version != after, timeout_s)
-        return json_text(self.phone_state(request.query.get("number", "")))
-
-    def phone_state(self, number: str) -> dict[str, Any]:
-        """What the page with the phone shows of `number` now."""
-        return {
-            "version": self.exchange.bell.version,
-            "number": number,
-            "numbers": self.exchange.phones.numbers(_PHONES_SHOWN),
-            "messages": self.exchange.phones.conversation(number),
-            "requests": [entry.shown() for entry in reversed(self.exchange.record.requests.last(_LATEST))],
-            "counts": self._counts(),
-            "control": self.exchange.control.shown(),
-        }
-
-    def _counts(self) -> dict[str, Any]:
         callbacks = self.exchange.callbacks
         waiting = {"callbacks_waiting": callbacks.waiting, "callbacks_dropped": callbacks.dropped}
-        return self.exchange.record.counts() | waiting
+        return json_text(self.exchange.record.counts() | waiting)
 
     async def _listed(self, request: web.Request, name: str, ring: Ring[Any]) -> web.Response:
         query = request.query
-        limit = _integer(query, "limit", _LIMIT, 1, _MAX_LIMIT)
-        wait_for = _integer(query, "wait_for", 0, 0, 2**53)
-        timeout_s = _integer(query, "timeout_ms", _WAIT_MS, 0, _MAX_WAIT_MS) / 1000
-        reached = await self._wait(lambda: ring.total >= wait_for, timeout_s)
+        limit = integer(query, "limit", _LIMIT, 1, _MAX_LIMIT)
+        wait_for = integer(query, "wait_for", 0, 0, 2**53)
+        timeout_s = integer(query, "timeout_ms", _WAIT_MS, 0, _MAX_WAIT_MS) / 1000
+        reached = await self.exchange.wait_until(lambda: ring.total >= wait_for, timeout_s)
         if "last" in query:
-            entries = ring.last(_integer(query, "last", _LIMIT, 1, _MAX_LIMIT))
+            entries = ring.last(integer(query, "last", _LIMIT, 1, _MAX_LIMIT))
         else:
-            entries = ring.since(_integer(query, "since", 0, 0, 2**53), limit)
+            entries = ring.since(integer(query, "since", 0, 0, 2**53), limit)
         return json_text({name: [entry.shown() for entry in entries], "total": ring.total, "reached": reached})
-
-    async def _wait(self, reached: Any, timeout_s: float) -> bool:
-        exchange = self.exchange
-        await exchange.bell.wait_until(lambda: reached() or exchange.stopping.is_set(), timeout_s)
-        return bool(reached())
 
     # -- callbacks
 
@@ -213,7 +182,7 @@ class Desk:
 
 def _settle(typed: TypedMessage, posts: list[CallbackPost]) -> None:
     if not posts:
-        typed.status = "in the inbox"
+        typed.status = "in the inbox: no incoming_url is set"
     elif posts[0].status is None:
         typed.status = "no answer"
     else:
@@ -261,8 +230,8 @@ def _optional(body: Mapping[str, Any], name: str) -> str | None:
 
 def _url(body: Mapping[str, Any]) -> str | None:
     url = _optional(body, "url")
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise BadField("url", "an http:// or https:// URL")
+    if url is not None and not is_url(url):
+        raise BadField("url", "an http:// or https:// URL with its whole key")
     return url
 
 
@@ -276,7 +245,8 @@ def _times(body: Mapping[str, Any]) -> tuple[int, int]:
     return times[0], times[1]
 
 
-def _integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """The query parameter `name` as a whole number, or BadField."""
     try:
         value = int(query.get(name, default))
     except ValueError:

@@ -15,9 +15,12 @@ from simulator.control import Control
 from simulator.phones import Phones
 from simulator.record import Record, ServiceRequest
 
+CLIENT_LEFT = "the client closed the connection"
+
 Answer = Callable[[web.Request, ServiceRequest], Awaitable[web.Response]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_ROUNDING = 1e-9
 _SECRET_HEADERS = frozenset({"apikey", "x-api-key", "authorization", "x-viber-auth-token", "cookie"})
 
 
@@ -67,13 +70,18 @@ class Exchange:
                     if self.control.down:
                         raise Dropped("down")
                     response = await self._answered(answer, request, entry)
-                    await self._wait(self.control.latency_ms / 1000)
+                    if self.control.latency_ms:
+                        await asyncio.sleep(self.control.latency_ms / 1000)
                 except Dropped as fault:
-                    return self._drop(request, entry, str(fault))
+                    self.record.unanswered(entry, str(fault))
+                    return _closed(request)
                 except Held as fault:
                     self.record.unanswered(entry, str(fault))
                     await self.stopping.wait()
                     return _closed(request)
+                except asyncio.CancelledError:
+                    self.record.unanswered(entry, CLIENT_LEFT)
+                    raise
             self.record.answered(entry, response.status)
             return response
 
@@ -85,23 +93,20 @@ class Exchange:
         if control.never_answer:
             raise Held("never_answer")
         self._error_share += control.error_rate
-        if self._error_share >= 1:
+        if self._error_share > 1 - _ROUNDING:
             self._error_share -= 1
             raise Refused(plain(control.error_status, "There was an internal server error."))
+
+    async def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether `reached()` held within `timeout_s` seconds; returns early when the simulator stops."""
+        await self.bell.wait_until(lambda: reached() or self.stopping.is_set(), timeout_s)
+        return reached()
 
     async def _answered(self, answer: Answer, request: web.Request, entry: ServiceRequest) -> web.Response:
         try:
             return await answer(request, entry)
         except Refused as refused:
             return refused.response
-
-    async def _wait(self, seconds: float) -> None:
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-
-    def _drop(self, request: web.Request, entry: ServiceRequest, fault: str) -> web.Response:
-        self.record.unanswered(entry, fault)
-        return _closed(request)
 
 
 def _closed(request: web.Request) -> web.Response:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any
 
-from simulator.record import AcceptedMessage, iso
+from simulator.record import AcceptedMessage
 
 _PHONES = 2_000  # the least recently used are forgotten
 _MESSAGES = 100  # remembered of each phone
@@ -42,9 +41,9 @@ class Phones:
         """The service took `message` for the phone with the number `message.to`."""
         self._keep(message.to, message)
 
-    def conversation(self, number: str) -> list[dict[str, Any]]:
-        """The messages of `number` as JSON, oldest first: `{mine, text, other, at, status}`."""
-        return [_shown(message) for message in self._phones.get(number, ())]
+    def conversation(self, number: str) -> list[Message]:
+        """The messages that `number` sent and received, oldest first."""
+        return list(self._phones.get(number, ()))
 
     def numbers(self, limit: int) -> list[str]:
         """The numbers used last, newest first."""
@@ -56,11 +55,3 @@ class Phones:
         self._phones.move_to_end(number)
         if len(self._phones) > _PHONES:
             self._phones.popitem(last=False)
-
-
-def _shown(message: Message) -> dict[str, Any]:
-    if isinstance(message, TypedMessage):
-        mine, text, other, at = True, message.text, message.to, message.typed
-    else:
-        mine, text, other, at = False, message.message, message.sender or "", message.accepted
-    return {"mine": mine, "text": text, "other": other, "at": iso(at), "status": message.status}
