@@ -1,0 +1,403 @@
+"""The vault: keys and passwords of the services, encrypted before they reach CouchDB.
+
+An entry is a document of `<db>-vault`, `_id: "credential:<url-encoded id>"`, whose field `secret` is a Fernet token of
+`{"id", "value"}`: the id inside keeps one entry's token from being passed off as another's. Entries that CHT wrote are
+read too (4.x: field `password` in the same database; 3.x: CouchDB's configuration section `medic-credentials`), as
+shared-libs/settings of medic/cht-core writes them. No message of this module ever shows a value.
+"""
+
+import base64
+import hmac
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import structlog
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from mjumbe import states
+from mjumbe.couch import ConflictError, Couch, CouchError, Document, UnavailableError
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "credential:"
+AFTER_PREFIX = "credential;"  # the first id behind all that begin with PREFIX
+MAX_ID, MAX_VALUE = 256, 4096  # characters
+CHT3_SECTION = "medic-credentials"
+# CouchDB moved its cookie secret, CHT's encryption key, from the first section to the second in 3.2.
+CHT4_SECRET_SECTIONS = ("couch_httpd_auth", "chttpd_auth")
+WRITE_ROUNDS = 10
+
+KEY_VARIABLE = "MJUMBE_VAULT_KEY"
+KEY_FILE = "vault.key"
+MIN_PASSPHRASE = 16
+# The key must come out the same on every machine that is told the passphrase, before any of them has met the others,
+# so there is no place for a random salt. What a salt is for, many passphrases attacked at once, is not our case: an
+# attacker needs the database of one installation and then guesses at one passphrase, and scrypt makes each guess dear.
+PASSPHRASE_SALT = b"mjumbe vault passphrase v1"
+
+MISMATCH_AGE = 1.0  # seconds: a remembered value this old is read again before a key is called wrong
+
+
+class CredentialError(Exception):
+    """A credential or the vault's key cannot be used; the message names it and what to do, never the value."""
+
+
+class RefusedCredentialError(CredentialError):
+    """What was given cannot be a credential: an empty or overlong id or value."""
+
+
+# ---- the key
+
+
+@dataclass(frozen=True)
+class VaultKeys:
+    """The keys of the vault: the first encrypts, all decrypt. `source` says where they come from, for messages."""
+
+    source: str
+    _fernets: tuple[Fernet, ...] = field(repr=False)
+
+    @staticmethod
+    def load(environ: Mapping[str, str], data_dir: str | Path) -> "VaultKeys":
+        """The keys in MJUMBE_VAULT_KEY, else those in `<data_dir>/vault.key`, which is made when it is not there.
+
+        Either is a list, separated by commas (in the file also by lines). Each entry is a Fernet key, or a passphrase
+        of at least 16 characters. Raises CredentialError.
+        """
+        given = environ.get(KEY_VARIABLE, "").strip()
+        if given:
+            return VaultKeys(KEY_VARIABLE, _fernets(given, KEY_VARIABLE))
+        path = Path(data_dir) / KEY_FILE
+        try:
+            if not path.exists():
+                _make_key_file(path)
+            _close_to_others(path)
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CredentialError(f"the vault's key file {path} cannot be used: {error}") from error
+        return VaultKeys(str(path), _fernets(content.replace("\n", ","), str(path)))
+
+    def seal(self, credential_id: str, value: str) -> str:
+        """The token that holds `value`, good for this id only."""
+        payload = json.dumps({"id": credential_id, "value": value}).encode()
+        return self._fernets[0].encrypt(payload).decode("ascii")
+
+    def open(self, credential_id: str, token: str) -> str:
+        """The value in `token`. Raises CredentialError."""
+        try:
+            payload = json.loads(MultiFernet(self._fernets).decrypt(token))
+        except InvalidToken:
+            raise CredentialError(
+                f"credential {credential_id} cannot be read with the key in {self.source}: add the key that it was "
+                "written with to the list, or set the credential again"
+            ) from None
+        if payload["id"] != credential_id:
+            raise CredentialError(f"credential {credential_id} holds the entry of {payload['id']}: set it again")
+        return str(payload["value"])
+
+    def renewed(self, token: str) -> str | None:
+        """`token` under the first key; None when it is already. Raises InvalidToken when no key opens it."""
+        try:
+            self._fernets[0].decrypt(token)
+        except InvalidToken:
+            return MultiFernet(self._fernets).rotate(token).decode("ascii")
+        return None
+
+
+def _fernets(listed: str, source: str) -> tuple[Fernet, ...]:
+    entries = [entry.strip() for entry in listed.split(",") if entry.strip()]
+    if not entries:
+        raise CredentialError(f"{source} holds no key: give a Fernet key or a passphrase")
+    return tuple(_fernet(entry, f"{source}, entry {number}") for number, entry in enumerate(entries, 1))
+
+
+def _fernet(entry: str, source: str) -> Fernet:
+    try:
+        return Fernet(entry)
+    except ValueError:  # not 32 bytes in URL-safe base64: a passphrase
+        pass
+    if len(entry) < MIN_PASSPHRASE:
+        raise CredentialError(
+            f"{source} is neither a Fernet key nor a passphrase of at least {MIN_PASSPHRASE} characters"
+        )
+    derived = Scrypt(salt=PASSPHRASE_SALT, length=32, n=2**15, r=8, p=1).derive(entry.encode())
+    return Fernet(base64.urlsafe_b64encode(derived))
+
+
+def _make_key_file(path: Path) -> None:
+    """Make the key file, complete from the moment it exists: of two processes starting at once, one's is used."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        return  # the other process was first
+    finally:
+        draft.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    log.info(f"Made a key for the credentials vault in {path}: keep a copy of it apart from the database's backups.")
+
+
+def _close_to_others(path: Path) -> None:
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        path.chmod(0o600)
+        log.warning(f"The vault's key file {path} could be read by others (mode {mode:04o}); its mode is 0600 now.")
+
+
+# ---- the entries
+
+
+class Vault:
+    """The credentials of one CouchDB database. Methods raise UnavailableError when CouchDB is away."""
+
+    def __init__(self, couch: Couch, keys: VaultKeys) -> None:
+        self._couch = couch
+        self._keys = keys
+
+    def get(self, credential_id: str) -> str | None:
+        """A credential's value, None when there is none. Raises CredentialError when it cannot be read."""
+        docs = self._documents(credential_id)
+        for doc in sorted(docs, key=lambda doc: "secret" not in doc):
+            value = self._value(credential_id, doc)
+            if value is not None:
+                return value
+        return self._couch.config(CHT3_SECTION, credential_id) or None
+
+    def set(self, credential_id: str, value: str) -> str:
+        """Store a credential (without the spaces and line ends around it), and return what is stored.
+
+        Raises RefusedCredentialError for an empty or overlong one.
+        """
+        credential_id, value = _checked(credential_id, value)
+        for _ in range(WRITE_ROUNDS):
+            doc, *others = [*self._documents(credential_id), {"_id": _doc_id(credential_id)}]
+            doc.pop("password", None)  # CHT's field: it would hold the old value
+            doc |= {"secret": self._keys.seal(credential_id, value), "updated": states.timestamp(states.now())}
+            try:
+                self._couch.vault.put(doc)
+                self._remove(others)
+            except ConflictError:
+                continue
+            return value
+        raise _contended(credential_id)
+
+    def delete(self, credential_id: str) -> bool:
+        """Delete a credential wherever it is kept; False when there was none."""
+        for _ in range(WRITE_ROUNDS):
+            docs = self._documents(credential_id)
+            configured = self._couch.config(CHT3_SECTION, credential_id) is not None
+            try:
+                self._remove(docs)
+            except ConflictError:
+                continue
+            if configured:
+                path = f"/_node/_local/_config/{CHT3_SECTION}/{quote(credential_id, safe='')}"
+                self._couch.request("DELETE", path)
+            return bool(docs) or configured
+        raise _contended(credential_id)
+
+    def names(self) -> list[str]:
+        """The ids of the vault's entries, sorted."""
+        return sorted({_id_of(doc) for doc in self._all()})
+
+    def rotate(self) -> int:
+        """Encrypt anew under the first key what is under another; returns how many entries that were.
+
+        Raises CredentialError when there are entries that no key opens, after the others were done.
+        """
+
+        def renew(doc: Document) -> bool:
+            try:
+                token = self._keys.renewed(str(doc["secret"])) if "secret" in doc else None
+            except InvalidToken:
+                return False
+            if token:
+                doc["secret"] = token
+            return bool(token)
+
+        docs = {str(doc["_id"]): doc for doc in self._all()}
+        outcome = self._couch.vault.update(dict.fromkeys(docs, renew), known=docs)
+        problems = self.check()
+        if problems:
+            raise CredentialError("; ".join(problems))
+        return sum(update.written for update in outcome.values())
+
+    def check(self) -> list[str]:
+        """A sentence for each entry that cannot be read."""
+        problems = []
+        for doc in self._all():
+            try:
+                self._value(_id_of(doc), doc)
+            except CredentialError as error:
+                problems.append(str(error))
+        return problems
+
+    def _documents(self, credential_id: str) -> list[Document]:
+        """Where the credential may be: our document, and CHT's, which writes the id as it is."""
+        ids = [_doc_id(credential_id)]
+        if "%" not in credential_id:  # as it is, `a%2Fb` would be our document of `a/b`
+            ids.append(PREFIX + credential_id)
+        return list(self._couch.vault.fetch(ids).values())
+
+    def _all(self) -> list[Document]:
+        docs = self._couch.vault.all(PREFIX, AFTER_PREFIX)
+        return [doc for doc in docs if "secret" in doc or "password" in doc]
+
+    def _remove(self, docs: list[Document]) -> None:
+        for doc in docs:
+            if "_rev" in doc:
+                self._couch.vault.delete(doc["_id"], doc["_rev"])
+
+    def _value(self, credential_id: str, doc: Document) -> str | None:
+        if doc.get("secret"):
+            return self._keys.open(credential_id, str(doc["secret"]))
+        if doc.get("password"):
+            return self._cht_value(credential_id, str(doc["password"]))
+        return None
+
+    def _cht_value(self, credential_id: str, password: str) -> str:
+        for section in CHT4_SECRET_SECTIONS:
+            secret = self._couch.config(section, "secret")
+            value = decrypt_cht(password, secret) if secret else None
+            if value is not None:
+                return value
+        raise CredentialError(
+            f"credential {credential_id} was written by CHT and cannot be read with CouchDB's secret "
+            f"({' or '.join(f'{section}/secret' for section in CHT4_SECRET_SECTIONS)}): set the credential again"
+        )
+
+
+def decrypt_cht(password: str, secret: str) -> str | None:
+    """The value in CHT 4's `<iv hex>:<ciphertext hex>`, AES-256-CBC; None when `secret` does not open it.
+
+    The key is `secret` in UTF-8, repeated until it has 32 bytes and cut there.
+    """
+    repeated = secret.encode() * 32
+    try:
+        iv, ciphertext = (bytes.fromhex(part) for part in password.split(":"))
+        decryptor = Cipher(algorithms.AES(repeated[:32]), modes.CBC(iv)).decryptor()
+        padded = decryptor.update(ciphertext) + decryptor.finalize()
+        unpadder = PKCS7(128).unpadder()
+        return (unpadder.update(padded) + unpadder.finalize()).decode()
+    except ValueError:  # not hex, not whole blocks, or the padding or the text of another key
+        return None
+
+
+def _contended(credential_id: str) -> CredentialError:
+    return CredentialError(f"credential {credential_id} is being changed by others all the time: try again")
+
+
+def _doc_id(credential_id: str) -> str:
+    return PREFIX + quote(credential_id, safe="")
+
+
+def _id_of(doc: Document) -> str:
+    return unquote(str(doc["_id"]).removeprefix(PREFIX))
+
+
+def _checked(credential_id: str, value: str) -> tuple[str, str]:
+    credential_id, value = credential_id.strip(), value.strip()
+    if not 1 <= len(credential_id) <= MAX_ID:
+        raise RefusedCredentialError(f"a credential's id has {len(credential_id)} characters; expected 1 to {MAX_ID}")
+    if not 1 <= len(value) <= MAX_VALUE:
+        raise RefusedCredentialError(
+            f"the value of credential {credential_id} has {len(value)} characters; expected 1 to {MAX_VALUE}"
+        )
+    return credential_id, value
+
+
+# ---- the vault for many readers
+
+
+@dataclass(frozen=True)
+class _Known:
+    value: str | None = field(repr=False)
+    read_at: float
+
+
+class CachedVault(Vault):
+    """A vault that remembers: for `ttl` seconds, and for as long as CouchDB is away. For any number of threads."""
+
+    def __init__(
+        self, couch: Couch, keys: VaultKeys, ttl: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(couch, keys)
+        self._ttl = ttl
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._reading = threading.Lock()
+
+    def get(self, credential_id: str) -> str | None:
+        """As Vault.get, but up to `ttl` seconds old, older while CouchDB is away, and raising only for what is unknown."""
+        return self._get(credential_id, self._ttl, wait=False)
+
+    def matches(self, credential_id: str, given: str) -> bool:
+        """Whether `given` is the credential's value, compared in constant time; False when there is none.
+
+        What does not match the remembered value is compared with a fresh one, so that a changed key works at once in
+        every process; this reads at most once a second, however many wrong keys are tried.
+        """
+        if _equal(self.get(credential_id), given):
+            return True
+        return _equal(self._get(credential_id, MISMATCH_AGE, wait=True), given)
+
+    def set(self, credential_id: str, value: str) -> str:
+        """As Vault.set."""
+        with self._reading:
+            stored = super().set(credential_id, value)
+            self._known[credential_id.strip()] = _Known(stored, self._clock())
+        return stored
+
+    def delete(self, credential_id: str) -> bool:
+        """As Vault.delete."""
+        with self._reading:
+            deleted = super().delete(credential_id)
+            self._known[credential_id] = _Known(None, self._clock())
+        return deleted
+
+    def _get(self, credential_id: str, max_age: float, wait: bool) -> str | None:
+        """One thread reads at a time. Meanwhile the others answer from memory, unless they `wait` for the newest."""
+        known = self._known.get(credential_id)
+        if known and self._clock() - known.read_at <= max_age:
+            return known.value
+        if not self._reading.acquire(blocking=wait or known is None):
+            return known.value if known else None
+        try:
+            return self._read(credential_id, max_age)
+        finally:
+            self._reading.release()
+
+    def _read(self, credential_id: str, max_age: float) -> str | None:
+        known, now = self._known.get(credential_id), self._clock()
+        if known and now - known.read_at <= max_age:  # another thread read while this one waited
+            return known.value
+        try:
+            known = _Known(super().get(credential_id), now)
+        except (UnavailableError, CouchError):
+            if known is None:
+                raise
+            known = replace(known, read_at=self._clock())  # asked again after max_age, not at every request
+        self._known[credential_id] = known
+        return known.value
+
+
+def _equal(value: str | None, given: str) -> bool:
+    return value is not None and hmac.compare_digest(value.encode(), given.encode(errors="surrogatepass"))
