@@ -346,7 +346,7 @@ class CachedVault(Vault):
         self._reading = threading.Lock()
 
     def get(self, credential_id: str) -> str | None:
-        """As Vault.get, but up to `ttl` seconds old, older while CouchDB is away, and raising only for what is unknown."""
+        """As Vault.get, up to `ttl` seconds old, older while CouchDB is away; raises only for what was never read."""
         return self._get(credential_id, self._ttl, wait=False)
 
     def matches(self, credential_id: str, given: str) -> bool:
