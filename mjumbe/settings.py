@@ -83,17 +83,17 @@ def _http_url(value: object) -> object:
         return value
     try:
         parts = urlsplit(value.strip())
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and len(value.split()) == 1
     except ValueError:  # a port that is no number, brackets that do not close
         usable = False
     # A password in a URL would end up in logs: credentials have their vault.
-    if not usable or parts.username or parts.query or parts.fragment:
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
         raise PydanticCustomError("url", "not a usable URL")
     return value.strip().rstrip("/")
 
 
 def _word(value: object) -> object:
-    if isinstance(value, str) and (len(value.split()) != 1 or not text.first_word(value)):
+    if isinstance(value, str) and (len(value.translate(text.WORD_ENDS).split()) != 1 or not text.first_word(value)):
         raise PydanticCustomError("word", "not one word")
     return value
 
