@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from sys import intern
 from urllib.parse import urlencode
 
 import aiohttp
@@ -181,7 +182,8 @@ class Callbacks:
         try:
             async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 answer = await response.content.read(_CHUNK)
-                return response.status, answer.decode(errors="replace")[:_ANSWER_KEPT], None
+                # Most answers are equal, and the record holds many.
+                return response.status, intern(answer.decode(errors="replace")[:_ANSWER_KEPT]), None
         except TimeoutError:
             return None, None, f"no answer within {self._timeout.total} s"
         except (aiohttp.ClientError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -141,6 +142,7 @@ def changed(control: Control, changes: Mapping[str, Any]) -> Control:
     return replace(control, **values)
 
 
+@lru_cache(maxsize=64)
 def mask_url(url: str) -> str:
     """`url` without the value of its `key` parameter and without a password."""
     return _SECRET_IN_AUTHORITY.sub(rf"\1{MASK}\2", _SECRET_IN_QUERY.sub(rf"\1{MASK}", url))

@@ -107,6 +107,8 @@ class Exchange:
             return await answer(request, entry)
         except Refused as refused:
             return refused.response
+        except web.HTTPRequestEntityTooLarge as error:
+            return plain(error.status, error.text or error.reason)
 
 
 def _closed(request: web.Request) -> web.Response:

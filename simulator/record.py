@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
+from sys import intern
 from typing import Any, Generic, Protocol, TypeVar
 
 from simulator.bell import Bell
@@ -186,7 +187,7 @@ class Record:
         if len(self._header_sets) >= _HEADER_SETS:
             self._header_sets.clear()
         headers = self._header_sets.setdefault(headers, headers)
-        request = self.requests.add(ServiceRequest(0, time.time(), method, path, headers))
+        request = self.requests.add(ServiceRequest(0, time.time(), method, intern(path), headers))
         self._bell.ring()
         return request
 
