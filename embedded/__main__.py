@@ -1,0 +1,37 @@
+"""`python -m embedded`: the embedded store by itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from embedded.engine.store import DataInUse
+from embedded.server import serve
+
+
+def main() -> int:
+    """Read the command line and serve. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m embedded", description="The part of CouchDB 3 that mjumbe uses.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5984, help="port to listen on, 0 for any (default: %(default)s)")
+    parser.add_argument("--data", type=Path, required=True, help="directory for the databases")
+    parser.add_argument(
+        "--admin",
+        default=os.environ.get("COUCH_ADMIN"),
+        help="name:password of the server admin (default: the environment's COUCH_ADMIN, which `ps` does not show)",
+    )
+    arguments = parser.parse_args()
+    if not arguments.admin:
+        parser.error("--admin name:password is needed")
+    try:
+        serve(arguments.host, arguments.port, arguments.data, arguments.admin)
+    except (DataInUse, ValueError, OSError) as error:
+        print(f"The embedded store cannot start: {error}", file=sys.stderr)  # noqa: T201 - its only way to say so
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

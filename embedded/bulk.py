@@ -1,0 +1,337 @@
+"""Many documents in one request: `_bulk_docs`, `_bulk_get`, `_all_docs`, `_purge`, `_revs_diff`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from embedded import auth, documents
+from embedded.engine import revisions
+from embedded.engine.database import Database
+from embedded.engine.query import OFFSET_COUNTED
+from embedded.engine.revisions import Edit
+from embedded.errors import CouchError, bad_request, not_implemented, query_parse_error
+from embedded.http import (
+    Call,
+    answer,
+    answer_pieces,
+    answer_text,
+    compact,
+    parse_count,
+    parse_flag,
+    parse_json,
+    rows_in_pieces,
+)
+
+
+async def bulk_docs(call: Call) -> web.Response:
+    """POST /db/_bulk_docs: every document is stored or refused by itself; the rows are in the order of the request.
+
+    What is no document at all refuses the whole request, as in CouchDB.
+    """
+    body = await call.json_object()
+    docs = body.get("docs")
+    if "docs" not in body:
+        raise bad_request("POST body must include `docs` parameter.")
+    if not isinstance(docs, list):
+        raise bad_request("`docs` parameter must be an array.")
+    if body.get("new_edits", True) is not True:
+        raise not_implemented("new_edits=false")
+    parsed = [documents.parse_document(document) for document in docs]
+    if any(edit.id.startswith(documents.LOCAL) for edit, _ in parsed):
+        raise not_implemented("A _local document in _bulk_docs")
+    edits = [await _guarded(call, edit, fields) for edit, fields in parsed]
+    results = await call.database.write(lambda tx: revisions.write_all(tx, edits))
+    rows = [
+        {"id": edit.id, **result.body()}
+        if isinstance(result, CouchError)
+        else {"ok": True, "id": edit.id, "rev": result}
+        for (edit, _), result in zip(parsed, results, strict=True)
+    ]
+    return answer(rows, 201)
+
+
+async def _guarded(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit | CouchError:
+    try:
+        return await documents.guard(call, edit, fields)
+    except CouchError as error:
+        if error.status == 501:
+            raise
+        return error
+
+
+async def bulk_get(call: Call) -> web.Response:
+    """POST /db/_bulk_get: for each id, the revision named or the current one, deleted ones too."""
+    call.understand("revs", "attachments", "att_encoding_info", "latest")
+    body = await call.json_object()
+    if not isinstance(body.get("docs"), list):
+        raise bad_request("Missing JSON list of 'docs'.")
+    results = [_bulk_get_row(call, wanted) for wanted in body["docs"]]
+    return answer_text(f'{{"results":[{",".join(results)}]}}')
+
+
+def _bulk_get_row(call: Call, wanted: Any) -> str:
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("id"), str):
+        raise bad_request("document id missed")
+    doc_id, rev = wanted["id"], wanted.get("rev")
+    connection = call.database.near()
+    if rev is None:
+        document = revisions.read(connection, doc_id)
+    else:
+        document = revisions.read_rev(connection, doc_id, revisions.parse_rev(rev))
+    if document is None:
+        missing = {"id": doc_id, "rev": rev or "undefined", "error": "not_found", "reason": "missing"}
+        found = compact({"error": missing})
+    else:
+        found = f'{{"ok":{document.json(documents.extra_fields(call, document))}}}'
+    return f'{{"id":{compact(doc_id)},"docs":[{found}]}}'
+
+
+@dataclass(frozen=True, slots=True)
+class AllDocsQuery:
+    """The parameters of `_all_docs`; ids are compared byte by byte."""
+
+    keys: list[str] | None = None
+    low: str | None = None
+    high: str | None = None
+    include_low: bool = True
+    include_high: bool = True
+    descending: bool = False
+    limit: int | None = None
+    skip: int = 0
+    include_docs: bool = False
+    update_seq: bool = False
+
+
+_ALL_DOCS_PARAMETERS = (
+    *("key", "keys", "start_key", "startkey", "end_key", "endkey", "inclusive_end", "descending", "limit", "skip"),
+    *(
+        "include_docs",
+        "update_seq",
+        "conflicts",
+        "attachments",
+        "att_encoding_info",
+        "update",
+        "stable",
+        "sorted",
+        "reduce",
+    ),
+    *("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id"),  # all the same: one row a key
+)
+
+
+def _all_docs_query(given: dict[str, Any]) -> AllDocsQuery:
+    """Parameters, already decoded, as a query."""
+    keys = given.get("keys")
+    if keys is not None and not isinstance(keys, list):
+        raise bad_request("`keys` parameter must be an array.")
+    start = given.get("start_key", given.get("startkey"))
+    end = given.get("end_key", given.get("endkey"))
+    if "key" in given:
+        start = end = given["key"]
+    if keys is not None and (start is not None or end is not None):
+        raise query_parse_error("`keys` is incompatible with `key`, `start_key` and `end_key`")
+    for key in (start, end):
+        if key is not None and not isinstance(key, str):
+            raise not_implemented(f"A range of _all_docs that ends with {json.dumps(key)}, which is no id,")
+    descending = parse_flag("descending", given.get("descending", False))
+    inclusive = parse_flag("inclusive_end", given.get("inclusive_end", True))
+    low, high = (end, start) if descending else (start, end)
+    if "key" not in given and low is not None and high is not None and low > high:
+        direction = "false" if descending else "true"
+        raise query_parse_error(
+            f"No rows can match your key range, reverse your start_key and end_key or set descending={direction}"
+        )
+    return AllDocsQuery(
+        keys,
+        low,
+        high,
+        inclusive or not descending,
+        inclusive or descending,
+        descending,
+        parse_count("limit", given["limit"]) if "limit" in given else None,
+        parse_count("skip", given.get("skip", 0)),
+        parse_flag("include_docs", given.get("include_docs", False)),
+        parse_flag("update_seq", given.get("update_seq", False)),
+    )
+
+
+_JSON_PARAMETERS = ("key", "keys", "start_key", "startkey", "end_key", "endkey")
+
+
+async def parameters(call: Call) -> dict[str, Any]:
+    """The parameters of a view-like request: those of the URL, and over them those of a POST's body."""
+    given: dict[str, Any] = {
+        name: parse_json(value) if name in _JSON_PARAMETERS else value for name, value in call.query.items()
+    }
+    if call.request.method == "POST":
+        given |= await call.json_object()
+    return given
+
+
+async def queries(call: Call) -> list[dict[str, Any]]:
+    """The list `queries` of a POST to …/queries, each with the URL's parameters under its own."""
+    body = await call.json_object()
+    if not isinstance(body.get("queries"), list) or not all(isinstance(one, dict) for one in body["queries"]):
+        raise bad_request("POST body must include `queries` parameter.")
+    return [dict(call.query) | one for one in body["queries"]]
+
+
+async def all_docs(call: Call) -> web.StreamResponse:
+    """GET and POST /db/_all_docs."""
+    return await _answer_all_docs(call, "")
+
+
+async def design_docs(call: Call) -> web.StreamResponse:
+    """GET and POST /db/_design_docs: `_all_docs` of design documents."""
+    return await _answer_all_docs(call, documents.DESIGN)
+
+
+async def _answer_all_docs(call: Call, prefix: str) -> web.StreamResponse:
+    call.understand(*_ALL_DOCS_PARAMETERS)
+    _only_admins_list_users(call)
+    query, database = _all_docs_query(await parameters(call)), call.database
+    return await answer_pieces(call, call.service.store.executor, lambda: _all_docs_text(database, query, prefix))
+
+
+async def all_docs_queries(call: Call) -> web.StreamResponse:
+    """POST /db/_all_docs/queries: several queries, one answer each."""
+    _only_admins_list_users(call)
+    wanted, database = [_all_docs_query(one) for one in await queries(call)], call.database
+
+    def results() -> Iterator[str]:
+        for place, query in enumerate(wanted):
+            yield "," if place else '{"results":['
+            yield from _all_docs_text(database, query, "")
+        yield "]}" if wanted else '{"results":[]}'
+
+    return await answer_pieces(call, call.service.store.executor, results)
+
+
+def _only_admins_list_users(call: Call) -> None:
+    if call.database.name == "_users":
+        auth.require_server_admin(call.user)
+
+
+def _all_docs_text(database: Database, query: AllDocsQuery, prefix: str) -> Iterator[str]:
+    with database.borrow() as connection:
+        if query.keys is not None:
+            rows, before = _rows_of_keys(connection, query), None
+            total = database.counters.doc_count
+        else:
+            if prefix:
+                total = connection.execute(
+                    "SELECT count(*) FROM documents WHERE id > ? AND id < ? AND NOT deleted",
+                    (prefix, f"{prefix[:-1]}0"),
+                ).fetchone()[0]
+            else:
+                total = database.counters.doc_count
+            rows, before = _rows_of_range(connection, query, prefix), _rows_before(connection, query, prefix)
+        head: dict[str, Any] = {"total_rows": total, "offset": before}
+        if query.update_seq:
+            head["update_seq"] = database.seq_text(database.counters.update_seq)
+        yield from rows_in_pieces(f'{compact(head)[:-1]},"rows":[', rows, lambda: "\n]}")
+
+
+def _condition(query: AllDocsQuery, prefix: str) -> tuple[str, list[Any]]:
+    parts, arguments = ["NOT deleted"], []
+    if query.low is not None:
+        parts.append(f"id {'>=' if query.include_low else '>'} ?")
+        arguments.append(query.low)
+    if query.high is not None:
+        parts.append(f"id {'<=' if query.include_high else '<'} ?")
+        arguments.append(query.high)
+    if prefix:
+        parts.append("id > ? AND id < ?")
+        arguments += [prefix, f"{prefix[:-1]}0"]  # "0" comes after "/"
+    return " AND ".join(parts), arguments
+
+
+def _rows_of_range(connection: sqlite3.Connection, query: AllDocsQuery, prefix: str) -> Iterator[str]:
+    condition, arguments = _condition(query, prefix)
+    table = "documents JOIN bodies USING (number)" if query.include_docs else "documents"
+    for doc_id, rev, body in connection.execute(
+        f"SELECT id, rev, {'body' if query.include_docs else 'NULL'} FROM {table} WHERE {condition} "  # noqa: S608
+        f"ORDER BY id {'DESC' if query.descending else 'ASC'} LIMIT ? OFFSET ?",
+        [*arguments, -1 if query.limit is None else query.limit, query.skip],
+    ):
+        yield _row(doc_id, rev, None if body is None else revisions.Document(doc_id, rev, False, body).json())
+
+
+def _row(doc_id: str, rev: str, document: str | None) -> str:
+    name = compact(doc_id)
+    tail = f',"doc":{document}}}' if document is not None else "}"
+    return f'{{"id":{name},"key":{name},"value":{{"rev":"{rev}"}}{tail}'
+
+
+def _rows_before(connection: sqlite3.Connection, query: AllDocsQuery, prefix: str) -> int | None:
+    """How many documents come before the first one answered; None when they are too many to count."""
+    before = 0
+    first = query.high if query.descending else query.low
+    if first is not None:
+        if query.descending:
+            outside = AllDocsQuery(low=query.high, include_low=not query.include_high)
+        else:
+            outside = AllDocsQuery(high=query.low, include_high=not query.include_low)
+        condition, arguments = _condition(outside, prefix)
+        (before,) = connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM documents WHERE {condition} LIMIT ?)",  # noqa: S608
+            [*arguments, OFFSET_COUNTED + 1],
+        ).fetchone()
+    return None if before > OFFSET_COUNTED else before + query.skip
+
+
+def _rows_of_keys(connection: sqlite3.Connection, query: AllDocsQuery) -> Iterator[str]:
+    """A row for every key, in their order: a document, a deleted one, or an error."""
+    keys = list(reversed(query.keys or [])) if query.descending else query.keys or []
+    end = None if query.limit is None else query.skip + query.limit
+    for key in keys[query.skip : end]:
+        document = revisions.read(connection, key) if isinstance(key, str) else None
+        if document is None:
+            yield compact({"key": key, "error": "not_found"})
+        elif document.deleted:
+            value = {"rev": document.rev, "deleted": True}
+            row: dict[str, Any] = {"id": key, "key": key, "value": value}
+            yield compact(row | {"doc": None} if query.include_docs else row)
+        else:
+            yield _row(key, document.rev, document.json() if query.include_docs else None)
+
+
+async def purge(call: Call) -> web.Response:
+    """POST /db/_purge: forget documents as if they had never been."""
+    wanted = await call.json_object()
+    for revs in wanted.values():
+        if not isinstance(revs, list):
+            raise bad_request("Invalid list of revisions")
+    parsed = {doc_id: [revisions.parse_rev(rev) for rev in revs] for doc_id, revs in wanted.items()}
+    purged = await call.database.write(lambda tx: revisions.purge(tx, parsed))
+    return answer({"purge_seq": None, "purged": purged}, 201)
+
+
+async def revs_diff(call: Call) -> web.Response:
+    """POST /db/_revs_diff: which of these revisions are not here."""
+    missing = await _missing(call)
+    return answer({doc_id: {"missing": revs} for doc_id, revs in missing.items()})
+
+
+async def missing_revs(call: Call) -> web.Response:
+    """POST /db/_missing_revs: the same in an older shape."""
+    return answer({"missing_revs": await _missing(call)})
+
+
+async def _missing(call: Call) -> dict[str, list[str]]:
+    missing = {}
+    for doc_id, revs in (await call.json_object()).items():
+        if not isinstance(revs, list):
+            raise bad_request("Invalid list of revisions")
+        document = revisions.read(call.database.near(), doc_id)
+        known = document.revisions() if document else []
+        unknown = [rev for rev in map(revisions.parse_rev, revs) if rev not in known]
+        if unknown:
+            missing[doc_id] = unknown
+    return missing

@@ -1,0 +1,324 @@
+"""Single documents: GET, HEAD, PUT, DELETE, POST to the database, and `_local` documents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from embedded import auth
+from embedded.engine import revisions
+from embedded.engine.index import ViewFunctions
+from embedded.engine.javascript import MapFunctions
+from embedded.engine.revisions import Document, Edit
+from embedded.errors import CouchError, bad_request, not_found, not_implemented
+from embedded.http import MAX_DOCUMENT, Call, answer, answer_text, compact, parse_json
+
+DESIGN = "_design/"
+LOCAL = "_local/"
+
+# Underscore fields that CouchDB takes in a document; those that only describe a stored one are dropped.
+_SPECIAL = frozenset(
+    (
+        "_id",
+        "_rev",
+        "_deleted",
+        "_revisions",
+        "_revs_info",
+        "_conflicts",
+        "_deleted_conflicts",
+        "_local_seq",
+        "_attachments",
+    )
+)
+# Functions of a design document that would have to be run at every write or that have URLs of their own. The latter
+# answer 501 when they are called; one that guards writes must not be stored, because it would not guard them.
+_GUARD = "validate_doc_update"
+
+
+def check_id(doc_id: object) -> str:
+    """A document's id as CouchDB takes it. Raises 400."""
+    if not isinstance(doc_id, str):
+        raise CouchError(400, "illegal_docid", "Document id must be a string")
+    if not doc_id:
+        raise CouchError(400, "illegal_docid", "Document id must not be empty")
+    if doc_id in (DESIGN, LOCAL):
+        raise CouchError(400, "illegal_docid", f"Illegal document id `{doc_id}`")
+    if doc_id.startswith("_") and not doc_id.startswith((DESIGN, LOCAL)):
+        raise CouchError(400, "illegal_docid", "Only reserved document ids may start with underscore.")
+    return doc_id
+
+
+def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, dict[str, Any]]:
+    """A document from a client as an edit, and its fields without the special ones.
+
+    `doc_id` is the id from the URL, which rules; without one the document's own, or a new one. Raises 400 for what is
+    no document, 413 for one that is too large, 501 for attachments.
+    """
+    if not isinstance(document, dict):
+        raise bad_request("Document must be a JSON object")
+    fields: dict[str, Any] = {}
+    for name, value in document.items():
+        if not name.startswith("_"):
+            fields[name] = value
+        elif name not in _SPECIAL:
+            raise CouchError(400, "doc_validation", f"Bad special document member: {name}")
+    if document.get("_attachments"):
+        raise not_implemented("Attachments")
+    if doc_id is None:
+        doc_id = document.get("_id", uuid.uuid4().hex)
+    doc_id = check_id(doc_id)
+    rev = document.get("_rev")
+    edit = Edit(
+        doc_id,
+        None if rev is None else revisions.parse_rev(rev),
+        document.get("_deleted") is True,
+        body_text(doc_id, fields),
+    )
+    return edit, fields
+
+
+def body_text(doc_id: str, fields: dict[str, Any]) -> str:
+    """The fields as they are stored. Raises 413 and, for half a surrogate pair, 400."""
+    text = compact(fields)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise bad_request("invalid UTF-8 JSON") from None
+    if size > MAX_DOCUMENT:
+        raise CouchError(413, "document_too_large", doc_id)
+    return text
+
+
+async def guard(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit:
+    """What has to be checked or changed before a write: design documents, and users' passwords."""
+    if edit.id.startswith(DESIGN):
+        auth.require_db_admin(call.user, call.database.security)
+        if not edit.deleted:
+            await asyncio.to_thread(check_design_document, fields)
+    elif call.database.name == "_users" and not edit.id.startswith(LOCAL):
+        auth.require_own_document(call.user, edit.id)
+        if not edit.deleted:
+            auth.check_user_document(edit.id, fields)
+            _keep_roles(call, edit.id, fields)
+        if fields.get("password") is not None:
+            iterations = call.service.store.config.number("chttpd_auth", "iterations", auth.ITERATIONS)
+            hashed = await asyncio.to_thread(auth.hash_password, fields, iterations)
+            return Edit(edit.id, edit.parent, edit.deleted, body_text(edit.id, hashed))
+    return edit
+
+
+def _keep_roles(call: Call, doc_id: str, fields: dict[str, Any]) -> None:
+    """Only admins give roles. Raises 403."""
+    if call.user.is_server_admin:
+        return
+    found = revisions.read(call.database.near(), doc_id)
+    current = json.loads(found.body).get("roles", []) if found and not found.deleted else []
+    if sorted(fields["roles"]) != sorted(current):
+        raise CouchError(403, "forbidden", "Only _admin may edit roles")
+
+
+def check_design_document(fields: dict[str, Any]) -> None:
+    """Refuse a design document that CouchDB refuses (400), and one that would be stored but not obeyed (501)."""
+    if _GUARD in fields:
+        raise not_implemented("A design document with validate_doc_update")
+    views = fields.get("views", {})
+    if not isinstance(views, dict):
+        raise CouchError(400, "invalid_design_doc", "`views` field must be an object")
+    for name, view in views.items():
+        if name == "lib" or fields.get("language", "javascript") != "javascript":
+            continue
+        if not isinstance(view, dict) or not isinstance(view.get("map"), str):
+            raise CouchError(400, "invalid_design_doc", f"`map` in {name} must be a string")
+        if not isinstance(view.get("reduce", ""), str):
+            raise CouchError(400, "invalid_design_doc", f"`reduce` in {name} must be a string")
+    if views and fields.get("language", "javascript") == "javascript":
+        MapFunctions(ViewFunctions.of(fields).maps).close()
+
+
+def _given_rev(call: Call, in_body: str | None) -> str | None:
+    """The revision a write was made from: in the body, the URL or If-Match, which have to agree. Raises 400."""
+    rev = in_body
+    if "rev" in call.query:
+        in_url = revisions.parse_rev(call.query["rev"])
+        if rev not in (None, in_url):
+            raise bad_request("Document rev from request body and query string have different values")
+        rev = in_url
+    header = call.request.headers.get("If-Match")
+    if header:
+        in_header = revisions.parse_rev(header.strip('"'))
+        if rev not in (None, in_header):
+            raise bad_request("Document rev and etag have different values.")
+        rev = in_header
+    return rev
+
+
+def _doc_id(call: Call) -> str:
+    """The document that the path names."""
+    return check_id(call.path.get("prefix", "") + call.path["doc"])
+
+
+def _location(call: Call, doc_id: str) -> str:
+    return f"{call.request.scheme}://{call.request.host}/{quote(call.path['db'], safe='')}/{quote(doc_id, safe='')}"
+
+
+def _written(call: Call, doc_id: str, rev: str, status: int) -> web.Response:
+    headers = {"ETag": f'"{rev}"', "Location": _location(call, doc_id)}
+    if call.query.get("batch") == "ok" and status == 201:
+        return answer({"ok": True, "id": doc_id}, 202, headers)
+    return answer({"ok": True, "id": doc_id, "rev": rev}, status, headers)
+
+
+async def put(call: Call) -> web.Response:
+    """PUT /db/doc: a new document, or a new revision of one. A body with `_deleted` deletes."""
+    call.understand("rev")
+    if call.query.get("new_edits") == "false":
+        raise not_implemented("new_edits=false")
+    doc_id = _doc_id(call)
+    edit, fields = parse_document(await call.json(), doc_id)
+    if doc_id.startswith(LOCAL):
+        return await _put_local(call, edit)
+    edit = Edit(doc_id, _given_rev(call, edit.parent), edit.deleted, edit.body)
+    edit = await guard(call, edit, fields)
+    rev = await call.database.write(lambda tx: revisions.write(tx, edit))
+    return _written(call, doc_id, rev, 200 if edit.deleted else 201)
+
+
+async def post(call: Call) -> web.Response:
+    """POST /db: a document whose id is in the body, or made up."""
+    call.understand()
+    edit, fields = parse_document(await call.json_object())
+    if edit.id.startswith(LOCAL):
+        return await _put_local(call, edit)
+    edit = await guard(call, edit, fields)
+    rev = await call.database.write(lambda tx: revisions.write(tx, edit))
+    return _written(call, edit.id, rev, 201)
+
+
+async def delete(call: Call) -> web.Response:
+    """DELETE /db/doc: a deleted revision without fields. 404 if there is nothing to delete, 409 without revision."""
+    call.understand("rev")
+    doc_id = _doc_id(call)
+    if doc_id.startswith(LOCAL):
+        return await _delete_local(call, doc_id)
+    _existing(call, doc_id)
+    edit = await guard(call, Edit(doc_id, _given_rev(call, None), True, "{}"), {})
+    rev = await call.database.write(lambda tx: revisions.write(tx, edit))
+    return _written(call, doc_id, rev, 200)
+
+
+def _existing(call: Call, doc_id: str) -> Document:
+    """The current revision of a document. Raises 404, `missing` or `deleted`."""
+    if call.database.name == "_users":
+        auth.require_own_document(call.user, doc_id)
+    document = revisions.read(call.database.near(), doc_id)
+    if document is None:
+        raise not_found()
+    if document.deleted:
+        raise not_found("deleted")
+    return document
+
+
+async def get(call: Call) -> web.StreamResponse:
+    """GET /db/doc, the current revision or the one asked for."""
+    call.understand(
+        *("rev", "revs", "revs_info", "conflicts", "deleted_conflicts", "local_seq", "meta", "latest", "open_revs"),
+        *("attachments", "att_encoding_info", "atts_since"),  # there are no attachments
+    )
+    doc_id = _doc_id(call)
+    if doc_id.startswith(LOCAL):
+        return _get_local(call, doc_id)
+    if "open_revs" in call.query:
+        return _open_revs(call, doc_id)
+    if "rev" in call.query and not call.flag("latest"):
+        rev = revisions.parse_rev(call.query["rev"])
+        if call.database.name == "_users":
+            auth.require_own_document(call.user, doc_id)
+        document = revisions.read_rev(call.database.near(), doc_id, rev)
+        if document is None:
+            raise not_found()
+    else:
+        document = _existing(call, doc_id)
+    extra = extra_fields(call, document)
+    if extra:
+        return answer_text(document.json(extra))
+    etag = f'"{document.rev}"'
+    if call.request.headers.get("If-None-Match") == etag:
+        return web.Response(status=304, headers={"ETag": etag})
+    return answer_text(document.json(), headers={"ETag": etag})
+
+
+def extra_fields(call: Call, document: Document) -> dict[str, object]:
+    """The underscore fields that were asked for. There never are conflicts, so nothing is said of them."""
+    extra: dict[str, object] = {}
+    meta = call.flag("meta")
+    if call.flag("revs"):
+        generation = int(document.rev.partition("-")[0])
+        hashes = [rev.partition("-")[2] for rev in document.revisions()]
+        extra["_revisions"] = {"start": generation, "ids": hashes}
+    if call.flag("revs_info") or meta:
+        available = revisions.available_revs(call.database.near(), document.id)
+        extra["_revs_info"] = [{"rev": rev, "status": available.get(rev, "missing")} for rev in document.revisions()]
+    if call.flag("local_seq") or meta:
+        extra["_local_seq"] = document.seq
+    return extra
+
+
+def _open_revs(call: Call, doc_id: str) -> web.Response:
+    """The revisions named by `open_revs`, or the only leaf there is for `all`."""
+    connection = call.database.near()
+    current = revisions.read(connection, doc_id)
+    if call.query["open_revs"] == "all":
+        if current is None:
+            raise not_found()
+        found: list[tuple[str, Document | None]] = [(current.rev, current)]
+    else:
+        wanted = parse_json(call.query["open_revs"])
+        if not isinstance(wanted, list):
+            raise bad_request("`open_revs` must be an array of revisions, or all")
+        revs = [revisions.parse_rev(rev) for rev in wanted]
+        if call.flag("latest") and current is not None:
+            revs = list(dict.fromkeys(current.rev if rev in current.revisions() else rev for rev in revs))
+        found = [(rev, revisions.read_rev(connection, doc_id, rev)) for rev in revs]
+    rows = [
+        f'{{"ok":{document.json(extra_fields(call, document))}}}' if document else compact({"missing": rev})
+        for rev, document in found
+    ]
+    return answer_text(f"[{','.join(rows)}]")
+
+
+async def copy(_call: Call) -> web.Response:
+    """COPY /db/doc is not spoken."""
+    raise not_implemented("COPY")
+
+
+async def attachment(_call: Call) -> web.Response:
+    """/db/doc/name, an attachment."""
+    raise not_implemented("Attachments")
+
+
+def _get_local(call: Call, doc_id: str) -> web.Response:
+    document = revisions.read_local(call.database.near(), doc_id)
+    if document is None:
+        raise not_found()
+    return answer_text(document.json(), headers={"ETag": f'"{document.rev}"'})
+
+
+async def _put_local(call: Call, edit: Edit) -> web.Response:
+    """CouchDB does not look for conflicts here: the revision counts on from the one that was given."""
+    if edit.deleted:
+        return await _delete_local(call, edit.id)
+    given = _given_rev(call, edit.parent)
+    rev = f"0-{int(given.partition('-')[2]) + 1 if given else 1}"
+    await call.database.write(lambda tx: revisions.write_local(tx, edit.id, rev, edit.body))
+    return _written(call, edit.id, rev, 201)
+
+
+async def _delete_local(call: Call, doc_id: str) -> web.Response:
+    if not await call.database.write(lambda tx: revisions.delete_local(tx, doc_id)):
+        raise not_found()
+    return _written(call, doc_id, "0-0", 200)

@@ -1,0 +1,224 @@
+"""The view index of one design document: rows in an SQLite file of their own, brought up to date when asked for.
+
+Everything in the file can be made again from the documents, so its commits do not wait for the disk. The file notes how
+far it has read, in the same transaction as the rows, so after a crash it goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedded.engine import revisions
+from embedded.engine.collation import COLLATION_VERSION, encode
+from embedded.engine.connections import Readers, connect
+from embedded.engine.javascript import MapFunctions, Row
+from embedded.errors import not_implemented
+
+if TYPE_CHECKING:
+    from embedded.engine.database import Database
+
+SCHEMA = """
+CREATE TABLE rows (
+    view INTEGER NOT NULL,         -- the number of the view in the design document
+    key BLOB NOT NULL,             -- collation.encode(key)
+    id TEXT NOT NULL,              -- the document that emitted the row
+    place INTEGER NOT NULL,        -- the number of the row among those of the document
+    key_json TEXT NOT NULL,
+    value TEXT NOT NULL,           -- JSON
+    number NUMERIC,                -- the value if it is a number, for reduce functions
+    PRIMARY KEY (view, key, id, place)
+) WITHOUT ROWID;
+CREATE INDEX rows_by_document ON rows (id);
+CREATE TABLE totals (view INTEGER PRIMARY KEY, total INTEGER NOT NULL);
+CREATE TABLE progress (seq INTEGER NOT NULL, purge_seq INTEGER NOT NULL);
+INSERT INTO progress VALUES (0, 0);
+"""
+
+# Documents mapped in one call into V8 and written in one transaction; also bounded by size, for memory's sake.
+BATCH_DOCUMENTS = 500
+BATCH_CHARACTERS = 8_000_000
+_SMALL = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFunctions:
+    """The map functions of a design document: what its index depends on. Built-in reduces are computed when asked."""
+
+    signature: str
+    maps: dict[str, str]
+
+    @classmethod
+    def of(cls, design_document: dict[str, Any]) -> ViewFunctions:
+        """Read them from a valid design document. Raises 501 for languages and options that are not spoken."""
+        language = design_document.get("language", "javascript")
+        if language != "javascript":
+            raise not_implemented(f"A view in the language {language!r}")
+        if any(design_document.get("options", {}).values()):
+            raise not_implemented("A design document with options")
+        maps = {name: view["map"] for name, view in sorted(design_document.get("views", {}).items()) if name != "lib"}
+        seed = json.dumps([COLLATION_VERSION, maps])
+        return cls(hashlib.md5(seed.encode(), usedforsecurity=False).hexdigest(), maps)
+
+    def number(self, view: str) -> int:
+        """The number under which the rows of a view are kept."""
+        return list(self.maps).index(view)
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A document to index: its text for the map functions, None when it has no rows any more."""
+
+    seq: int
+    id: str
+    text: str | None
+
+
+class Index:
+    """Made once per database and signature. `update` and `borrow` are for threads."""
+
+    def __init__(self, database: Database, functions: ViewFunctions, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        self.functions = functions
+        self._database = database
+        self._writing = connect(path, "OFF")
+        if not self._writing.execute("SELECT name FROM sqlite_master").fetchall():
+            self._writing.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        self.seq: int
+        self._purge_seq: int
+        self.seq, self._purge_seq = self._writing.execute("SELECT seq, purge_seq FROM progress").fetchone()
+        self._readers = Readers(path)
+        self._maps: MapFunctions | None = None
+        self._lock = threading.Lock()
+        self.borrow = self._readers.borrow
+        self.updating = False
+
+    def behind(self) -> bool:
+        """Whether documents were written or purged since the last update."""
+        counters = self._database.counters
+        return (self.seq, self._purge_seq) != (counters.update_seq, counters.purge_seq)
+
+    def update(self) -> None:
+        """Index everything that was written before this call. Raises CouchError for map functions that cannot run."""
+        goal = self._database.counters.update_seq
+        with self._lock:
+            self.updating = True
+            try:
+                if self._purge_seq < self._database.counters.purge_seq:
+                    self._forget_purged()
+                while self.seq < goal:
+                    self._index(self._next_batch(goal))
+            finally:
+                self.updating = False
+
+    def _next_batch(self, goal: int) -> list[_Changed]:
+        """The next documents in the order of changes; empty when the rest up to `goal` has changed again since."""
+        batch: list[_Changed] = []
+        size = 0
+        with self._database.borrow() as connection:
+            for seq, doc_id, rev, deleted, body in connection.execute(
+                "SELECT seq, id, rev, deleted, body FROM documents INDEXED BY changes JOIN bodies USING (number) "
+                "WHERE seq > ? ORDER BY seq LIMIT ?",
+                (self.seq, BATCH_DOCUMENTS),
+            ):
+                mapped = not deleted and not doc_id.startswith("_design/")
+                batch.append(
+                    _Changed(seq, doc_id, revisions.Document(doc_id, rev, False, body).json() if mapped else None)
+                )
+                size += len(body)
+                if size > BATCH_CHARACTERS:
+                    break
+        return batch or [_Changed(goal, "", None)]
+
+    def _index(self, batch: Sequence[_Changed]) -> None:
+        """Replace the rows of these documents and note the progress, in one transaction."""
+        texts = [changed.text for changed in batch if changed.text is not None]
+        mapped = iter(self._map(texts) if texts else [])
+        new: list[tuple[Any, ...]] = []
+        counts = dict.fromkeys(range(len(self.functions.maps)), 0)
+        for changed in batch:
+            if changed.text is not None:
+                new += _rows(changed.id, next(mapped), counts)
+        with self._writing as connection:
+            connection.execute("BEGIN")
+            for changed in batch:
+                self._remove(changed.id, counts)
+            connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", new)
+            self._write_totals(counts)
+            connection.execute("UPDATE progress SET seq = ?", (batch[-1].seq,))
+        self.seq = batch[-1].seq
+
+    def _map(self, texts: list[str]) -> list[list[list[Row]]]:
+        if self._maps is None:
+            self._maps = MapFunctions(self.functions.maps)
+        return self._maps.run(texts)
+
+    def _remove(self, doc_id: str, counts: dict[int, int]) -> None:
+        for (view,) in self._writing.execute("DELETE FROM rows WHERE id = ? RETURNING view", (doc_id,)).fetchall():
+            counts[view] -= 1
+
+    def _write_totals(self, counts: dict[int, int]) -> None:
+        self._writing.executemany(
+            "INSERT INTO totals VALUES (?, ?) ON CONFLICT (view) DO UPDATE SET total = total + excluded.total",
+            [(view, change) for view, change in counts.items() if change],
+        )
+
+    def _forget_purged(self) -> None:
+        """Remove the rows of purged documents. One that was written again has been indexed anew, or will be."""
+        with self._database.borrow() as connection:
+            purged = connection.execute("SELECT seq, id FROM purges WHERE seq > ?", (self._purge_seq,)).fetchall()
+            again = {doc_id for _, doc_id in purged if revisions.read(connection, doc_id) is not None}
+        counts = dict.fromkeys(range(len(self.functions.maps)), 0)
+        with self._writing as writing:
+            writing.execute("BEGIN")
+            for _, doc_id in purged:
+                if doc_id not in again:
+                    self._remove(doc_id, counts)
+            self._write_totals(counts)
+            writing.execute("UPDATE progress SET purge_seq = ?", (purged[-1][0],))
+        self._purge_seq = purged[-1][0]
+
+    def total(self, connection: sqlite3.Connection, view: int) -> int:
+        """How many rows a view has."""
+        found = connection.execute("SELECT total FROM totals WHERE view = ?", (view,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def size(self) -> int:
+        """Bytes of the index."""
+        (pages,) = self._writing.execute("PRAGMA page_count").fetchone()
+        (page_size,) = self._writing.execute("PRAGMA page_size").fetchone()
+        return int(pages) * int(page_size)
+
+    def close(self) -> None:
+        """Wait for an update that is under way, then close the file and free V8."""
+        with self._lock:
+            self._readers.close()
+            self._writing.close()
+            if self._maps is not None:
+                self._maps.close()
+                self._maps = None
+
+
+def _rows(doc_id: str, by_view: list[list[Row]], counts: dict[int, int]) -> list[tuple[Any, ...]]:
+    """What a document emitted, as rows of the table; counts them."""
+    rows = []
+    for view, emitted in enumerate(by_view):
+        counts[view] += len(emitted)
+        for place, (key, value) in enumerate(emitted):
+            key_json = json.dumps(key, separators=(",", ":"))  # in ASCII: JavaScript can emit half a surrogate pair
+            rows.append((view, encode(key), doc_id, place, key_json, value, _number(value)))
+    return rows
+
+
+def _number(value: str) -> int | float | None:
+    """The number that a JSON text is. Whole numbers as such, so that their sum has no decimal point."""
+    if value[0] not in "-0123456789":
+        return None
+    number: int | float = json.loads(value)
+    return number if isinstance(number, int) and abs(number) < _SMALL else float(number)

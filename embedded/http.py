@@ -1,0 +1,199 @@
+"""Requests and answers in CouchDB's manner: parameters, JSON bodies, JSON answers, long answers in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from aiohttp import web
+
+from embedded.auth import Authenticator, User
+from embedded.engine.database import Database
+from embedded.engine.store import Store
+from embedded.errors import CouchError, bad_request, not_implemented, query_parse_error
+
+VERSION = "3.4.2"
+SERVER = f"CouchDB/{VERSION} (mjumbe embedded store)"
+MAX_DOCUMENT = 8 * 1024 * 1024  # CouchDB's default `max_document_size`
+
+# Every query parameter that means something somewhere in CouchDB. One of these where we do not know it is refused,
+# because ignoring it would give another answer than the one asked for; any other word is ignored, as CouchDB does.
+COUCHDB_PARAMETERS = frozenset(
+    (
+        *("att_encoding_info", "attachments", "atts_since", "bookmark", "conflicts", "deleted_conflicts", "descending"),
+        *("doc_ids", "drop", "end_key", "end_key_doc_id", "endkey", "endkey_docid", "feed", "filter", "group"),
+        *(
+            "group_level",
+            "heartbeat",
+            "include_docs",
+            "inclusive_end",
+            "key",
+            "keys",
+            "last-event-id",
+            "latest",
+            "limit",
+        ),
+        *("local_seq", "meta", "new_edits", "open_revs", "partition", "partitioned", "reduce", "rev", "revs"),
+        *("revs_info", "seq_interval", "since", "skip", "sorted", "stable", "stale", "start_key", "start_key_doc_id"),
+        *("startkey", "startkey_docid", "style", "timeout", "update", "update_seq", "view"),
+    )
+)
+
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(slots=True)
+class Service:
+    """What every request needs of the server."""
+
+    store: Store
+    auth: Authenticator
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way: who asks, for which path, with which parameters."""
+
+    request: web.Request
+    service: Service
+    user: User
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> Database:
+        """The database that the path names. Raises 404."""
+        return self.service.store.database(self.path["db"])
+
+    def understand(self, *names: str) -> None:
+        """Raise 501 for a parameter of CouchDB's that is not among `names`."""
+        for name in self.query:
+            if name in COUCHDB_PARAMETERS and name not in names:
+                raise not_implemented(f"The parameter {name!r} of {self.request.method} {self.request.path}")
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A parameter that is true or false."""
+        return parse_flag(name, self.query[name]) if name in self.query else default
+
+    def json_parameter(self, name: str) -> Any:
+        """A parameter whose value is JSON; None if it is not given."""
+        return parse_json(self.query[name]) if name in self.query else None
+
+    async def json(self) -> Any:
+        """The body as JSON. Raises 400."""
+        return parse_json(await self.body())
+
+    async def body(self) -> bytes:
+        """The body as bytes, unzipped."""
+        try:
+            return await self.request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise CouchError(413, "too_large", "the request entity is too large") from None
+
+    async def json_object(self) -> dict[str, Any]:
+        """The body as a JSON object, which must say that it is JSON. Raises 400, 415."""
+        if self.request.method == "POST" and self.request.content_type != "application/json":
+            raise CouchError(415, "bad_content_type", "Content-Type must be application/json")
+        value = await self.json()
+        if not isinstance(value, dict):
+            raise bad_request("Request body must be a JSON object")
+        return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON as CouchDB reads it: strictly, in UTF-8. Raises 400."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise bad_request("invalid UTF-8 JSON") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_flag(name: str, value: object) -> bool:
+    """true or false, as text from a URL or as JSON from a body."""
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise query_parse_error(f"Invalid boolean parameter: {value!r} for {name}")
+
+
+def parse_count(name: str, value: object) -> int:
+    """A whole number from 0 up, as text or as JSON."""
+    if isinstance(value, str) and value.lstrip("-").isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise query_parse_error(f"Invalid value for integer: {value!r} for {name}")
+    if value < 0:
+        raise query_parse_error(f"Invalid value for positive integer: {value} for {name}")
+    return value
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return answer_text(compact(value), status, headers)
+
+
+def answer_text(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer that is JSON text already. Half a surrogate pair, which UTF-8 cannot spell, becomes `?`."""
+    return web.Response(
+        body=f"{text}\n".encode(errors="replace"),
+        status=status,
+        headers={"Cache-Control": "must-revalidate", **(headers or {})},
+        content_type="application/json",
+    )
+
+
+async def answer_pieces(call: Call, executor: Executor, make: Callable[[], Iterator[str]]) -> web.StreamResponse:
+    """An answer of unknown length. `make` and its iterator run in threads, a piece at a time, so that a long answer
+    neither fills the memory nor stops the server; an error before the first piece is answered as an error."""
+    loop = asyncio.get_running_loop()
+    pieces = await loop.run_in_executor(executor, make)
+    try:
+        first = await loop.run_in_executor(executor, next, pieces, None)
+        second = await loop.run_in_executor(executor, next, pieces, None) if first is not None else None
+        if second is None:
+            return answer_text((first or "").rstrip("\n"))
+        response = await start_pieces(call)
+        await response.write((first or "").encode(errors="replace"))
+        while second is not None:
+            await response.write(second.encode(errors="replace"))
+            second = await loop.run_in_executor(executor, next, pieces, None)
+        await response.write_eof()
+        return response
+    finally:
+        await loop.run_in_executor(executor, pieces.close)  # type: ignore[attr-defined]
+
+
+async def start_pieces(call: Call) -> web.StreamResponse:
+    """The head of an answer that comes in chunks."""
+    response = web.StreamResponse(
+        headers={"Cache-Control": "must-revalidate", "Content-Type": "application/json", "Server": SERVER}
+    )
+    response.enable_chunked_encoding()
+    await response.prepare(call.request)
+    return response
+
+
+PIECE_ROWS = 500
+
+
+def rows_in_pieces(head: str, rows: Iterable[str], tail: Callable[[], str]) -> Iterator[str]:
+    """`head`, the rows with commas between them, and what `tail` says after the last one; some hundred rows a piece."""
+    piece = [head]
+    separator = ""
+    for row in rows:
+        piece.append(f"{separator}\n{row}")
+        separator = ","
+        if len(piece) > PIECE_ROWS:
+            yield "".join(piece)
+            piece = []
+    piece.append(tail())
+    yield "".join(piece)

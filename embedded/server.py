@@ -1,0 +1,107 @@
+"""The HTTP server: takes requests to their routes, and starts and stops the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
+
+from embedded import auth
+from embedded.auth import Authenticator
+from embedded.engine.store import Store
+from embedded.errors import CouchError, bad_request
+from embedded.http import SERVER, Call, Service, answer
+from embedded.routes import Access, Route, find_route
+
+log = logging.getLogger("embedded")
+
+MAX_REQUEST = 64 * 1024 * 1024
+
+
+def _authorize(call: Call, route: Route) -> None:
+    """Raise 401 or 403 unless the user may call the route; 404 comes first for a database that is not there."""
+    match route.access:
+        case Access.SERVER_ADMIN:
+            auth.require_server_admin(call.user)
+        case Access.MEMBER:
+            if not (call.path["db"] == "_users" and "doc" in call.path and call.user.name is not None):
+                auth.require_member(call.user, call.database.security)
+        case Access.DB_ADMIN:
+            auth.require_db_admin(call.user, call.database.security)
+
+
+async def handle(service: Service, request: web.Request) -> web.StreamResponse:
+    """Answer one request, whatever happens."""
+    call = Call(request, service, auth.User())
+    try:
+        raw_path, _, raw_query = request.raw_path.partition("?")
+        call.query = dict(parse_qsl(raw_query, keep_blank_values=True))
+        call.user = await service.auth.identify(request)
+        route, call.path = find_route(request.method, raw_path)
+        _authorize(call, route)
+        response = await route.handler(call)
+    except CouchError as error:
+        response = answer(error.body(), error.status, error.headers)
+    except (ContentEncodingError, web.RequestPayloadError):
+        response = answer(bad_request("The body is not what its Content-Encoding says").body(), 400)
+    except (asyncio.CancelledError, ConnectionResetError):
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        response = answer({"error": "internal_server_error", "reason": "See the log of the embedded store."}, 500)
+    if not response.prepared:
+        response.headers["Server"] = SERVER
+        renewal = service.auth.renewal(request, call.user)
+        if renewal is not None and "Set-Cookie" not in response.headers:
+            response.headers["Set-Cookie"] = renewal
+    return response
+
+
+async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[int], None] | None) -> None:
+    store = Store(data)
+    service = Service(store, Authenticator(store, admin))
+    app = web.Application(client_max_size=MAX_REQUEST)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await handle(service, request)
+
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        port = runner.addresses[0][1]
+        print(f"embedded store listening on http://{host}:{port}/", flush=True)  # noqa: T201 - whoever started us waits for it
+        if ready is not None:
+            ready(port)
+        await _stop_signal()
+    finally:
+        await runner.cleanup()
+        await store.close()
+
+
+async def _stop_signal() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def serve(host: str, port: int, data: Path, admin: str, ready: Callable[[int], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, in the main thread.
+
+    `port` 0 picks a free one; `ready` is called with the port once requests are accepted. `data` is the directory of
+    the databases, made if it is not there. `admin` is `name:password` of a server admin. Raises
+    `engine.store.DataInUse` when another server has the directory, OSError when the port is taken, ValueError for an
+    admin without a password.
+    """
+    asyncio.run(_run(host, port, data, admin, ready))
