@@ -5,7 +5,6 @@ Everything goes through IBM's Cloudant SDK with a session cookie, because CouchD
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -95,10 +94,14 @@ class Changes:
 
 @dataclass(slots=True)
 class Update:
-    """What became of one document in `Database.update`: its newest content, None when it does not exist."""
+    """What became of one document in `Database.update`: its newest content, None when it does not exist.
+
+    `error` says why CouchDB did not take the change.
+    """
 
     doc: Document | None
     written: bool = False
+    error: str | None = None
 
 
 Edit = Callable[[Document], bool]
@@ -107,7 +110,7 @@ when somebody else wrote first."""
 
 
 class Couch:
-    """One CouchDB server and the databases mjumbe keeps there: `<db>`, `<db>-vault`, `<db>-sentinel`, `<db>-callbacks`."""
+    """One CouchDB server, and mjumbe's databases there: `<db>`, `<db>-vault`, `<db>-sentinel`, `<db>-callbacks`."""
 
     def __init__(self, url: str) -> None:
         """`url` is COUCH_URL: `http://user:password@host:5984/<db>`. Raises ValueError with what is wrong."""
@@ -221,7 +224,7 @@ class Couch:
 def _couch_error(error: ApiException) -> CouchError | UnavailableError:
     status = int(error.status_code or 0)
     message = str(error.message or "")
-    if status >= 500 or status == 429 or status == 0:
+    if status >= 500 or status in (429, 0):
         return UnavailableError(f"CouchDB answered {status}: {message}")
     kind = {404: NotFoundError, 409: ConflictError}.get(status, CouchError)
     return kind(status, message)
@@ -330,12 +333,13 @@ class Database:
         """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict.
 
         `known` may hold documents just read, to save the first read (the edits change them in place). Returns what
-        became of each id. Raises ConflictError when a document is still contended after CONFLICT_ROUNDS rounds.
+        became of each id: a document that CouchDB refuses, or that is still contended after CONFLICT_ROUNDS rounds,
+        has its `error` and keeps nobody else from being written.
         """
         current = {doc_id: doc for doc_id, doc in (known or {}).items() if doc_id in edits}
         outcome: dict[str, Update] = {}
+        waiting = list(edits)
         for _ in range(CONFLICT_ROUNDS):
-            waiting = [doc_id for doc_id in edits if doc_id not in outcome]
             current |= self.fetch([doc_id for doc_id in waiting if doc_id not in current])
             changed = []
             for doc_id in waiting:
@@ -349,12 +353,13 @@ class Database:
                     doc["_rev"] = saved.rev
                     outcome[doc["_id"]] = Update(doc, written=True)
                 elif not saved.conflict:
-                    raise CouchError(400, f"document {doc['_id']} was refused: {saved.error}: {saved.reason}")
+                    outcome[doc["_id"]] = Update(doc, error=f"{saved.error}: {saved.reason}")
             current = {}
-            if len(outcome) == len(edits):
-                return outcome
-        contended = [doc_id for doc_id in edits if doc_id not in outcome]
-        raise ConflictError(409, f"{len(contended)} documents stay contended, among them {contended[0]}")
+            waiting = [doc_id for doc_id in waiting if doc_id not in outcome]
+            if not waiting:
+                break
+        contended = {doc_id: Update(None, error="others keep writing it") for doc_id in waiting}
+        return outcome | contended
 
     def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
         """Remove these documents (`_id` and `_rev`) without leaving tombstones behind."""

@@ -1,7 +1,8 @@
 """The documents as types: what is built, read and checked in one place.
 
 Shapes are the Community Health Toolkit's (CHT); a field of ours has its own name and never changes the meaning of
-theirs: on a task `service`, `attempts`, `retry_at`, `cost`, `parts`; in `sms_message` `gateway`, `to`, `link_id`,
+theirs: on a task `service`, `via`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`,
+`parts`; in `sms_message` `gateway`, `to`, `link_id`,
 `network_code`, `sent_timestamp`; on a document `receipt` and `transitions`.
 """
 
@@ -74,7 +75,7 @@ class OutgoingMessage:
     due: int  # ms since epoch
     reply: bool  # answers somebody, so it overtakes bulk
     link_id: str | None
-    service: str | None  # which service it was given to before
+    via: str | None  # the one service that it may go by, when its author chose one
 
     @property
     def key(self) -> tuple[str, str]:
@@ -231,7 +232,7 @@ def due_of(task: Task, doc: Document) -> int:
 
 
 def read_moment(value: object) -> int | None:
-    """Milliseconds since epoch from what documents hold: a number, or an ISO 8601 string (UTC when it names no zone)."""
+    """Milliseconds since epoch from what documents hold: a number, or ISO 8601 (in UTC when it names no zone)."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, str) and value:
@@ -271,5 +272,5 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         due=due_of(task, doc),
         reply=incoming and in_tasks,
         link_id=sms.get("link_id") if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else None,
-        service=task.get("service"),
+        via=task.get("via"),
     )

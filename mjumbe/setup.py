@@ -1,12 +1,15 @@
 """What a CouchDB needs before mjumbe works on it: the databases, the design documents, the settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mjumbe import settings
+from mjumbe import settings, states
 from mjumbe.couch import ConflictError, Couch, CouchError, Database, UnavailableError
+from mjumbe.documents import milliseconds
+from mjumbe.status import CHECKPOINT_ID
 
 DDOCS_PATH = Path(__file__).resolve().parent.parent / "ddocs"
 DDOCS_ROLE = "medic"  # the folder of the main database's design documents
@@ -50,17 +53,22 @@ def prepare(couch: Couch) -> None:
     for database in couch.databases:
         if database.create() and database is couch.sentinel:
             couch.request("PUT", f"/{database.name}/_revs_limit", body=SENTINEL_REVS_LIMIT)
-    _store_default_settings(couch.main)
+    _store_first(couch.main, "settings", lambda: {"settings": settings.load_defaults()})
+    # What is in the database now was dealt with by whatever ran here before: the sentinel starts behind it.
+    _store_first(
+        couch.sentinel,
+        CHECKPOINT_ID,
+        lambda: {"seq": couch.main.info()["update_seq"], "adopted": milliseconds(states.now())},
+    )
     for design in read_designs():
         _install(couch.main, design)
 
 
-def _store_default_settings(database: Database) -> None:
-    if database.get("settings") is None:
-        try:
-            database.put({"_id": "settings", "settings": settings.load_defaults()})
-        except ConflictError:
-            pass  # another process was first, with the same
+def _store_first(database: Database, doc_id: str, content: Callable[[], Mapping[str, Any]]) -> None:
+    """Write a document that is not there yet; another process may be first, with the same."""
+    if database.get(doc_id) is None:
+        with suppress(ConflictError):
+            database.put({"_id": doc_id, **content()})
 
 
 def _install(database: Database, design: Design) -> None:
@@ -86,10 +94,8 @@ def _install(database: Database, design: Design) -> None:
 def _write(database: Database, doc_id: str, content: Mapping[str, Any]) -> None:
     """Write over whatever revision is there; another process of the same version writes the same."""
     present = database.get(doc_id)
-    try:
+    with suppress(ConflictError):
         database.put({"_id": doc_id, **({"_rev": present["_rev"]} if present else {}), **content})
-    except ConflictError:
-        pass
 
 
 def _is_built(database: Database, design: str, view: str) -> bool:

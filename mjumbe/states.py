@@ -88,9 +88,13 @@ def move(task: Task, target: State, at: datetime, details: str | None = None, **
     return True
 
 
-def claim(task: Task, at: datetime, service: str) -> None:
-    """Take a due task for `service`: from here until its outcome is stored, sending it is in doubt."""
+def claim(task: Task, at: datetime, service: str, claim_id: str) -> None:
+    """Take a due task for `service`: from here until its outcome is stored, sending it is in doubt.
+
+    `claim_id` tells whose claim it is.
+    """
     task["service"] = service
+    task["claim"] = claim_id
     task["attempts"] = attempts(task) + 1
     task.pop("retry_at", None)
     _set(task, State.FORWARDED_TO_GATEWAY, at, None, {"service": service, "attempt": task["attempts"]})
@@ -101,13 +105,24 @@ def release(
 ) -> None:
     """Give a claimed task back: due again at `retry_at`. `spent=False` when the attempt should not count.
 
-    This is the one step backward, and only whoever holds the claim takes it.
+    This is the one step backward, and only whoever holds the claim takes it. A held service is asked once a minute,
+    for days perhaps: equal refusals in a row are one entry of the history that counts them in `times`.
     """
     if not spent:
         task["attempts"] = max(0, attempts(task) - 1)
     if retry_at is not None:
         task["retry_at"] = timestamp(retry_at)
+    earlier = history(task)[-2:-1]
+    if not spent and earlier and earlier[0].get("state_details") == details:
+        task["state_history"] = history(task)[:-2]
+        facts["times"] = earlier[0].get("times", 1) + 1
     _set(task, State.PENDING, at, details, facts)
+
+
+def history(task: Task) -> list[dict[str, Any]]:
+    """The task's history, oldest first."""
+    entries = task.get("state_history")
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def note(task: Task, at: datetime, details: str, **facts: Any) -> None:
@@ -142,5 +157,4 @@ def _append(task: Task, state: str, at: datetime, details: str | None, facts: di
         entry["state_details"] = details
     entry["timestamp"] = timestamp(at)
     entry.update({name: value for name, value in facts.items() if value is not None})
-    history = task.get("state_history")
-    task["state_history"] = [*(history if isinstance(history, list) else []), entry]
+    task["state_history"] = [*history(task), entry]

@@ -61,7 +61,7 @@ CODES: Mapping[int, Code] = {
     502: Code("RejectedByGateway", None, Failure.RETRY),
 }
 
-# https://developers.africastalking.com/docs/sms/notifications, "status"; in lower case. What is not here keeps its state.
+# https://developers.africastalking.com/docs/sms/notifications, "status", in lower case. Any other keeps the state.
 REPORT_STATES: Mapping[str, State] = {
     "sent": State.FORWARDED_BY_GATEWAY,
     "submitted": State.SENT,

@@ -1,4 +1,6 @@
-// What is still to be done: [state, when in ms]; value: the message's uuid and the service it was given to.
+// What is still to be done: [state, when in ms], where 'assigned' stands for pending messages that wait for the phone
+// gateway's poll; and what may have been sent: ['in-doubt', the number's digits].
+// Value: the message's uuid and the service it was given to.
 function (doc) {
   var WAITING = { scheduled: true, pending: true, 'forwarded-to-gateway': true };
   function moment(value) {
@@ -10,7 +12,9 @@ function (doc) {
       if (!task || !WAITING[task.state]) { return; }
       var message = (task.messages && task.messages[0]) || {};
       var at = moment(task.retry_at || task.due || task.timestamp || doc.reported_date) || 0;
-      emit([task.state, at], { uuid: message.uuid || null, service: task.service || null });
+      var value = { uuid: message.uuid || null, service: task.service || null };
+      emit([task.state === 'pending' && task.service === 'medic-gateway' ? 'assigned' : task.state, at], value);
+      if (task.in_doubt) { emit(['in-doubt', String(message.to).replace(/\D/g, '')], value); }
     });
   }
   each(doc.tasks);

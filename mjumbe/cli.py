@@ -1,0 +1,252 @@
+"""The `mjumbe` command."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from mjumbe import documents, log, phone, settings, setup, states
+from mjumbe.config import Config, ConfigError, log_format
+from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
+from mjumbe.settings import SettingsError
+
+PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+class Commands(click.Group):
+    """Says what went wrong in a sentence, without a traceback, for the errors that an operator can mend."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (ConfigError, CredentialError, SettingsError, UnavailableError, CouchError, ValueError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="mjumbe")
+def main() -> None:
+    """An SMS aggregator on CouchDB. Processes read COUCH_URL, MJUMBE_VAULT_KEY, MJUMBE_DATA and MJUMBE_LOG."""
+
+
+def connect() -> tuple[Config, Couch]:
+    """The process's configuration and its CouchDB, logging set up."""
+    config = Config.load(os.environ)
+    log.configure(config.log)
+    return config, Couch(config.couch_url)
+
+
+def open_vault(config: Config, couch: Couch) -> CachedVault:
+    return CachedVault(couch, VaultKeys.load(os.environ, config.data))
+
+
+# ---- processes
+
+
+@main.command()
+@click.option("--demo", is_flag=True, help="With a simulated Africa's Talking, on a database that is thrown away.")
+@click.option("--once", is_flag=True, help="With --demo: end when the demo message was answered and delivered.")
+def up(demo: bool, once: bool) -> NoReturn:
+    """All processes in one terminal: the embedded store unless COUCH_URL is set, the API, the sentinel."""
+    from mjumbe.up import run  # noqa: PLC0415  # the other processes need none of it
+
+    log.configure(log_format(os.environ))
+    sys.exit(run(demo=demo, once=once))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--workers", default=1, show_default=True, help="Processes; more than one needs more than one core.")
+@click.option("--threads", default=64, show_default=True, help="Requests at once, for each process.")
+def api(host: str, port: int, workers: int, threads: int) -> None:
+    """The API: what services and programs post to."""
+    from api.server import run  # noqa: PLC0415  # only this process needs Flask and gunicorn
+
+    config, _ = connect()
+    run(config, host, port, workers, threads)
+
+
+@main.command()
+def sentinel() -> None:
+    """The sentinel: follows the database and sends. A second one stands by."""
+    from sentinel.process import Sentinel  # noqa: PLC0415
+
+    config, couch = connect()
+    process = Sentinel(couch, open_vault(config, couch))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    process.run(stop)
+
+
+@main.command(context_settings=PASSED_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulator(arguments: tuple[str, ...]) -> NoReturn:
+    """An Africa's Talking on this machine, to try and to test with (--help: its options)."""
+    from simulator.__main__ import main as run  # noqa: PLC0415
+
+    sys.exit(run(list(arguments)))
+
+
+@main.command(context_settings=PASSED_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def embedded(arguments: tuple[str, ...]) -> NoReturn:
+    """A small store that speaks CouchDB's protocol, for a machine without CouchDB (--help: its options)."""
+    from embedded.__main__ import main as run  # noqa: PLC0415
+
+    sys.exit(run(list(arguments)))
+
+
+# ---- credentials
+
+
+@main.group()
+def credentials() -> None:
+    """What services and mjumbe prove themselves with; kept encrypted in CouchDB."""
+
+
+@credentials.command("set")
+@click.argument("name")
+@click.argument("value", required=False)
+def set_credential(name: str, value: str | None) -> None:
+    """Store VALUE under NAME (africastalking.com:outgoing); without VALUE it is asked for, or read from a pipe."""
+    given = value or (sys.stdin.read() if not sys.stdin.isatty() else click.prompt("Value", hide_input=True))
+    config, couch = connect()
+    setup.prepare(couch)
+    open_vault(config, couch).set(name, given)
+    click.echo(f"Stored {name}.")
+
+
+@credentials.command("list")
+def list_credentials() -> None:
+    """The names of what is stored; never a value."""
+    config, couch = connect()
+    for name in open_vault(config, couch).names():
+        click.echo(name)
+
+
+@credentials.command("delete")
+@click.argument("name")
+def delete_credential(name: str) -> None:
+    """Remove what is stored under NAME."""
+    config, couch = connect()
+    if not open_vault(config, couch).delete(name):
+        raise click.ClickException(f"there is no credential {name}; mjumbe credentials list shows what there is")
+    click.echo(f"Deleted {name}.")
+
+
+@credentials.command("rotate")
+def rotate_credentials() -> None:
+    """Encrypt everything again under the first key of MJUMBE_VAULT_KEY (or of the key file)."""
+    config, couch = connect()
+    click.echo(f"Encrypted {open_vault(config, couch).rotate()} credentials under the first key.")
+
+
+# ---- settings
+
+
+@main.group("settings")
+def settings_() -> None:
+    """What the admin decides about SMS: the app settings."""
+
+
+@settings_.command("get")
+@click.argument("path", default="")
+def get_settings(path: str) -> None:
+    """The settings, or what stands at PATH (sms.africas_talking.username)."""
+    _, couch = connect()
+    value: Any = (couch.main.get(DOCUMENT_ID) or {}).get("settings") or {}
+    for step in filter(None, path.split(".")):
+        if not isinstance(value, dict) or step not in value:
+            raise click.ClickException(f"{path} is not set")
+        value = value[step]
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@settings_.command("set")
+@click.argument("path")
+@click.argument("value")
+def set_setting(path: str, value: str) -> None:
+    """Set what stands at PATH to VALUE: JSON, or else a text. `mjumbe settings set sms.reply_to 22000`"""
+    changes: Any = _read_value(value)
+    for step in reversed(path.split(".")):
+        changes = {step: changes}
+    _merge_settings(changes)
+    click.echo(f"Set {path}.")
+
+
+@settings_.command("load")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def load_settings(file: Path) -> None:
+    """Merge a JSON file into the settings, as CHT's PUT /api/v1/settings does."""
+    _merge_settings(json.loads(file.read_text(encoding="utf-8")))
+    click.echo(f"Merged {file}.")
+
+
+@settings_.command("reference")
+def print_reference() -> None:
+    """Every key, with type, default and meaning, as Markdown."""
+    click.echo(settings.reference(), nl=False)
+
+
+def _read_value(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _merge_settings(changes: dict[str, Any]) -> None:
+    _, couch = connect()
+    setup.prepare(couch)
+    while True:
+        doc = couch.main.get(DOCUMENT_ID) or {"_id": DOCUMENT_ID, "settings": {}}
+        merged = settings.merge(doc["settings"], changes)
+        settings.parse(merged)
+        try:
+            couch.main.put({**doc, "settings": merged})
+        except ConflictError:
+            continue
+        return
+
+
+# ---- messages
+
+
+@main.command()
+@click.argument("to")
+@click.argument("message")
+@click.option("--wait", default=60, show_default=True, help="Seconds to follow the message; 0 only hands it over.")
+def send(to: str, message: str, wait: int) -> None:
+    """Send MESSAGE to the number TO, and show what becomes of it."""
+    from mjumbe.follow import follow  # noqa: PLC0415
+
+    _, couch = connect()
+    setup.prepare(couch)
+    live = LiveSettings(couch.main)
+    number = phone.normalise(to, live.refresh().default_country_code)
+    if number is None:
+        raise click.ClickException(f"{to} is no phone number; write it as +254711000111")
+    now = states.now()
+    doc = documents.outgoing_document(documents.new_task(number, message, now), now, None)
+    couch.main.put(doc)
+    click.echo(f"Handed over as {doc['_id']}.")
+    if wait and not follow(couch, doc["_id"], wait, _say(click.echo)):
+        sys.exit(1)
+
+
+def _say(echo: Callable[[str], None]) -> Callable[[dict[str, Any]], None]:
+    def say(entry: dict[str, Any]) -> None:
+        details = f"  {entry['state_details']}" if entry.get("state_details") else ""
+        echo(f"{entry['timestamp']}  {entry['state']}{details}")
+
+    return say

@@ -1,0 +1,78 @@
+"""Follows `_changes` in batches, with a checkpoint that never runs ahead of the work."""
+
+import threading
+import time
+
+import structlog
+
+from mjumbe.couch import Changes, ConflictError, Couch, CouchError, Document, UnavailableError
+from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
+from mjumbe.status import CHECKPOINT_ID
+from sentinel.pipeline import Pipeline
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 200
+CHECKPOINT_SECONDS = 1.0
+
+
+class Feed:
+    """One leader's reading of the main database. `run` in a thread of its own."""
+
+    def __init__(self, couch: Couch, settings: LiveSettings, pipeline: Pipeline, checkpoint: Document) -> None:
+        """`checkpoint` is the document CHECKPOINT_ID as it is now."""
+        self._couch = couch
+        self._settings = settings
+        self._pipeline = pipeline
+        self._checkpoint = checkpoint
+        self._written = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Process changes until `stop` is set. What fails is read again."""
+        since = str(self._checkpoint["seq"])
+        while not stop.is_set():
+            try:
+                changes = self._read(since)
+                if stop.is_set():
+                    return
+                self._process(changes)
+                since = changes.last_seq
+                self._keep(since, idle=not changes.pending)
+            except (UnavailableError, CouchError) as error:
+                log.warning("changes wait for CouchDB", reason=str(error))
+                stop.wait(1.0)
+
+    def _read(self, since: str) -> Changes:
+        try:
+            return self._couch.main.changes(since, limit=AT_ONCE, wait=True)
+        except CouchError as error:
+            if error.status != 400 or since == "0":
+                raise
+            # A database put back from a backup, or another one under this name. What was done is marked in the
+            # documents, so reading all of them does nothing twice.
+            log.warning("CouchDB does not know the checkpoint, so all changes are read again", reason=error.reason)
+            return self._couch.main.changes("0", limit=AT_ONCE, wait=True)
+
+    def _process(self, changes: Changes) -> None:
+        docs = []
+        for change in changes.changes:
+            if change.id == DOCUMENT_ID:
+                self._settings.refresh()
+            elif change.id.startswith("messages-"):
+                self._pipeline.forget_translations()
+            elif change.doc is not None and not change.deleted and not change.id.startswith("_design/"):
+                if change.doc.get("phone"):
+                    self._pipeline.contacts.forget(change.doc)
+                docs.append(change.doc)
+        self._pipeline.process(docs)
+
+    def _keep(self, seq: str, *, idle: bool) -> None:
+        if seq == self._checkpoint["seq"] or not (idle or time.monotonic() - self._written > CHECKPOINT_SECONDS):
+            return
+        self._checkpoint["seq"] = seq
+        try:
+            self._checkpoint["_rev"] = self._couch.sentinel.put(self._checkpoint)
+        except ConflictError:
+            # Our own write whose answer was lost, or another leader's: either way the next one is written over it.
+            self._checkpoint = {**(self._couch.sentinel.get(CHECKPOINT_ID) or self._checkpoint), "seq": seq}
+        self._written = time.monotonic()

@@ -1,0 +1,180 @@
+"""Who leads: one sentinel sends, others stand by.
+
+The leader writes its heartbeat into one document of `<db>-sentinel`; whoever sees that document unchanged for
+LEASE_SECONDS on its own clock takes it over with the revision it saw, so that only one can. No clock is compared with
+another machine's. The leader stops sending before its lease can have run out (`check`, the fence).
+"""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mjumbe import states
+from mjumbe.couch import ConflictError, CouchError, Database, Document, UnavailableError
+from mjumbe.gateways.base import FencedError
+from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+# The leader stops this long before a standby may take over: what a write to CouchDB may take, and clocks that drift.
+MARGIN_SECONDS = 2.0
+
+
+def clock() -> float:
+    """Seconds on a clock that nobody sets and that goes on while the machine or the process sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A sentinel process: unique `id`, and where it runs, so that its neighbours can see that it died."""
+
+    id: str
+    host: str
+    pid: int
+    started: str  # the process's start in the kernel's words: a pid alone may be somebody else's by now
+
+    @classmethod
+    def here(cls) -> "Owner":
+        return cls(uuid.uuid4().hex, _host(), os.getpid(), _started(os.getpid()))
+
+
+def is_dead(owner: Mapping[str, Any]) -> bool:
+    """Whether this owner ran on this machine and is no more. False when that cannot be told from here."""
+    pid = owner.get("pid")
+    if owner.get("host") != _host() or not isinstance(pid, int):
+        return False
+    return _started(pid) != owner.get("started")
+
+
+def _host() -> str:
+    """The machine's boot and the process namespace: pids mean the same only within both."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"{socket.gethostname()}/{uuid.getnode()}/{uuid.uuid4()}"
+
+
+def _started(pid: int) -> str:
+    """Field 22 of /proc/<pid>/stat, counted after the command's name (which may hold spaces); "" when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+class Lease:
+    """The right to send. `acquire` waits for it, `check` is the fence, `release` hands it on at once."""
+
+    def __init__(self, database: Database, services: Callable[[], Mapping[str, ServiceStatus]] = dict) -> None:
+        """`services` tells how the services are, to be published with each heartbeat."""
+        self._database = database
+        self._services = services
+        self._owner = Owner.here()
+        self._rev: str | None = None
+        self._deadline = 0.0
+        self._heartbeat_lock = threading.Lock()
+        self.previous: Document | None = None  # the document of the leader before us
+
+    def acquire(self, stop: threading.Event) -> bool:
+        """Wait until this process leads; False when `stop` was set first."""
+        seen_rev, seen_at = None, clock()
+        while not stop.is_set():
+            try:
+                doc = self._database.get(LEADER_ID)
+                if doc is None or doc["_rev"] != seen_rev:
+                    seen_rev, seen_at = doc["_rev"] if doc else None, clock()
+                if self._is_free(doc, seen_at) and self._take(doc):
+                    return True
+            except (UnavailableError, CouchError) as error:
+                log.warning("waiting for CouchDB to see who leads", reason=str(error))
+            stop.wait(1.0)
+        return False
+
+    def _is_free(self, doc: Document | None, seen_at: float) -> bool:
+        if doc is None or doc.get("released") or is_dead(doc.get("owner") or {}):
+            return True
+        return clock() - seen_at > LEASE_SECONDS
+
+    def _take(self, doc: Document | None) -> bool:
+        self._rev = doc["_rev"] if doc else None
+        try:
+            self._write(released=False)
+        except ConflictError:
+            return False
+        self.previous = doc
+        log.info("this sentinel leads", pid=os.getpid())
+        return True
+
+    def keep(self, stop: threading.Event) -> None:
+        """Write heartbeats until `stop` is set or the lease is lost."""
+        while not stop.wait(HEARTBEAT_SECONDS):
+            try:
+                self._write(released=False)
+            except ConflictError:
+                log.error("another sentinel has taken over; this one stops sending")
+                self._deadline = 0.0
+                return
+            except (UnavailableError, CouchError) as error:
+                log.warning("the heartbeat could not be written", reason=str(error))
+            if self._deadline < clock():
+                log.error("the lease has run out; this sentinel stops sending")
+                return
+
+    def publish(self) -> None:
+        """Write a heartbeat now, because the services' status changed. Trouble waits for the next heartbeat."""
+        try:
+            self._write(released=False)
+        except (ConflictError, UnavailableError, CouchError):
+            return
+
+    def release(self) -> None:
+        """Let a standby take over at once."""
+        self._deadline = 0.0
+        try:
+            self._write(released=True)
+        except (ConflictError, UnavailableError, CouchError) as error:
+            log.warning("the lease could not be handed on; it runs out by itself", reason=str(error))
+
+    def check(self) -> None:
+        """Raise FencedError unless this process surely leads at this moment."""
+        if clock() >= self._deadline:
+            raise FencedError("this sentinel no longer leads")
+
+    def _write(self, *, released: bool) -> None:
+        with self._heartbeat_lock:
+            began = clock()
+            doc: Document = {
+                "_id": LEADER_ID,
+                "type": "sentinel_status",
+                "owner": asdict(self._owner),
+                "heartbeat": states.timestamp(states.now()),
+                "released": released,
+                "services": {name: asdict(status) for name, status in self._services().items()},
+            }
+            if self._rev:
+                doc["_rev"] = self._rev
+            self._rev = self._put(doc)
+            if not released:
+                self._deadline = began + LEASE_SECONDS - MARGIN_SECONDS
+
+    def _put(self, doc: Document) -> str:
+        """Write the document. A conflict with our own write, whose answer was lost, is none."""
+        try:
+            return self._database.put(doc)
+        except ConflictError:
+            present = self._database.get(LEADER_ID)
+            if present is None or (present.get("owner") or {}).get("id") != self._owner.id:
+                raise
+            return self._database.put({**doc, "_rev": present["_rev"]})

@@ -1,0 +1,90 @@
+"""What a service's answer does to a message: the state, the next attempt, or the wait for a decision."""
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mjumbe import states
+from mjumbe.gateways.base import Failure, Outcome
+from mjumbe.settings import Sms
+from mjumbe.states import State, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to give one message to one service once."""
+
+    id: str
+    service: str
+    attempt: int  # 1 for the first
+
+
+def apply(task: Task, outcome: Outcome, claim: Claim, now: datetime, sms: Sms) -> bool:
+    """Store in `task` what became of the attempt that `claim` allowed; answers whether there was anything to store.
+
+    An answer that comes when the claim is no longer ours (a report overtook it, a person cleared the message, another
+    sentinel took over) still leaves its reference and its place in the history.
+    """
+    ours = task.get("claim") == claim.id
+    if not ours and _is_stored(task, claim):
+        return False
+    if ours:
+        del task["claim"]
+    states.remember_ref(task, outcome.ref)
+    if outcome.cost:
+        task["cost"] = outcome.cost
+    if outcome.parts:
+        task["parts"] = outcome.parts
+    facts = {"service": claim.service, "attempt": claim.attempt, "code": outcome.code}
+    if outcome.failure is None or outcome.failure is Failure.PERMANENT:
+        task.pop("in_doubt", None)
+        states.move(task, outcome.state or State.FAILED, now, outcome.details, gateway_ref=outcome.ref, **facts)
+    elif not ours or states.of(task) is not State.FORWARDED_TO_GATEWAY:
+        states.note(task, now, f"a late answer: {outcome.details}", **facts)
+    elif outcome.failure in (Failure.CONFIGURATION, Failure.QUOTA):
+        states.release(task, now, outcome.details, outcome.retry_at, spent=False, **facts)
+    elif outcome.failure is Failure.AMBIGUOUS:
+        doubt(task, outcome.details, now, sms, **facts)
+    else:
+        try_again(task, outcome, now, sms, **facts)
+    return True
+
+
+def _is_stored(task: Task, claim: Claim) -> bool:
+    """Whether this outcome is in the document already: the write went through, only CouchDB's answer was lost."""
+    return any(
+        entry.get("service") == claim.service
+        and entry.get("attempt") == claim.attempt
+        and entry.get("state") != State.FORWARDED_TO_GATEWAY
+        and not entry.get("in_doubt")
+        for entry in states.history(task)
+    )
+
+
+def doubt(task: Task, details: str, now: datetime, sms: Sms, **facts: Any) -> None:
+    """A request whose answer never came: send again, or hold the message until a report or a person decides."""
+    task["in_doubt"] = True
+    if sms.in_doubt == "hold":
+        sentence = f"in doubt: {details}; held until a delivery report or a person settles it"
+        task["state_details"] = sentence
+        states.note(task, now, sentence, in_doubt=True, **facts)
+    else:
+        outcome = Outcome(f"in doubt: {details}", failure=Failure.AMBIGUOUS)
+        try_again(task, outcome, now, sms, in_doubt=True, **facts)
+
+
+def try_again(task: Task, outcome: Outcome, now: datetime, sms: Sms, **facts: Any) -> None:
+    """Another attempt later, or none when there were enough."""
+    attempts = states.attempts(task)
+    if attempts >= sms.max_attempts:
+        states.move(task, State.FAILED, now, f"gave up after {attempts} attempts: {outcome.details}", **facts)
+        return
+    retry_at = max(outcome.retry_at or now, now + _backoff(attempts, sms))
+    states.release(task, now, outcome.details, retry_at, **facts)
+
+
+def _backoff(attempts: int, sms: Sms) -> timedelta:
+    """Doubles with each attempt; random within its upper half, so that messages that failed together part."""
+    longest = min(sms.retry_max, sms.retry_base * 2 ** min(attempts - 1, 30))
+    return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311  # no secret depends on it

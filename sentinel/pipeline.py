@@ -1,0 +1,111 @@
+"""From changed documents to due messages: transitions, one write, and what is to be sent."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mjumbe import phone, states, text
+from mjumbe.couch import Couch, Document
+from mjumbe.documents import OutgoingMessage, is_incoming, milliseconds, outgoing_message, read_moment, tasks_of
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import Settings
+from sentinel import transitions
+from sentinel.contacts import Contacts
+from sentinel.transitions.base import Context
+from sentinel.transitions.messages import needs_lineage
+
+log = structlog.get_logger(__name__)
+TRANSLATIONS_SECONDS = 60.0
+
+
+class Pipeline:
+    """Runs documents through the transitions and hands their due messages to `offer`. Threads take turns."""
+
+    def __init__(
+        self,
+        couch: Couch,
+        settings: LiveSettings,
+        adopted: int,
+        offer: Callable[[Sequence[OutgoingMessage]], None],
+    ) -> None:
+        self._database = couch.main
+        self._settings = settings
+        self._adopted = adopted
+        self._offer = offer
+        self._translations: dict[str, dict[str, str]] = {}
+        self._translations_read = 0.0
+        self.contacts = Contacts(couch.main)
+        self._lock = threading.Lock()
+
+    def process(self, docs: Sequence[Document]) -> None:
+        """Transitions for each document, one bulk write for all that changed, then their due messages are offered.
+
+        A document that somebody else writes meanwhile is read again, and its transitions run on what it is then.
+        """
+        concerned = [doc for doc in docs if is_incoming(doc) or any(True for _ in tasks_of(doc))]
+        if not concerned:
+            return
+        by_id = {doc["_id"]: doc for doc in concerned}
+        with self._lock:
+            context = self._context(concerned)
+            updates = self._database.update({doc_id: lambda doc: _run(doc, context) for doc_id in by_id}, by_id)
+        self._offer([message for update in updates.values() if update.doc for message in due_messages(update.doc)])
+
+    def _context(self, docs: Sequence[Document]) -> Context:
+        incoming = [doc for doc in docs if is_incoming(doc)]
+        fresh = [doc for doc in incoming if not doc.get("transitions")]
+        return Context(
+            settings=self._settings.current,
+            now=states.now(),
+            contacts=self.contacts.by_phone([doc["from"] for doc in fresh]) if fresh else {},
+            documents=self.contacts.lineage([doc for doc in docs if needs_lineage(doc)]),
+            translations=self._read_translations() if incoming or any(needs_lineage(doc) for doc in docs) else {},
+            adopted=self._adopted,
+        )
+
+    def _read_translations(self) -> dict[str, dict[str, str]]:
+        if time.monotonic() - self._translations_read > TRANSLATIONS_SECONDS:
+            self._translations = {}
+            for doc in self._database.all("messages-", "messages-\ufff0"):
+                try:
+                    locale, texts = text.read_translations(doc)
+                except ValueError as error:
+                    log.warning("a translations document cannot be read", doc=doc["_id"], reason=str(error))
+                    continue
+                self._translations.setdefault(locale, {}).update(texts)
+            self._translations_read = time.monotonic()
+        return self._translations
+
+    def forget_translations(self) -> None:
+        """Read the `messages-<locale>` documents again at the next need."""
+        self._translations_read = 0.0
+
+
+def _run(doc: Document, context: Context) -> bool:
+    try:
+        return transitions.run(doc, context)
+    except Exception:
+        # One odd document must not stop every other message; it stays as it is.
+        log.exception("a document's transitions failed, so it is left as it is", doc=doc.get("_id"))
+        return False
+
+
+def due_messages(doc: Document) -> list[OutgoingMessage]:
+    """The document's messages that may be sent now."""
+    now = milliseconds(states.now())
+    found = []
+    for task in tasks_of(doc):
+        message = outgoing_message(doc, task)
+        retry_at = read_moment(task.get("retry_at"))
+        if message is not None and message.due <= now and (retry_at is None or retry_at <= now):
+            found.append(message)
+    return found
+
+
+def number_of(message: OutgoingMessage, settings: Settings) -> str:
+    """The number to send to: normalised, with the settings' replacement of its beginning."""
+    number = phone.canonical(message.to, settings.default_country_code)
+    replacement = settings.outgoing_phone_replace
+    return phone.replace_prefix(number, replacement.match, replacement.replace) if replacement else number

@@ -1,0 +1,142 @@
+"""The sentinel process: wait for CouchDB, wait to lead, lead."""
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from mjumbe import setup, states
+from mjumbe.couch import Couch, CouchError, Document, UnavailableError
+from mjumbe.credentials import CachedVault, CredentialError
+from mjumbe.documents import milliseconds
+from mjumbe.live_settings import LiveSettings
+from mjumbe.status import CHECKPOINT_ID, ServiceStatus
+from sentinel.feed import Feed
+from sentinel.lease import Lease, is_dead
+from sentinel.outbox import Outbox
+from sentinel.pipeline import Pipeline
+from sentinel.recent import RecentMessages
+from sentinel.reports import Reports
+from sentinel.schedule import GRACE_SECONDS, Clock
+from sentinel.services import Services
+
+log = structlog.get_logger(__name__)
+
+
+class Sentinel:
+    """One process. `run` returns when `stop` is set, with everything stored that was under way."""
+
+    def __init__(self, couch: Couch, vault: CachedVault) -> None:
+        self._couch = couch
+        self._vault = vault
+        self._settings = LiveSettings(couch.main)
+        self._services: Services | None = None
+        self._lease = Lease(couch.sentinel, self._status)
+
+    def run(self, stop: threading.Event) -> None:
+        """Stand by and lead in turn. Raises what a thread of the leader failed with."""
+        self._prepare(stop)
+        while not stop.is_set() and self._lease.acquire(stop):
+            self._lead(stop)
+
+    def _prepare(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                setup.prepare(self._couch)
+                self._settings.refresh()
+                return
+            except (UnavailableError, CouchError) as error:
+                log.warning("waiting for CouchDB", reason=str(error))
+                stop.wait(1.0)
+
+    def _status(self) -> Mapping[str, ServiceStatus]:
+        return self._services.status() if self._services else {}
+
+    def _credential(self, credential_id: str) -> str | None:
+        try:
+            return self._vault.get(credential_id)
+        except (CredentialError, UnavailableError, CouchError) as error:
+            log.warning("a credential cannot be read", id=credential_id, reason=str(error))
+            return None
+
+    def _lead(self, stop: threading.Event) -> None:
+        down = threading.Event()
+        threads = Threads(down)
+        # The heartbeat comes first: what follows may take longer than a lease.
+        threads.start("lease", self._lease.keep)
+        try:
+            outbox = self._start(threads)
+            while not stop.is_set() and not down.is_set():
+                stop.wait(0.2)
+        except (UnavailableError, CouchError) as error:
+            log.warning("the leader could not start", reason=str(error))
+            stop.wait(1.0)
+        else:
+            down.set()
+            outbox.wake()
+            threads.join("outbox")
+        finally:
+            down.set()
+            threads.join("lease")
+            self._lease.release()
+        threads.raise_failure()
+
+    def _start(self, threads: "Threads") -> Outbox:
+        """Take over what the leader before left, then start the threads."""
+        recent, reports = RecentMessages(), Reports(self._couch)
+        recent.load(self._couch.main)
+        self._services = Services(lambda: self._settings.current, self._credential, self._lease.check)
+        outbox = Outbox(self._couch, self._settings, self._services, recent, reports.referenced, self._lease.check)
+        checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()
+        pipeline = Pipeline(self._couch, self._settings, checkpoint["adopted"], outbox.offer)
+        clock = Clock(self._couch, self._settings, pipeline, outbox, reports)
+        clock.doubt_claims(self._grace())
+        threads.start("feed", Feed(self._couch, self._settings, pipeline, checkpoint).run)
+        threads.start("reports", reports.run)
+        threads.start("clock", clock.run)
+        threads.start("outbox", outbox.run)
+        return outbox
+
+    def _grace(self) -> float:
+        """A leader before us that may be alive, only cut off or stopped, gets time to store its answers."""
+        before = self._lease.previous
+        gone = before is None or before.get("released") or is_dead(before.get("owner") or {})
+        return 0.0 if gone else GRACE_SECONDS
+
+
+def _fresh_checkpoint() -> Document:
+    return {"_id": CHECKPOINT_ID, "seq": "0", "adopted": milliseconds(states.now())}
+
+
+class Threads:
+    """The leader's threads: when one ends, all end."""
+
+    def __init__(self, down: threading.Event) -> None:
+        self._down = down
+        self._threads: dict[str, threading.Thread] = {}
+        self._failure: BaseException | None = None
+
+    def start(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        """Start `work(down)`."""
+        thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+        self._threads[name] = thread
+        thread.start()
+
+    def _run(self, work: Callable[[threading.Event], None]) -> None:
+        try:
+            work(self._down)
+        except BaseException as error:
+            log.exception("a thread of the sentinel failed")
+            self._failure = error
+        finally:
+            self._down.set()
+
+    def join(self, name: str) -> None:
+        """Wait for one thread; those that wait for CouchDB's changes end by themselves."""
+        if name in self._threads:
+            self._threads[name].join()
+
+    def raise_failure(self) -> None:
+        """Raise what a thread failed with, so that whoever supervises the process starts it anew."""
+        if self._failure is not None:
+            raise RuntimeError("a thread of the sentinel failed") from self._failure

@@ -1,0 +1,163 @@
+"""Delivery reports → states: taken from `<db>-callbacks` in bulk, matched by reference, then removed there.
+
+A report that comes before its message's reference is stored waits, and is matched when the reference appears; one
+that nothing matches for a day is dropped, with a line in the log.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from mjumbe import states
+from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
+from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_report
+from mjumbe.states import Task
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 500
+WAIT_MS = 24 * 3600 * 1000
+LOOK_AGAIN_SECONDS = 5.0
+
+
+class Reports:
+    """Applies the reports of one database. `run` follows it; `referenced` hears of new references from the outbox."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._couch = couch
+        self._waiting: dict[str, dict[str, Document]] = {}  # reference → report documents by id
+        self._lock = threading.Lock()
+        self._looked = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Apply reports as they come until `stop` is set. Reports still there from before come first."""
+        since = "0"
+        while not stop.is_set():
+            try:
+                changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=True)
+                self._take([change.doc for change in changes.changes if change.doc and not change.deleted])
+                since = changes.last_seq
+            except (UnavailableError, CouchError) as error:
+                log.warning("delivery reports wait for CouchDB", reason=str(error))
+                stop.wait(1.0)
+
+    def _take(self, docs: Sequence[Document]) -> None:
+        reports = [doc for doc in docs if doc.get("type") == "delivery_report"]
+        matched = self._apply(reports)
+        with self._lock:
+            for doc in reports:
+                if doc["_id"] not in matched:
+                    self._waiting.setdefault(str(doc["gateway_ref"]), {})[doc["_id"]] = doc
+
+    def referenced(self, refs: Sequence[str]) -> None:
+        """These references are stored now: apply the reports that wait for them."""
+        with self._lock:
+            docs = [doc for ref in refs for doc in self._waiting.get(ref, {}).values()]
+        if docs:
+            self._again(docs)
+
+    def look_again(self) -> None:
+        """Match what waits once more (another program may have stored the reference), and drop what is too old."""
+        if time.monotonic() - self._looked < LOOK_AGAIN_SECONDS:
+            return
+        self._looked = time.monotonic()
+        with self._lock:
+            docs = [doc for waiting in self._waiting.values() for doc in waiting.values()]
+        for start in range(0, len(docs), AT_ONCE):
+            self._again(docs[start : start + AT_ONCE])
+
+    def _again(self, docs: Sequence[Document]) -> None:
+        done = self._apply(docs)
+        oldest = milliseconds(states.now()) - WAIT_MS
+        expired = [doc for doc in docs if doc["_id"] not in done and doc.get("received", 0) < oldest]
+        if expired:
+            log.warning(
+                "delivery reports matched no message for a day and are dropped",
+                count=len(expired),
+                first=expired[0]["gateway_ref"],
+            )
+            self._couch.callbacks.purge(expired)
+        with self._lock:
+            for doc in docs:
+                if doc["_id"] in done or doc in expired:
+                    waiting = self._waiting.get(str(doc["gateway_ref"]), {})
+                    waiting.pop(doc["_id"], None)
+                    if not waiting:
+                        self._waiting.pop(str(doc["gateway_ref"]), None)
+
+    def _apply(self, docs: Sequence[Document]) -> set[str]:
+        """Apply those reports whose message is known: one view query, one bulk write. Returns their documents' ids."""
+        if not docs:
+            return set()
+        # In order of receipt: several reports of one message may come in one batch.
+        docs = sorted(docs, key=lambda doc: (doc.get("received", 0), doc["_id"]))
+        reports = {doc["_id"]: read_report(doc) for doc in docs}
+        rows = self._couch.main.view(
+            "mjumbe", "messages_by_gateway_ref", keys=list({report.ref for report in reports.values()})
+        )
+        places: dict[str, tuple[str, str]] = {row.key: (str(row.id), str(row.value)) for row in rows}
+        found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
+        found |= self._settle([doc for doc in docs if doc["_id"] not in found], reports)
+        edits: dict[str, list[tuple[str, DeliveryReport]]] = {}
+        for doc_id, (message_doc, message_uuid) in found.items():
+            edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
+        updates = self._couch.main.update({message_doc: _edit(several) for message_doc, several in edits.items()})
+        applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
+        self._couch.callbacks.purge([doc for doc in docs if doc["_id"] in applied])
+        return applied
+
+    def _settle(self, docs: Sequence[Document], reports: dict[str, DeliveryReport]) -> dict[str, tuple[str, str]]:
+        """A report for an unknown reference to a number with one message in doubt tells that it was sent."""
+        numbers = {doc["_id"]: re.sub(r"\D", "", reports[doc["_id"]].phone or "") for doc in docs}
+        numbers = {doc_id: number for doc_id, number in numbers.items() if number}
+        if not numbers:
+            return {}
+        by_number: dict[str, list[tuple[str, str]]] = {}
+        for row in self._couch.main.view(
+            "mjumbe", "due", keys=[["in-doubt", number] for number in set(numbers.values())]
+        ):
+            by_number.setdefault(row.key[1], []).append((str(row.id), str(row.value["uuid"])))
+        return {
+            doc_id: places[0] for doc_id, number in numbers.items() if len(places := by_number.get(number, [])) == 1
+        }
+
+
+def _edit(reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
+    def edit(doc: Document) -> bool:
+        changed = False
+        for message_uuid, report in reports:
+            task = find_task(doc, message_uuid)
+            if task is not None:
+                changed |= apply(task, report)
+        return changed
+
+    return edit
+
+
+def apply(task: Task, report: DeliveryReport) -> bool:
+    """Move a task as a report says; False when the report was there already, or has nothing to say.
+
+    What comes late goes to the history only, and so does a status that nobody knows.
+    """
+    facts = {"report": report.status, "reason": report.reason, "network_code": report.network_code}
+    seen = ("report", "reason", "gateway_ref")
+    if any(
+        all(
+            entry.get(name) == value
+            for name, value in zip(seen, (report.status, report.reason, report.ref), strict=True)
+        )
+        for entry in states.history(task)
+    ):
+        return False
+    details = f"{report.status} ({report.reason})" if report.reason else report.status
+    if task.pop("in_doubt", None):
+        task.pop("retry_at", None)
+    states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
+    if report.state is None:
+        states.note(task, states.now(), details, gateway_ref=report.ref, **facts)
+    else:
+        states.move(task, report.state, states.now(), details, gateway_ref=report.ref, **facts)
+    return True

@@ -1,0 +1,118 @@
+"""What happens by the clock: messages that fall due, claims that nobody answered, reports that still wait."""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from mjumbe import states
+from mjumbe.couch import Couch, CouchError, Document, Row, UnavailableError
+from mjumbe.documents import message_of, milliseconds, read_moment, tasks_of
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.live_settings import LiveSettings
+from mjumbe.states import State, Task
+from sentinel import outcomes
+from sentinel.outbox import CAPACITY, Outbox
+from sentinel.pipeline import Pipeline
+from sentinel.reports import Reports
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 1.0
+SETTINGS_SECONDS = 5.0
+CLAIMS_SECONDS = 15.0
+EXPIRY_SECONDS = 60.0
+PAGE = 1_000
+# How long a leader that may still be alive has for storing the answers of its requests: the longest read timeout
+# that is usual, and some.
+GRACE_SECONDS = 90.0
+
+
+class Clock:
+    """Ticks once a second. `run` in a thread of its own."""
+
+    def __init__(
+        self, couch: Couch, settings: LiveSettings, pipeline: Pipeline, outbox: Outbox, reports: Reports
+    ) -> None:
+        self._couch = couch
+        self._settings = settings
+        self._pipeline = pipeline
+        self._outbox = outbox
+        self._reports = reports
+        self._expired = self._claims = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set."""
+        while not stop.is_set():
+            try:
+                self._tick()
+            except (UnavailableError, CouchError) as error:
+                log.warning("the clock waits for CouchDB", reason=str(error))
+            stop.wait(TICK_SECONDS)
+
+    def _tick(self) -> None:
+        self._settings.refresh_if_older(SETTINGS_SECONDS)
+        self._due()
+        self._reports.look_again()
+        now = time.monotonic()
+        if now - self._claims > CLAIMS_SECONDS:
+            self._claims = now
+            self.doubt_claims(GRACE_SECONDS)
+        if now - self._expired > EXPIRY_SECONDS:
+            self._expired = now
+            oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
+            for state in (State.PENDING, "assigned"):
+                self._process(self._rows(state, oldest))
+
+    def _due(self) -> None:
+        """Bring what is due by now from CouchDB to the outbox, as far as it has room."""
+        now = milliseconds(states.now())
+        self._process(self._rows(State.SCHEDULED, now))
+        if self._outbox.room() > CAPACITY // 2:
+            self._process(self._rows(State.PENDING, now))
+            sms = self._settings.current.sms
+            if PHONE_GATEWAY not in (sms.outgoing_service, *sms.fallback_services):
+                self._process(self._rows("assigned", now))
+
+    def _rows(self, state: str, until: int) -> list[Row]:
+        """The messages in `state` that were due by `until` (ms), oldest first, that the outbox does not know."""
+        rows = self._couch.main.view("mjumbe", "due", start_key=[state], end_key=[state, until], limit=PAGE + CAPACITY)
+        return [row for row in rows if not self._outbox.knows((str(row.id), str(row.value["uuid"])))][:PAGE]
+
+    def _process(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self._pipeline.process(list(self._couch.main.fetch(str(row.id) for row in rows).values()))
+
+    def doubt_claims(self, grace: float) -> None:
+        """What was claimed more than `grace` seconds ago and is not under way here: its outcome is in doubt."""
+        rows = self._couch.main.view(
+            "mjumbe", "due", start_key=[State.FORWARDED_TO_GATEWAY], end_key=[State.FORWARDED_TO_GATEWAY, {}]
+        )
+        ids = [str(row.id) for row in rows if row.value["service"] not in (None, PHONE_GATEWAY)]
+        for start in range(0, len(ids), PAGE):
+            edits = dict.fromkeys(ids[start : start + PAGE], lambda doc: self._doubt(doc, grace))
+            updates = self._couch.main.update(edits)
+            count = sum(update.written for update in updates.values())
+            if count:
+                log.warning("requests without a stored answer are in doubt", documents=count)
+
+    def _doubt(self, doc: Document, grace: float) -> bool:
+        changed = False
+        for task in self._forgotten(doc, grace):
+            facts = {"service": task.get("service"), "attempt": states.attempts(task)}
+            del task["claim"]
+            outcomes.doubt(
+                task, "no answer was stored for the last request", states.now(), self._settings.current.sms, **facts
+            )
+            changed = True
+        return changed
+
+    def _forgotten(self, doc: Document, grace: float) -> Iterable[Task]:
+        oldest = milliseconds(states.now()) - int(grace * 1000)
+        for task in tasks_of(doc):
+            if states.of(task) is not State.FORWARDED_TO_GATEWAY or not task.get("claim"):
+                continue
+            claimed_at = read_moment((states.history(task) or [{}])[-1].get("timestamp")) or 0
+            if claimed_at <= oldest and not self._outbox.knows((doc["_id"], str(message_of(task).get("uuid")))):
+                yield task

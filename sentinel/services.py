@@ -1,0 +1,201 @@
+"""The SMS services as the outbox sees them: which one takes a message, how much at once, and which are held."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from mjumbe import gateways, states
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.gateways.base import Failure, Gateway, Outcome
+from mjumbe.settings import Settings
+from mjumbe.status import ServiceStatus
+
+log = structlog.get_logger(__name__)
+
+PROBE_SECONDS = 60.0  # a held service is asked once a minute whether it works again
+BREAKER_FAILURES = 5  # requests that fail in a row before a service is left in peace
+BREAKER_SECONDS = 5.0  # at first; doubled at each failed probe, up to PROBE_SECONDS
+REFRESH_SECONDS = 2.0
+
+Credential = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings allow a service."""
+
+    batch_size: int
+    concurrency: int
+    max_per_second: float | None
+
+
+class Service:
+    """One service that we call: its gateway, its limits, and its health. Safe for many threads."""
+
+    def __init__(self, name: str, gateway: Gateway, limits: Limits) -> None:
+        self.name = name
+        self.gateway = gateway
+        self.limits = limits
+        self.status = ServiceStatus()
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._failures = 0
+        self._held_until = 0.0  # monotonic
+        self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
+        self._filled = time.monotonic()
+
+    def room(self) -> int:
+        """How many requests may start now. A held service gets single probes."""
+        with self._lock:
+            if self.status.held:
+                return 1 if time.monotonic() >= self._held_until and self._in_flight == 0 else 0
+            free = self.limits.concurrency - self._in_flight
+            return min(free, self._fill()) if self.limits.max_per_second else free
+
+    @property
+    def batch_size(self) -> int:
+        """Messages for the next request: a probe of a held service risks a single one."""
+        return 1 if self.status.held else self.limits.batch_size
+
+    def _fill(self) -> int:
+        """The requests that the rate allows now: a bucket that fills with `max_per_second`."""
+        now = time.monotonic()
+        rate = self.limits.max_per_second or 0.0
+        self._tokens = min(self._burst, self._tokens + (now - self._filled) * rate)
+        self._filled = now
+        return int(self._tokens)
+
+    def started(self) -> None:
+        """A request is about to be made."""
+        with self._lock:
+            self._in_flight += 1
+            self._tokens -= 1
+
+    def finished(self) -> None:
+        """A request is over, its results stored."""
+        with self._lock:
+            self._in_flight -= 1
+
+    def answered(self, outcomes: list[Outcome]) -> bool:
+        """Draw from a request's outcomes how the service is; answers whether it became held or free."""
+        now = states.timestamp(states.now())
+        with self._lock:
+            before = self.status
+            hold = next((o for o in outcomes if o.failure in (Failure.CONFIGURATION, Failure.QUOTA)), None)
+            failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) for o in outcomes)
+            if hold is not None:
+                self._hold(hold.details, _seconds_until(hold.retry_at) or PROBE_SECONDS, now)
+            elif failed:
+                self._failures += 1
+                self.status = replace(self.status, last_failure=now)
+                if self._failures >= BREAKER_FAILURES:
+                    doublings = min(self._failures - BREAKER_FAILURES, 10)
+                    pause = min(PROBE_SECONDS, BREAKER_SECONDS * 2**doublings)
+                    self._hold(f"{outcomes[0].details}, {self._failures} times in a row", pause, now)
+            else:
+                self._failures = 0
+                self.status = replace(self.status, held=False, reason=None, since=None, last_success=now)
+        if self.status.held != before.held:
+            log.warning("a service is held" if self.status.held else "a service works again", **self._facts())
+        return self.status.held != before.held
+
+    def _hold(self, reason: str, seconds: float, now: str) -> None:
+        self._held_until = time.monotonic() + seconds
+        self.status = replace(self.status, held=True, reason=reason, since=self.status.since or now, last_failure=now)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"service": self.name, "reason": self.status.reason}
+
+
+def _seconds_until(moment: datetime | None) -> float | None:
+    return max(1.0, (moment - states.now()).total_seconds()) if moment else None
+
+
+class Services:
+    """The configured services in the order in which they are tried, rebuilt when settings or credentials change."""
+
+    def __init__(self, settings: Callable[[], Settings], credential: Credential, fence: Callable[[], None]) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._fence = fence
+        self._services: dict[str, Service] = {}
+        self._made_of: dict[str, object] = {}
+        self._checked = 0.0
+        self._said: str | None = None
+
+    def refresh(self) -> bool:
+        """Rebuild what changed, at most every REFRESH_SECONDS; answers whether anything did. Called by one thread."""
+        if time.monotonic() - self._checked < REFRESH_SECONDS:
+            return False
+        self._checked = time.monotonic()
+        settings = self._settings()
+        changed = False
+        for name in gateways.OUTGOING_CREDENTIALS:
+            made_of = (
+                gateways.section(name, settings),
+                settings.sms.reply_to,
+                self._credential(gateways.OUTGOING_CREDENTIALS[name]),
+            )
+            if self._made_of.get(name) != made_of:
+                self._made_of[name] = made_of
+                self._services[name] = self._build(name, settings)
+                changed = True
+        return changed
+
+    def _build(self, name: str, settings: Settings) -> Service:
+        section = gateways.section(name, settings)
+        return Service(
+            name,
+            gateways.build(name, settings, self._credential, self._fence),
+            Limits(section.batch_size, section.concurrency, section.max_per_second),
+        )
+
+    def order(self, via: str | None) -> list[str]:
+        """The services for a message: the one it is bound to, else `outgoing_service` and its fallbacks."""
+        sms = self._settings().sms
+        return [via] if via else list(dict.fromkeys([sms.outgoing_service, *sms.fallback_services]))
+
+    def choose(self, via: str | None) -> "Service | str | None":
+        """The first service that takes messages now: a Service, the name of the polling phone gateway, or None."""
+        for name in self.order(via):
+            if name == PHONE_GATEWAY:
+                return name
+            service = self._services.get(name)
+            if service is not None and not self._trouble(name):
+                if service.room() > 0:
+                    return service
+                if not service.status.held:
+                    return None  # it works, it is only busy: no reason to go to the next
+        return None
+
+    def _trouble(self, name: str) -> str | None:
+        """Why a service cannot be used as it is configured, as a sentence."""
+        return next(iter(gateways.missing(name, self._settings(), self._credential)), None)
+
+    def status(self) -> Mapping[str, ServiceStatus]:
+        """Every service in the order, with why it is held."""
+        return dict(self._statuses())
+
+    def _statuses(self) -> Iterator[tuple[str, ServiceStatus]]:
+        for name in self.order(None):
+            service = self._services.get(name)
+            trouble = None if name == PHONE_GATEWAY else self._trouble(name)
+            if trouble:
+                yield name, ServiceStatus(held=True, reason=trouble)
+            else:
+                yield name, service.status if service else ServiceStatus()
+
+    def say_if_none(self) -> None:
+        """Log once, not once a message, that no service takes messages and why for each."""
+        statuses = self.status()
+        said = None
+        if all(status.held for status in statuses.values()):
+            said = "; ".join(f"{name}: {status.reason}" for name, status in statuses.items())
+        if said != self._said and said is not None:
+            log.error("No active SMS service", reasons=said)
+        self._said = said

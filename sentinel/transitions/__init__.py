@@ -1,0 +1,16 @@
+"""Transitions: what happens to a document when it changes, in the order in which they are listed here."""
+
+from mjumbe.couch import Document
+from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies
+from sentinel.transitions.base import Context, Transition
+
+ALL: tuple[Transition, ...] = (link_sender, replies, default_responses, due, messages, expire, refuse)
+
+
+def run(doc: Document, context: Context) -> bool:
+    """Run all transitions on the document in place; answers whether there is anything to write."""
+    changed = False
+    for transition in ALL:
+        if transition.filter(doc, context):
+            changed |= transition.on_match(doc, context)
+    return changed

@@ -1,0 +1,67 @@
+"""What transitions work with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mjumbe.couch import Document
+from mjumbe.documents import is_incoming
+from mjumbe.settings import Settings
+from mjumbe.text import Translations
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A person, as far as messages need: the lineage that CHT keeps on documents, and the document itself."""
+
+    doc: Document
+
+    @property
+    def lineage(self) -> Document:
+        lineage: Document = {"_id": self.doc["_id"]}
+        if self.doc.get("parent"):
+            lineage["parent"] = self.doc["parent"]
+        return lineage
+
+    @property
+    def locale(self) -> str | None:
+        language = self.doc.get("language")
+        return language if isinstance(language, str) and language else None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that the transitions of one batch may look at; nothing in it talks to CouchDB."""
+
+    settings: Settings
+    now: datetime
+    contacts: Mapping[str, Contact]  # by normalised number, the senders of the batch
+    documents: Mapping[str, Document]  # the contacts' parents and other documents that recipients are found in
+    translations: Translations
+    adopted: int  # ms: when mjumbe first ran on this database
+
+
+class Transition(Protocol):
+    """A module in this folder: `filter` says whether a document concerns it, `on_match` changes the document."""
+
+    def filter(self, doc: Document, context: Context) -> bool: ...
+
+    def on_match(self, doc: Document, context: Context) -> bool:
+        """Answers whether the document was changed."""
+        ...
+
+
+def is_fresh(doc: Document, context: Context, name: str) -> bool:
+    """Whether this is an incoming message that transition `name` has not seen.
+
+    What was in a database before mjumbe came to it has been answered by whatever ran there before.
+    """
+    if not is_incoming(doc) or name in (doc.get("transitions") or {}):
+        return False
+    return bool(doc.get("receipt")) or (doc.get("reported_date") or 0) >= context.adopted
+
+
+def mark(doc: Document, name: str) -> None:
+    """Note on the document that transition `name` has seen it, so that a replayed feed answers nobody twice."""
+    doc["transitions"] = {**(doc.get("transitions") or {}), name: {"ok": True}}

@@ -1,0 +1,34 @@
+"""Answer what no keyword matched, as CHT's default_responses does: only messages reported after the start date."""
+
+from datetime import UTC, datetime
+
+from mjumbe import text
+from mjumbe.couch import Document
+from sentinel.transitions.base import Context, is_fresh, mark
+from sentinel.transitions.replies import answer, locale_of
+
+NAME = "default_responses"
+
+
+def filter(doc: Document, context: Context) -> bool:
+    start = context.settings.default_responses.start_date
+    if start is None or not is_fresh(doc, context, NAME):
+        return False
+    reported = datetime.fromtimestamp(doc["reported_date"] / 1000, UTC).date()
+    return reported > start and not doc.get("form")
+
+
+def on_match(doc: Document, context: Context) -> bool:
+    mark(doc, NAME)
+    if not doc.get("tasks"):
+        template = text.translate(
+            _key(doc, context), locale_of(doc, context), context.settings.locale, context.translations
+        )
+        answer(doc, template, context)
+    return True
+
+
+def _key(doc: Document, context: Context) -> str:
+    if not str(doc["sms_message"].get("message") or "").strip():
+        return "empty"
+    return "form_not_found" if context.settings.forms_only_mode else "sms_received"

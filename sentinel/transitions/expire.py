@@ -1,0 +1,26 @@
+"""Nothing that has waited longer than `sms.expire_after` is sent: a gateway repaired after weeks sends no old news."""
+
+from datetime import UTC, datetime
+
+from mjumbe import states
+from mjumbe.couch import Document
+from mjumbe.documents import due_of, milliseconds, tasks_of
+from mjumbe.states import State, Task
+from sentinel.transitions.base import Context
+
+
+def _is_expired(task: Task, doc: Document, context: Context) -> bool:
+    age = milliseconds(context.now) - due_of(task, doc)
+    return states.of(task) is State.PENDING and age > context.settings.sms.expire_after * 1000
+
+
+def filter(doc: Document, context: Context) -> bool:
+    return any(_is_expired(task, doc, context) for task in tasks_of(doc))
+
+
+def on_match(doc: Document, context: Context) -> bool:
+    for task in tasks_of(doc):
+        if _is_expired(task, doc, context):
+            due = states.timestamp(datetime.fromtimestamp(due_of(task, doc) / 1000, UTC))
+            states.move(task, State.FAILED, context.now, f"expired: it was due at {due}")
+    return True

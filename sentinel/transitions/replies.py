@@ -1,0 +1,55 @@
+"""Answer keywords: the first word of an incoming message chooses the answer in `sms.replies`."""
+
+import structlog
+
+from mjumbe import text
+from mjumbe.couch import Document
+from mjumbe.documents import new_task
+from mjumbe.settings import Reply
+from sentinel.transitions.base import Context, is_fresh, mark
+
+log = structlog.get_logger(__name__)
+NAME = "replies"
+
+
+def filter(doc: Document, context: Context) -> bool:
+    return is_fresh(doc, context, NAME)
+
+
+def on_match(doc: Document, context: Context) -> bool:
+    mark(doc, NAME)
+    word = text.first_word(str(doc["sms_message"].get("message") or ""))
+    for reply in context.settings.sms.replies:
+        if word and word == text.first_word(reply.keyword):
+            answer(doc, _template(reply, doc, context), context)
+            break
+    return True
+
+
+def _template(reply: Reply, doc: Document, context: Context) -> str | None:
+    return reply.message or text.translate(
+        reply.translation_key or "", locale_of(doc, context), context.settings.locale, context.translations
+    )
+
+
+def locale_of(doc: Document, context: Context) -> str:
+    """The language to answer in: the message's, the sender's, else the settings'."""
+    contact = context.contacts.get(str(doc.get("from")))
+    sms = doc.get("sms_message") or {}
+    return (
+        sms.get("locale")
+        or doc.get("locale")
+        or (contact.locale if contact else None)
+        or context.settings.locale_outgoing
+    )
+
+
+def answer(doc: Document, template: str | None, context: Context) -> None:
+    """Add a task with the rendered template to the document, addressed to its sender; nothing when it says nothing."""
+    contact = context.contacts.get(str(doc.get("from")))
+    message = text.render(template or "", {**doc, "contact": contact.doc if contact else {}}).strip()
+    if not message:
+        log.warning("an answer has no text, so none is sent", doc=doc["_id"])
+        return
+    tasks = doc.get("tasks")
+    doc["tasks"] = [*(tasks if isinstance(tasks, list) else []), new_task(doc["from"], message, context.now)]
