@@ -1,0 +1,1 @@
+"""HTTP in: authenticates, validates, writes documents, answers. Decides nothing."""

@@ -1,0 +1,29 @@
+"""`python -m api`: the API alone; `mjumbe api` is the same with help."""
+
+import argparse
+import os
+import sys
+
+from api import server
+from mjumbe import log
+from mjumbe.config import Config, ConfigError
+
+
+def main() -> None:
+    """Serve as the arguments and the environment say."""
+    parser = argparse.ArgumentParser(prog="python -m api")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--workers", type=int, default=server.WORKERS)
+    parser.add_argument("--threads", type=int, default=server.THREADS)
+    arguments = parser.parse_args()
+    try:
+        config = Config.load(os.environ)
+    except ConfigError as error:
+        sys.exit(str(error))
+    log.configure(config.log)
+    server.run(config, arguments.host, arguments.port, arguments.workers, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()

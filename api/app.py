@@ -1,0 +1,110 @@
+"""create_app(): the one place that wires the API together."""
+
+import atexit
+import os
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from api import callbacks, credentials, errors, openapi, settings
+from api.auth import Users
+from api.context import EXTENSION, Context, context
+from api.intake import Intake
+from api.limiter import FailureLimit
+from api.metrics import Metrics
+from api.preparation import Preparation
+from mjumbe.config import Config
+from mjumbe.couch import Couch
+from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.live_settings import LiveSettings
+
+BLUEPRINTS = (
+    callbacks.blueprint,
+    credentials.blueprint,
+    settings.blueprint,
+    openapi.blueprint,
+)
+# Seconds that a start waits for a new CouchDB to be made ready; with CouchDB away it does not wait.
+PREPARATION_WAIT = 10.0
+LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'",
+}
+
+log = structlog.get_logger()
+
+
+def create_app(config: Config | None = None, couch: Couch | None = None) -> Flask:
+    """The API as a WSGI app, with its threads started: call it after a fork, not before.
+
+    Without arguments the environment configures it. CouchDB may be away. Raises ConfigError, ValueError (COUCH_URL)
+    and CredentialError (the vault's key).
+    """
+    config = config or Config.load(os.environ)
+    couch = couch or Couch(config.couch_url)
+    here = _wire(config, couch)
+    app = Flask("api", static_folder=None)
+    app.extensions[EXTENSION] = here
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.json.compact = True  # type: ignore[attr-defined]
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # a redirect is an answer that no service follows
+    errors.register(app)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    app.before_request(_started)
+    app.after_request(_finished)
+    if config.trusted_proxies:
+        count = config.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    here.preparation.start(PREPARATION_WAIT)
+    return app
+
+
+def _wire(config: Config, couch: Couch) -> Context:
+    environ = {"MJUMBE_VAULT_KEY": config.vault_key} if config.vault_key else {}
+    live = LiveSettings(couch.main)
+    metrics = Metrics()
+    intake = Intake(metrics)
+    atexit.register(intake.close)
+    return Context(
+        config=config,
+        couch=couch,
+        vault=CachedVault(couch, VaultKeys.load(environ, config.data)),
+        settings=live,
+        intake=intake,
+        users=Users(couch, FailureLimit()),
+        wrong_keys=FailureLimit(),
+        metrics=metrics,
+        preparation=Preparation(couch, live),
+    )
+
+
+def _started() -> None:
+    g.started = time.perf_counter()
+
+
+def _finished(response: Response) -> Response:
+    """Security headers, counters, and the one log line of a request: without the query, where keys are."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    seconds = time.perf_counter() - g.get("started", time.perf_counter())
+    route = request.url_rule.rule if request.url_rule else "none"
+    context().metrics.request(request.method if request.url_rule else "any", route, response.status_code, seconds)
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=response.status_code,
+        ms=round(seconds * 1000, 1),
+        address=request.remote_addr,
+    )
+    return response

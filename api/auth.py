@@ -1,0 +1,106 @@
+"""Who is asking: CouchDB's users by Basic or session cookie, and what their roles allow."""
+
+import base64
+import binascii
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from flask import Request
+
+from api.errors import ApiError
+from api.limiter import FailureLimit, network
+from mjumbe.couch import Couch
+
+ADMIN = "_admin"
+SMS = "sms"  # may write and read messages
+REMEMBERED_SECONDS = 10.0
+REMEMBERED_LOGINS = 1_000
+COOKIE = "AuthSession"
+COOKIE_VALUE = re.compile(r"[\w.~+/:=-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A CouchDB user."""
+
+    name: str
+    roles: frozenset[str]
+
+    def may(self, roles: Iterable[str]) -> bool:
+        """Whether the user has one of `roles`; an admin may do everything."""
+        return ADMIN in self.roles or not self.roles.isdisjoint(roles)
+
+
+class Users:
+    """CouchDB's users. A good login is remembered for seconds, by a hash: CouchDB takes long to check a password."""
+
+    def __init__(self, couch: Couch, limit: FailureLimit, clock: Callable[[], float] = time.monotonic) -> None:
+        self._couch = couch
+        self._limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, User]] = {}
+
+    def require(self, request: Request, roles: Iterable[str] = ()) -> User:
+        """The user who sent `request`, who must have one of `roles` or be an admin.
+
+        Raises ApiError (401 without a good login, 403 without the role, 429 after too many bad ones) and
+        UnavailableError.
+        """
+        user = self._user(request)
+        roles = list(roles)
+        if not user.may(roles):
+            wanted = f"the role {' or '.join(sorted(roles))}, or be an admin" if roles else "be an admin of CouchDB"
+            raise ApiError(403, f"The user {user.name} must have {wanted}." if roles else f"{user.name} must {wanted}.")
+        return user
+
+    def _user(self, request: Request) -> User:
+        credentials, name = _credentials(request)
+        if not credentials:
+            raise _unauthorized("Log in with the name and password of a CouchDB user.")
+        digest = hashlib.sha256(repr(sorted(credentials.items())).encode()).hexdigest()
+        user = self._remembered(digest)
+        if user is None:
+            who = (network(request.remote_addr), hashlib.sha256(name.encode()).hexdigest())
+            self._limit.check(*who)
+            found, roles = self._couch.session_of(credentials)
+            if found is None:
+                self._limit.failed(*who)
+                raise _unauthorized("Name or password is wrong.")
+            user = User(found, frozenset(roles))
+            self._remember(digest, user)
+        return user
+
+    def _remembered(self, digest: str) -> User | None:
+        until, user = self._known.get(digest, (0.0, None))
+        return user if user is not None and self._clock() < until else None
+
+    def _remember(self, digest: str, user: User) -> None:
+        now = self._clock()
+        with self._lock:
+            if len(self._known) >= REMEMBERED_LOGINS:
+                self._known = {key: entry for key, entry in self._known.items() if entry[0] > now}
+            if len(self._known) < REMEMBERED_LOGINS:
+                self._known[digest] = (now + REMEMBERED_SECONDS, user)
+
+
+def _unauthorized(reason: str) -> ApiError:
+    return ApiError(401, reason, {"WWW-Authenticate": 'Basic realm="mjumbe", charset="UTF-8"'})
+
+
+def _credentials(request: Request) -> tuple[Mapping[str, str], str]:
+    """The headers that hold the login, for CouchDB, and the name in it as far as it can be seen."""
+    header = request.headers.get("Authorization", "")
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            name, colon, _ = base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "replace").partition(":")
+        except (binascii.Error, ValueError):
+            return {}, ""
+        return ({"Authorization": f"Basic {encoded.strip()}"}, name) if colon else ({}, "")
+    cookie = request.cookies.get(COOKIE, "")
+    return ({"Cookie": f"{COOKIE}={cookie}"}, "") if COOKIE_VALUE.fullmatch(cookie) else ({}, "")

@@ -1,0 +1,106 @@
+"""Reading request bodies: sizes, JSON and forms, and text that CouchDB takes whatever it was made of."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import Request
+
+from api.errors import ApiError, BadRequestError
+from mjumbe.gateways.base import CallbackRequest
+
+CALLBACK_BYTES = 64 * 1024
+POLL_BYTES = 1024 * 1024
+MOST_FIELDS = 200
+
+
+def raw_body(request: Request, limit: int) -> bytes:
+    """The body's bytes, `limit` at most. Raises 413."""
+    request.max_content_length = limit
+    return request.get_data(cache=True)
+
+
+def json_object(request: Request, limit: int) -> dict[str, Any]:
+    """The JSON object in the body. Raises 400 and 413."""
+    value = json_body(request, limit)
+    if not isinstance(value, dict):
+        raise BadRequestError("body", "a JSON object")
+    return value
+
+
+def json_body(request: Request, limit: int) -> Any:
+    """The JSON value in the body, its texts made safe. Raises 400 and 413."""
+    return _decoded(raw_body(request, limit))
+
+
+def demand_json(request: Request) -> None:
+    """Raises 415 unless the body is said to be JSON: a browser can be made to post anything else with our cookie."""
+    if not request.is_json:
+        raise ApiError(415, "Send the body as JSON, with the header Content-Type: application/json.")
+
+
+def callback_request(request: Request) -> CallbackRequest:
+    """What a service posted, as form or JSON alike. Raises 400 and 413."""
+    body = raw_body(request, CALLBACK_BYTES)
+    return CallbackRequest(
+        query={name: safe_text(value) for name, value in request.args.items()},
+        form=_fields(request, body),
+        headers={name.lower(): value for name, value in request.headers},
+        body=body,
+    )
+
+
+def _fields(request: Request, body: bytes) -> Mapping[str, str]:
+    """The first value of each field, as text."""
+    if request.mimetype == "multipart/form-data":
+        return {name: safe_text(value) for name, value in request.form.items()}
+    if request.is_json or body.lstrip()[:1] == b"{":
+        value = _decoded(body)
+        if not isinstance(value, dict):
+            raise BadRequestError("body", "a form or a JSON object")
+        return {name: _text(inner) for name, inner in value.items() if inner is not None}
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS
+        )
+    except ValueError:
+        raise BadRequestError("body", f"a form of at most {MOST_FIELDS} fields") from None
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        fields.setdefault(name, safe_text(value))
+    return fields
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return safe(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number))
+    except (ValueError, RecursionError):
+        raise BadRequestError("body", "JSON") from None
+
+
+def _no_number(word: str) -> Any:
+    """Python reads NaN and Infinity; JSON, and so CouchDB, has no such thing."""
+    raise ValueError(word)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return _text(value[0]) if value else ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def safe(value: Any) -> Any:
+    """A decoded JSON value with each text in it made safe."""
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, list):
+        return [safe(inner) for inner in value]
+    if isinstance(value, dict):
+        return {safe_text(name): safe(inner) for name, inner in value.items()}
+    return value
+
+
+def safe_text(text: str) -> str:
+    """`text` with surrogate pairs joined and lone ones replaced: CouchDB refuses a whole bulk for one of them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,100 @@
+"""Every answer that is no success, as JSON: `{"error": word, "reason": sentence, "field"?, "expected"?, …}`."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from flask import Flask, jsonify
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from mjumbe.couch import NotFoundError, UnavailableError
+from mjumbe.credentials import CredentialError
+
+RETRY_AFTER = 5  # seconds: what a caller is asked to wait when CouchDB is away
+
+log = structlog.get_logger()
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+    500: "internal",
+    503: "unavailable",
+}
+
+
+class ApiError(Exception):
+    """Ends a request with an error answer. `facts` go into its body beside `error` and `reason`."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None, **facts: Any) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = dict(headers or {})
+        self.facts = facts
+
+
+class BadRequestError(ApiError):
+    """400: `field` is what is missing or wrong, `expected` what should be there."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(400, f"{field}: expected {expected}", field=field, expected=expected)
+
+
+def answer(
+    status: int, reason: str, headers: Mapping[str, str] | None = None, **facts: Any
+) -> tuple[Any, int, dict[str, str]]:
+    """The error answer, as a Flask view returns it."""
+    body = {"error": CODES.get(status, "error"), "reason": reason, **facts}
+    return jsonify(body), status, dict(headers or {})
+
+
+def register(app: Flask) -> None:
+    """Answer everything that goes wrong in `app` so; no traceback and no HTML ever leaves."""
+    app.register_error_handler(ApiError, _api_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(UnavailableError, _unavailable)
+    app.register_error_handler(NotFoundError, _unprepared)
+    app.register_error_handler(CredentialError, _unreadable)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _api_error(error: ApiError) -> ResponseReturnValue:
+    return answer(error.status, error.reason, error.headers, **error.facts)
+
+
+def _http_error(error: HTTPException) -> ResponseReturnValue:
+    headers = {name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")}
+    return answer(error.code or 500, error.description or error.name, headers)
+
+
+def _away(reason: str) -> ResponseReturnValue:
+    return answer(503, reason, {"Retry-After": str(RETRY_AFTER)})
+
+
+def _unavailable(error: UnavailableError) -> ResponseReturnValue:
+    log.warning("CouchDB is away", reason=str(error))
+    return _away("CouchDB cannot be reached; nothing was lost or stored, try again.")
+
+
+def _unprepared(error: NotFoundError) -> ResponseReturnValue:
+    log.warning("CouchDB is not prepared yet", reason=str(error))
+    return _away("CouchDB is not prepared yet; try again.")
+
+
+def _unreadable(error: CredentialError) -> ResponseReturnValue:
+    log.error("a credential cannot be used", reason=str(error))
+    return _away("A stored credential cannot be used; /readyz says which.")
+
+
+def _unexpected(error: Exception) -> ResponseReturnValue:
+    error_id = uuid.uuid4().hex[:12]
+    log.error("request failed", error_id=error_id, exc_info=error)
+    return answer(500, f"Something is wrong on our side; the log tells what under {error_id}.", error_id=error_id)

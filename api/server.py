@@ -1,0 +1,125 @@
+"""The API's own web server: gunicorn with threads, run in this process."""
+
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from mjumbe.config import Config
+
+WORKERS = 1
+THREADS = 64
+KEEP_ALIVE = 75  # seconds; longer than the 60 s that proxies keep theirs
+GRACEFUL = 30  # seconds that requests under way get at a stop
+CONNECTIONS = 2_000
+BACKLOG = 2_048
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
+
+
+def run(
+    config: Config,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = WORKERS,
+    threads: int = THREADS,
+    on_ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then end the process. Must run in the main thread, before other threads start.
+
+    Port 0 takes a free one. Prints the address once it listens, then calls `on_ready` with the port. Raises OSError
+    when the address cannot be had.
+    """
+    listener = _listen(host, port)
+    actual = int(listener.getsockname()[1])
+    shown = f"[{host}]" if ":" in host else host
+
+    def ready(_arbiter: Any) -> None:
+        sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
+        sys.stdout.flush()
+        if on_ready is not None:
+            on_ready(actual)
+
+    options: dict[str, Any] = {
+        "bind": [f"fd://{listener.fileno()}"],
+        "worker_class": "gthread",
+        "workers": workers,
+        "threads": threads,
+        "worker_connections": CONNECTIONS,
+        "backlog": BACKLOG,
+        "keepalive": KEEP_ALIVE,
+        "graceful_timeout": GRACEFUL,
+        "control_socket_disable": True,
+        "logger_class": _Log,
+        "loglevel": "warning",
+        "forwarded_allow_ips": "",  # MJUMBE_TRUSTED_PROXIES decides whom we believe
+        "forwarder_headers": "",
+        "limit_request_line": 8190,
+        "when_ready": ready,
+    }
+    if workers > 1:
+        _share_metrics(options)
+    _Server(config, options).run()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _share_metrics(options: dict[str, Any]) -> None:
+    """Let a scrape, which reaches one worker, see the counters of all."""
+    directory = tempfile.TemporaryDirectory(prefix="mjumbe-metrics-")
+    os.environ[METRICS_DIRECTORY] = directory.name
+
+    def on_exit(_arbiter: Any) -> None:
+        directory.cleanup()
+
+    def child_exit(_arbiter: Any, worker: Any) -> None:
+        from prometheus_client import multiprocess  # noqa: PLC0415 - see METRICS_DIRECTORY
+
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+    options |= {"on_exit": on_exit, "child_exit": child_exit}
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn without its own command line and configuration files."""
+
+    def __init__(self, config: Config, options: dict[str, Any]) -> None:
+        self._config = config
+        self._options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """The app, made in the worker: its threads do not survive a fork."""
+        from api.app import create_app  # noqa: PLC0415
+
+        return create_app(self._config)
+
+
+class _Log(Logger):  # type: ignore[misc]
+    """Gunicorn's messages take the way of all others, so that their secrets are hidden too; no access log."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+        self.error_log.propagate = True
+        self.access_log.setLevel(logging.CRITICAL)

@@ -1,0 +1,154 @@
+"""The app settings: read and changed by admins, as CHT's tools do it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from flask import Blueprint, jsonify, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.bodies import json_object
+from api.context import context
+from api.errors import ApiError
+from api.openapi import Error, describe
+from mjumbe import settings
+from mjumbe.couch import Document, UnavailableError
+from mjumbe.live_settings import DOCUMENT_ID
+from mjumbe.settings import Problem, SettingsError
+
+SETTINGS_BYTES = 8 * 1024 * 1024  # CHT's settings hold all forms and can be megabytes
+
+log = structlog.get_logger()
+blueprint = Blueprint("settings", __name__)
+
+
+class AppSettings(BaseModel):
+    """The app settings; docs/settings.md lists the keys that mjumbe reads. CHT's others are kept as they are."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [{"sms": {"outgoing_service": "africas-talking", "africas_talking": {"username": "sandbox"}}}]
+        },
+    )
+
+
+class SettingsChange(BaseModel):
+    """How the given settings change those that are there; `overwrite` wins."""
+
+    overwrite: bool = Field(default=False, description="What is given becomes all there is.")
+    replace: bool = Field(default=False, description="Each top-level key that is given takes the old one's place.")
+
+
+class SettingsChanged(BaseModel):
+    """The settings are stored."""
+
+    success: bool = True
+    updated: bool = Field(description="Whether they differ from what was there.")
+
+
+class SettingsProblem(BaseModel):
+    """One wrong setting."""
+
+    path: str
+    expected: str
+    value: Any = Field(default=None, description="What was given; left out for what may be a secret.")
+
+
+class SettingsRefused(Error):
+    """Nothing was changed: the old settings stay."""
+
+    problems: list[SettingsProblem]
+
+
+@blueprint.get("/api/v1/settings")
+@describe("The app settings", tag="settings", security="user", answers={200: AppSettings})
+def show() -> ResponseReturnValue:
+    """The settings as the document has them."""
+    here = context()
+    here.users.require(request)
+    return jsonify(_values(here.couch.main.get(DOCUMENT_ID)))
+
+
+@blueprint.put("/api/v1/settings")
+@describe(
+    "Change the app settings",
+    "By default objects are merged key by key; lists and plain values are replaced. In force at once, no restart.",
+    tag="settings",
+    security="user",
+    body=AppSettings,
+    query=SettingsChange,
+    answers={200: SettingsChanged, 400: SettingsRefused},
+)
+def change() -> ResponseReturnValue:
+    """CHT's merge, `overwrite=true` and `replace=true`."""
+    here = context()
+    user = here.users.require(request)
+    given = json_object(request, SETTINGS_BYTES)
+    overwrite, replace = (request.args.get(name) == "true" for name in ("overwrite", "replace"))
+
+    def edit(doc: Document) -> bool:
+        before = _values(doc)
+        merged = settings.merge(before, given, overwrite=overwrite, replace=replace)
+        problems = _problems(before, given, merged, shallow=replace, whole=overwrite)
+        if problems:
+            raise _refused(problems)
+        doc["settings"] = merged
+        return merged != before
+
+    update = here.couch.main.update({DOCUMENT_ID: edit})[DOCUMENT_ID]
+    if update.doc is None:
+        raise UnavailableError(f"the document {DOCUMENT_ID} is not there yet")
+    here.settings.refresh()
+    if update.written:
+        log.info("settings changed", by=user.name, keys=sorted(given), overwrite=overwrite, replace=replace)
+    return {"success": True, "updated": update.written}
+
+
+def _values(doc: Document | None) -> dict[str, Any]:
+    values = doc.get("settings") if doc else None
+    return values if isinstance(values, dict) else {}
+
+
+def _problems(
+    before: Mapping[str, Any], given: Mapping[str, Any], merged: Mapping[str, Any], *, shallow: bool, whole: bool
+) -> list[Problem]:
+    """What is wrong with `merged` by this change's doing: what was wrong before and is not touched may stay."""
+    problems = _all_problems(merged)
+    old = {problem.path for problem in _all_problems(before)} if problems and not whole else set()
+    return [
+        problem for problem in problems if problem.path not in old or _touches(given, problem.path, shallow=shallow)
+    ]
+
+
+def _all_problems(values: Mapping[str, Any]) -> list[Problem]:
+    try:
+        settings.parse(values)
+    except SettingsError as error:
+        return error.problems
+    return []
+
+
+def _touches(given: Mapping[str, Any], path: str, *, shallow: bool) -> bool:
+    """Whether `given` says anything about the setting at `path` (`sms.replies[0].keyword`)."""
+    inner: Any = given
+    for step in path.split("[", maxsplit=1)[0].split("."):
+        if not isinstance(inner, Mapping):
+            return True
+        if step not in inner:
+            return False
+        if shallow:
+            return True
+        inner = inner[step]
+    return True
+
+
+def _refused(problems: list[Problem]) -> ApiError:
+    listed = [
+        {"path": problem.path, "expected": problem.expected}
+        | ({"value": problem.value} if problem.value is not None else {})
+        for problem in problems
+    ]
+    reason = f"Nothing was changed: {'; '.join(map(str, problems))}."
+    return ApiError(400, reason, field=problems[0].path, expected=problems[0].expected, problems=listed)

@@ -1,0 +1,58 @@
+"""A process's own configuration, from its environment. Everything about SMS is in the app settings instead."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+LogFormat = Literal["json", "console"]
+LOG_FORMATS = ("json", "console")
+MOST_PROXIES = 10
+
+
+class ConfigError(ValueError):
+    """The environment cannot be used; the message names the variable and says what to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the processes read from their environment; secrets are not in its repr."""
+
+    couch_url: str = field(repr=False)  # COUCH_URL: the server, the database, and a server admin's name and password
+    data: Path = Path("data")  # MJUMBE_DATA: key file, embedded data
+    vault_key: str | None = field(default=None, repr=False)  # MJUMBE_VAULT_KEY: keys or passphrases, the first encrypts
+    log: LogFormat = "console"  # MJUMBE_LOG
+    trusted_proxies: int = 0  # MJUMBE_TRUSTED_PROXIES: how many proxies in front of the API set X-Forwarded-For
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> "Config":
+        """The configuration in `environ`. Raises ConfigError."""
+        couch_url = environ.get("COUCH_URL", "").strip()
+        if not couch_url:
+            raise ConfigError(
+                "COUCH_URL is not set; it names the CouchDB and the database, for instance "
+                "http://admin:password@127.0.0.1:5984/medic"
+            )
+        return cls(
+            couch_url=couch_url,
+            data=Path(environ.get("MJUMBE_DATA", "").strip() or "data"),
+            vault_key=environ.get("MJUMBE_VAULT_KEY", "").strip() or None,
+            log=log_format(environ),
+            trusted_proxies=_proxies(environ.get("MJUMBE_TRUSTED_PROXIES", "").strip() or "0"),
+        )
+
+
+def log_format(environ: Mapping[str, str]) -> LogFormat:
+    """What MJUMBE_LOG asks for; the processes without a CouchDB read this alone. Raises ConfigError."""
+    value = environ.get("MJUMBE_LOG", "").strip().lower() or "console"
+    if value not in LOG_FORMATS:
+        raise ConfigError(f"MJUMBE_LOG is {value!r}; expected json or console")
+    return cast(LogFormat, value)
+
+
+def _proxies(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and int(value) <= MOST_PROXIES):
+        raise ConfigError(
+            f"MJUMBE_TRUSTED_PROXIES is {value!r}; expected how many proxies stand before the API, 0 to {MOST_PROXIES}"
+        )
+    return int(value)
