@@ -210,9 +210,12 @@ class Couch:
         Name None stands for nobody: no credentials, or wrong ones. Raises UnavailableError.
         """
         try:
-            answer = requests.get(
-                f"{self.server_url}/_session", headers=dict(headers), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
-            )
+            with requests.Session() as session:
+                # A .netrc would log everybody in, and a shared session would keep one user's cookie for the next.
+                session.trust_env = False
+                answer = session.get(
+                    f"{self.server_url}/_session", headers=dict(headers), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
+                )
             if answer.status_code >= 500:
                 raise UnavailableError(f"CouchDB answered {answer.status_code} to a login")
             context = answer.json().get("userCtx", {}) if answer.status_code == 200 else {}
