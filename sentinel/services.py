@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +11,8 @@ import structlog
 
 from mjumbe import gateways, states
 from mjumbe.gateways import PHONE_GATEWAY
-from mjumbe.gateways.base import Failure, Gateway, Outcome
-from mjumbe.settings import Settings
+from mjumbe.gateways.base import Failure, Gateway, Outcome, Wiring
+from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.status import ServiceStatus
 
 log = structlog.get_logger(__name__)
@@ -25,19 +25,10 @@ REFRESH_SECONDS = 2.0
 Credential = Callable[[str], str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the settings allow a service."""
-
-    batch_size: int
-    concurrency: int
-    max_per_second: float | None
-
-
 class Service:
     """One service that we call: its gateway, its limits, and its health. Safe for many threads."""
 
-    def __init__(self, name: str, gateway: Gateway, limits: Limits) -> None:
+    def __init__(self, name: str, gateway: Gateway, limits: ServiceSettings) -> None:
         self.name = name
         self.gateway = gateway
         self.limits = limits
@@ -135,25 +126,21 @@ class Services:
         self._checked = time.monotonic()
         settings = self._settings()
         changed = False
-        for name in gateways.OUTGOING_CREDENTIALS:
+        for name, definition in gateways.SERVICES.items():
             made_of = (
-                gateways.section(name, settings),
+                definition.section(settings),
                 settings.sms.reply_to,
-                self._credential(gateways.OUTGOING_CREDENTIALS[name]),
+                self._credential(definition.outgoing_credential),
             )
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
-                self._services[name] = self._build(name, settings)
+                self._services[name] = Service(
+                    name,
+                    definition.build(Wiring(settings, self._credential, self._fence)),
+                    definition.section(settings),
+                )
                 changed = True
         return changed
-
-    def _build(self, name: str, settings: Settings) -> Service:
-        section = gateways.section(name, settings)
-        return Service(
-            name,
-            gateways.build(name, settings, self._credential, self._fence),
-            Limits(section.batch_size, section.concurrency, section.max_per_second),
-        )
 
     def order(self, via: str | None) -> list[str]:
         """The services for a message: the one it is bound to, else `outgoing_service` and its fallbacks."""

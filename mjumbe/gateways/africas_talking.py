@@ -4,10 +4,10 @@ Sending is the form call `POST /version1/messaging`, which takes many numbers, a
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
-from typing import Any, ClassVar
+from typing import Any
 
 from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
 from mjumbe.gateways.base import (
@@ -16,13 +16,16 @@ from mjumbe.gateways.base import (
     CallbackRecord,
     CallbackRequest,
     Callbacks,
+    Check,
+    Definition,
     Failure,
     Gateway,
-    Http,
     Matches,
     Outcome,
     SendError,
+    Wiring,
 )
+from mjumbe.settings import Settings
 from mjumbe.states import State
 
 NAME = "africas-talking"
@@ -81,21 +84,17 @@ DO_NOT_DISTURB_ENDS = time(8, 0, tzinfo=timezone(timedelta(hours=1), "WAT"))
 
 
 class AfricasTalking(Gateway):
-    """One account. `key` gives the API key, None while no admin has stored one."""
+    """One account."""
 
-    name: ClassVar[str] = NAME
-
-    def __init__(
-        self, *, username: str, base_url: str | None, sender: str | None, key: Callable[[], str | None], http: Http
-    ) -> None:
-        """`sender` is the short code or alphanumeric sender id; `base_url` replaces all of the service's hosts."""
-        self._username = username
-        self._sender = sender
-        self._key = key
-        self._http = http
-        default = SANDBOX if username == "sandbox" else API
-        self._bulk_url = f"{base_url or default}/version1/messaging"
-        self._premium_url = f"{base_url or (default if username == 'sandbox' else CONTENT)}/version1/messaging"
+    def __init__(self, wiring: Wiring) -> None:
+        settings = wiring.settings.sms
+        self._wiring = wiring
+        self._username = settings.africas_talking.username
+        self._sender = settings.reply_to  # a short code or an alphanumeric sender id
+        self._http = wiring.http(settings.africas_talking)
+        sandbox = self._username == "sandbox"
+        self._api = settings.africas_talking.base_url or (SANDBOX if sandbox else API)
+        self._content = settings.africas_talking.base_url or (SANDBOX if sandbox else CONTENT)
 
     def send(self, batch: Batch) -> list[Outcome]:
         """One request for all recipients of the batch."""
@@ -104,21 +103,26 @@ class AfricasTalking(Gateway):
             form["from"] = self._sender
         if batch.link_id:
             form |= {"linkId": batch.link_id, "bulkSMSMode": "0"}
-        url = self._premium_url if batch.link_id else self._bulk_url
+        url = f"{self._content if batch.link_id else self._api}/version1/messaging"
         answer = self._http.json("POST", url, data=form, headers=self._headers())
         return read_answer(answer, batch.recipients, datetime.now(UTC))
 
+    def check(self) -> Check:
+        """The balance, which only the right key for the right user name gets."""
+        try:
+            url = f"{self._api}/version1/user"
+            answer = self._http.json("GET", url, params={"username": self._username}, headers=self._headers())
+        except SendError as error:
+            return Check(False, f"Africa's Talking did not take the credentials: {error}")
+        data = answer.get("UserData") or answer.get("userData") if isinstance(answer, dict) else None
+        balance = data.get("balance") if isinstance(data, dict) else None
+        if not balance:
+            return Check(False, "Africa's Talking gave an answer without a balance")
+        return Check(True, f"Africa's Talking took the credentials; the balance is {balance}", str(balance))
+
     def _headers(self) -> dict[str, str]:
-        key = self._key()
-        if not key:
-            raise SendError(
-                Outcome(
-                    f"no API key: PUT /api/v1/credentials/{OUTGOING_CREDENTIAL} with the key from the dashboard",
-                    failure=Failure.CONFIGURATION,
-                )
-            )
         # Without Accept the service answers in XML.
-        return {"apiKey": key, "Accept": "application/json"}
+        return {"apiKey": self._wiring.secret(OUTGOING_CREDENTIAL), "Accept": "application/json"}
 
 
 def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list[Outcome]:
@@ -154,7 +158,7 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime) -> Outcome:
         details=meaning.name,
         state=meaning.state,
         failure=meaning.failure,
-        ref=_reference(row.get("messageId")),
+        ref=_given(row.get("messageId")),
         code=str(code) if code else None,
         cost=str(row["cost"]) if row.get("cost") and meaning.failure is None else None,
         parts=parts if isinstance(parts, int) and meaning.failure is None else None,
@@ -167,8 +171,8 @@ def _end_of_do_not_disturb(now: datetime) -> datetime:
     return end if end > now else end + timedelta(days=1)
 
 
-def _reference(value: object) -> str | None:
-    """A failed recipient's messageId is the string "None"."""
+def _given(value: object) -> str | None:
+    """What is not there is the string "None": a failed recipient's messageId, an unpaid message's cost."""
     text = str(value or "").strip()
     return text if text and text != "None" else None
 
@@ -193,9 +197,9 @@ def parse_incoming(request: CallbackRequest) -> list[CallbackRecord]:
             text=form.get("text", ""),
             to=form.get("to"),
             sent_timestamp=form.get("date"),
-            link_id=_reference(form.get("linkId")),
+            link_id=_given(form.get("linkId")),
             network_code=form.get("networkCode"),
-            cost=form.get("cost"),
+            cost=_given(form.get("cost")),
         )
     ]
 
@@ -247,6 +251,13 @@ def _required(form: Mapping[str, str], field: str) -> str:
     return value
 
 
+def missing(settings: Settings) -> list[str]:
+    """Without a user name there is no account."""
+    if settings.sms.africas_talking.username:
+        return []
+    return ["sms.africas_talking.username is not set; set it in /api/v1/settings"]
+
+
 CALLBACKS = Callbacks(
     slug="africastalking",
     credential=INCOMING_CREDENTIAL,
@@ -257,4 +268,13 @@ CALLBACKS = Callbacks(
         "opt-out": parse_opt_out,
         "subscription": parse_subscription,
     },
+)
+
+DEFINITION = Definition(
+    name=NAME,
+    outgoing_credential=OUTGOING_CREDENTIAL,
+    section=lambda settings: settings.sms.africas_talking,
+    missing=missing,
+    build=AfricasTalking,
+    callbacks=CALLBACKS,
 )

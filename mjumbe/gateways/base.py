@@ -5,12 +5,12 @@ neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import requests
 import urllib3
@@ -19,6 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
+from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
 
 
@@ -105,14 +106,87 @@ class Callbacks:
     parsers: Mapping[str, Callable[[CallbackRequest], list[CallbackRecord]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a service says of our account, asked by its cheapest call."""
+
+    ok: bool
+    says: str  # a sentence for the operator
+    balance: str | None = None  # as the service writes it: "KES 1785.50"
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """Messages fetched from a service, and where to go on from."""
+
+    messages: list[IncomingMessage]
+    cursor: str | None
+
+
 class Gateway(ABC):
     """One service, configured. Instances are used by many threads at once."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def send(self, batch: Batch) -> list[Outcome]:
         """Give the batch to the service: one outcome a recipient, in their order. Raises SendError, FencedError."""
+
+    @abstractmethod
+    def check(self) -> Check:
+        """Ask the service whether it takes our credentials. Raises nothing: trouble is an answer too."""
+
+    def reaches(self, number: str) -> bool:
+        """Whether the service can write to this number (E.164) at all."""
+        return True
+
+    def statuses(self, refs: Sequence[str]) -> list[DeliveryReport]:
+        """What became of messages, for services that must be asked. Raises SendError."""
+        return []
+
+    def inbox(self, cursor: str | None) -> Inbox:
+        """What came in after `cursor`, in case callbacks were missed. Raises SendError."""
+        return Inbox([], cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a gateway is built from."""
+
+    settings: Settings
+    credential: Callable[[str], str | None]
+    fence: Callable[[], None] = lambda: None
+    address_of: Callable[[str], str | None] = lambda number: None  # a service's own id for a person's number
+
+    def http(self, section: ServiceSettings) -> "Http":
+        """HTTP with the timeouts and connections of a service's settings."""
+        return Http(
+            connect_timeout=section.connect_timeout,
+            read_timeout=section.read_timeout,
+            pool=section.concurrency,
+            fence=self.fence,
+        )
+
+    def secret(self, credential_id: str) -> str:
+        """A stored credential. Raises SendError (configuration) while no admin has stored it."""
+        value = self.credential(credential_id)
+        if not value:
+            details = f"no credential {credential_id}; PUT it to /api/v1/credentials/{credential_id}"
+            raise SendError(Outcome(details, failure=Failure.CONFIGURATION))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One service as the rest of mjumbe sees it: every gateway module ends with its own.
+
+    `missing` tells, beside the credential, what keeps it from being used, in sentences that say what to do.
+    """
+
+    name: str  # as in `sms.outgoing_service`
+    outgoing_credential: str
+    section: Callable[[Settings], ServiceSettings]
+    missing: Callable[[Settings], list[str]]
+    build: Callable[[Wiring], Gateway]
+    callbacks: Callbacks | None
 
 
 RETRY_STATUSES = frozenset({408, 425, 429})
