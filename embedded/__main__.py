@@ -11,7 +11,7 @@ from embedded.engine.store import DataInUse
 from embedded.server import serve
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m embedded", description="The part of CouchDB 3 that mjumbe uses.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -22,11 +22,11 @@ def main() -> int:
         default=os.environ.get("COUCH_ADMIN"),
         help="name:password of the server admin (default: the environment's COUCH_ADMIN, which `ps` does not show)",
     )
-    arguments = parser.parse_args()
-    if not arguments.admin:
+    options = parser.parse_args(arguments)
+    if not options.admin:
         parser.error("--admin name:password is needed")
     try:
-        serve(arguments.host, arguments.port, arguments.data, arguments.admin)
+        serve(options.host, options.port, options.data, options.admin)
     except (DataInUse, ValueError, OSError) as error:
         print(f"The embedded store cannot start: {error}", file=sys.stderr)  # noqa: T201 - its only way to say so
         return 1
