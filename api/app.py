@@ -8,9 +8,10 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import callbacks, credentials, errors, openapi, settings
+from api import callbacks, cht_gateway, credentials, errors, messages, openapi, settings
 from api.auth import Users
 from api.context import EXTENSION, Context, context
+from api.deliveries import Deliveries
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
@@ -22,8 +23,10 @@ from mjumbe.live_settings import LiveSettings
 
 BLUEPRINTS = (
     callbacks.blueprint,
+    cht_gateway.blueprint,
     credentials.blueprint,
     settings.blueprint,
+    messages.blueprint,
     openapi.blueprint,
 )
 # Seconds that a start waits for a new CouchDB to be made ready; with CouchDB away it does not wait.
@@ -83,6 +86,7 @@ def _wire(config: Config, couch: Couch) -> Context:
         intake=intake,
         users=Users(couch, FailureLimit()),
         wrong_keys=FailureLimit(),
+        deliveries=Deliveries(),
         metrics=metrics,
         preparation=Preparation(couch, live),
     )

@@ -69,7 +69,7 @@ def store(here: Context, record: CallbackRecord) -> int:
     """Store one record in its database; 1 when it is new. Raises UnavailableError."""
     database, doc = _document(here, record)
     stored = here.intake.store(database, [doc])
-    here.metrics.stored(doc["type"], stored)
+    here.metrics.stored("incoming" if isinstance(record, IncomingMessage) else doc["type"], stored)
     return sum(stored)
 
 

@@ -6,6 +6,7 @@ from typing import cast
 from flask import current_app
 
 from api.auth import Users
+from api.deliveries import Deliveries
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
@@ -29,6 +30,7 @@ class Context:
     intake: Intake
     users: Users
     wrong_keys: FailureLimit
+    deliveries: Deliveries
     metrics: Metrics
     preparation: Preparation
 

@@ -12,6 +12,10 @@ from werkzeug.exceptions import HTTPException
 from mjumbe.couch import NotFoundError, UnavailableError
 from mjumbe.credentials import CredentialError
 
+SENTENCES = {
+    404: "There is nothing at this path; /api/docs lists what there is.",
+    405: "This path takes other methods.",
+}
 RETRY_AFTER = 5  # seconds: what a caller is asked to wait when CouchDB is away
 
 log = structlog.get_logger()
@@ -72,7 +76,7 @@ def _api_error(error: ApiError) -> ResponseReturnValue:
 
 def _http_error(error: HTTPException) -> ResponseReturnValue:
     headers = {name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")}
-    return answer(error.code or 500, error.description or error.name, headers)
+    return answer(error.code or 500, SENTENCES.get(error.code or 500) or error.description or error.name, headers)
 
 
 def _away(reason: str) -> ResponseReturnValue:

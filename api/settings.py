@@ -98,8 +98,8 @@ def change() -> ResponseReturnValue:
         return merged != before
 
     update = here.couch.main.update({DOCUMENT_ID: edit})[DOCUMENT_ID]
-    if update.doc is None:
-        raise UnavailableError(f"the document {DOCUMENT_ID} is not there yet")
+    if update.doc is None or update.error:
+        raise UnavailableError(f"the document {DOCUMENT_ID} is not there yet, or does not take the change")
     here.settings.refresh()
     if update.written:
         log.info("settings changed", by=user.name, keys=sorted(given), overwrite=overwrite, replace=replace)

@@ -1,0 +1,316 @@
+"""/api/sms: the poll of CHT's Android app (cht-gateway, formerly medic-gateway).
+
+The phone posts what it received and what became of what it sent, and is answered with what to send next. It sends
+each message id once; what it is given again it only reports again (https://github.com/medic/cht-gateway).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.auth import User
+from api.bodies import POLL_BYTES, demand_json, json_object
+from api.context import Context, context
+from api.openapi import describe
+from mjumbe import documents, phone, states
+from mjumbe.couch import Document, Edit, Row, Update
+from mjumbe.documents import IncomingMessage
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.settings import Settings
+from mjumbe.states import State, Task
+
+PERMISSION = "can_access_gateway_api"  # in the settings' `permissions`: who may poll
+ROLE = "gateway"  # may always
+# How long a message that one user's phone took and never acknowledged is kept from the phones of other users.
+HOLDER_SECONDS = 600.0
+# Rows read for each message that may be handed out: among them are other phones' unacknowledged ones.
+LOOK_AHEAD = 4
+SETTINGS_AGE = 2.0
+
+# https://github.com/medic/cht-gateway#status-values
+STATES: Mapping[str, State] = {
+    "UNSENT": State.RECEIVED_BY_GATEWAY,
+    "PENDING": State.FORWARDED_BY_GATEWAY,
+    "SENT": State.SENT,
+    "DELIVERED": State.DELIVERED,
+    "FAILED": State.FAILED,
+}
+
+log = structlog.get_logger()
+blueprint = Blueprint("cht_gateway", __name__)
+
+
+class GatewayGreeting(BaseModel):
+    """Tells the app that it found its server."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    medic_gateway: bool = Field(default=True, alias="medic-gateway")
+
+
+class Received(BaseModel):
+    """An SMS that the phone received."""
+
+    id: str
+    sender: str = Field(alias="from")
+    content: str = ""
+    sms_sent: int | None = Field(default=None, description="In ms since epoch.")
+    sms_received: int | None = Field(default=None, description="In ms since epoch.")
+
+
+class StatusUpdate(BaseModel):
+    """What became of a message that the phone was given."""
+
+    id: str
+    status: str = Field(description="UNSENT, PENDING, SENT, DELIVERED or FAILED.")
+    reason: str | None = None
+
+
+class Poll(BaseModel):
+    """What the phone has to tell. Entries that cannot be read are passed over."""
+
+    messages: list[Received] = []
+    updates: list[StatusUpdate] = []
+
+
+class ToSend(BaseModel):
+    """A message for the phone to send."""
+
+    id: str
+    to: str
+    content: str
+
+
+class PollAnswer(BaseModel):
+    """What to send; the same again at each poll until the phone acknowledges it."""
+
+    messages: list[ToSend]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A status update, read."""
+
+    uuid: str
+    state: State
+    details: str | None
+
+
+def _user(here: Context) -> User:
+    permitted = here.settings.loaded().permissions.get(PERMISSION, [])
+    return here.users.require(request, {ROLE, *permitted})
+
+
+@blueprint.get("/api/sms")
+@describe("Greet the phone gateway", tag="phone gateway", security="user", answers={200: GatewayGreeting})
+def greet() -> ResponseReturnValue:
+    """The app's settings screen tries this."""
+    _user(context())
+    return {"medic-gateway": True}
+
+
+@blueprint.post("/api/sms")
+@describe(
+    "Poll by the phone gateway",
+    "Stores what came in, applies the updates in their order, and answers with what to send. Role `gateway`.",
+    tag="phone gateway",
+    security="user",
+    body=Poll,
+    answers={200: PollAnswer},
+    errors=(415,),
+)
+def poll() -> ResponseReturnValue:
+    """One poll. What was stored before something failed is stored once all the same: the phone tries again."""
+    began, began_at = time.monotonic(), states.now()
+    here = context()
+    user = _user(here)
+    demand_json(request)
+    posted = json_object(request, POLL_BYTES)
+    here.settings.refresh_soon(SETTINGS_AGE)
+    settings = here.settings.loaded()
+    _store_messages(here, _listed(posted, "messages"), settings)
+    _apply_updates(here, _listed(posted, "updates"))
+    with here.deliveries.lock:
+        messages = _pick(here, user, settings, began, began_at)
+        here.deliveries.note([message["id"] for message in messages])
+    return {"messages": messages}
+
+
+def _listed(posted: Mapping[str, Any], name: str) -> list[Any]:
+    value = posted.get(name)
+    return value if isinstance(value, list) else []
+
+
+# ---- what came in
+
+
+def _store_messages(here: Context, entries: list[Any], settings: Settings) -> None:
+    read = [_read_message(entry) for entry in entries]
+    messages = [message for message in read if message is not None]
+    if len(messages) < len(read):
+        log.warning("poll: messages without id or sender passed over", count=len(read) - len(messages))
+    received = int(time.time() * 1000)
+    docs = [
+        documents.incoming_document(message, phone.canonical(message.sender, settings.default_country_code), received)
+        for message in messages
+    ]
+    if docs:
+        here.metrics.stored("incoming", here.intake.store(here.couch.main, docs))
+
+
+def _read_message(entry: Any) -> IncomingMessage | None:
+    if not isinstance(entry, dict):
+        return None
+    ref, sender, content = _word(entry.get("id")), _word(entry.get("from")), entry.get("content")
+    if not ref or not sender:
+        return None
+    text = content if isinstance(content, str) else _word(content)
+    return IncomingMessage(PHONE_GATEWAY, ref, sender, text, sent_timestamp=_word(entry.get("sms_sent")) or None)
+
+
+def _word(value: Any) -> str:
+    """Ids, numbers and statuses come as texts or as numbers."""
+    if isinstance(value, str):
+        return value.strip()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+# ---- what became of what went out
+
+
+def _apply_updates(here: Context, entries: list[Any]) -> None:
+    read = [_read_update(entry) for entry in entries]
+    told = [update for update in read if update is not None]
+    if len(told) < len(read):
+        log.warning("poll: updates without id or status passed over", count=len(read) - len(told))
+    if not told:
+        return
+    uuids = list(dict.fromkeys(update.uuid for update in told))
+    rows = here.couch.main.view("mjumbe", "messages_by_uuid", keys=uuids, include_docs=True)
+    docs = {str(row.id): row.doc for row in rows if row.doc}
+    homes: dict[str, set[str]] = {}
+    for row in rows:
+        if row.doc:
+            homes.setdefault(row.key, set()).add(str(row.id))
+    if len(homes) < len(uuids):
+        log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
+    per_doc: dict[str, list[Told]] = {}
+    for update in told:
+        for doc_id in homes.get(update.uuid, ()):
+            per_doc.setdefault(doc_id, []).append(update)
+    now = states.now()
+    edits: dict[str, Edit] = {doc_id: partial(_apply, updates, now) for doc_id, updates in per_doc.items()}
+    _report_refused(here.couch.main.update(edits, known=docs))
+
+
+def _read_update(entry: Any) -> Told | None:
+    if not isinstance(entry, dict):
+        return None
+    uuid, status, reason = _word(entry.get("id")), _word(entry.get("status")), _word(entry.get("reason"))
+    if not uuid or not status:
+        return None
+    state = STATES.get(status)
+    return Told(uuid, state or State.UNRECOGNISED, reason or None if state else status)
+
+
+def _apply(told: Sequence[Told], now: datetime, doc: Document) -> bool:
+    """Apply to a document what was told of its messages; answers whether that was anything new."""
+    changed = False
+    for update in told:
+        task = documents.find_task(doc, update.uuid)
+        if task is not None and not _was_told(task, update):
+            states.move(task, update.state, now, update.details, service=PHONE_GATEWAY)
+            task.pop("claim", None)  # acknowledged: nobody is given it again
+            changed = True
+    return changed
+
+
+def _was_told(task: Task, update: Told) -> bool:
+    """Whether the phone told this already, since it was last given the message: it repeats what got no answer."""
+    for entry in reversed(states.history(task)):
+        if entry.get("state") == State.FORWARDED_TO_GATEWAY:
+            return False
+        if entry.get("state") == update.state and entry.get("state_details") == update.details:
+            return True
+    return False
+
+
+# ---- what goes out
+
+
+def _pick(here: Context, user: User, settings: Settings, began: float, began_at: datetime) -> list[dict[str, str]]:
+    """The messages for this phone: what it was given and did not acknowledge, and what is due; oldest first."""
+    limit = settings.sms.medic_gateway.poll_limit
+    # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
+    oldest = documents.milliseconds(began_at) - int(settings.sms.expire_after * 1000)
+    rows = here.couch.main.view(
+        "mjumbe", "assigned", start_key=[PHONE_GATEWAY, oldest], end_key=[PHONE_GATEWAY, {}], limit=limit * LOOK_AHEAD
+    )
+    free = [
+        row for row in rows if _is_free(row, user, began_at) and not here.deliveries.since(row.value["uuid"], began)
+    ]
+    chosen = free[:limit]
+    taken: dict[str, Task] = {}
+    edits: dict[str, list[Edit]] = {}
+    for row in chosen:
+        edits.setdefault(str(row.id), []).append(partial(_take, row, user, taken))
+    updates = here.couch.main.update({doc_id: _all(several) for doc_id, several in edits.items()})
+    _report_refused(updates)
+    ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[str(row.id)].error]
+    return [message for task in ours if (message := _message(task, settings))]
+
+
+def _is_free(row: Row, user: User, began: datetime) -> bool:
+    """Whether this phone may be given the message: it is due, or was given to it before and not acknowledged."""
+    if row.value["state"] == State.PENDING:
+        return True
+    given = datetime.fromtimestamp((documents.read_moment(row.value["since"]) or 0) / 1000, UTC)
+    if row.value["claim"] in (None, user.name):
+        return given < began
+    return (began - given).total_seconds() > HOLDER_SECONDS
+
+
+def _take(row: Row, user: User, taken: dict[str, Task], doc: Document) -> bool:
+    """Claim the message that `row` showed, unless something happened to it since; what is ours goes into `taken`."""
+    uuid, seen = row.value["uuid"], row.value
+    taken.pop(uuid, None)
+    task = documents.find_task(doc, uuid)
+    if task is None or (task.get("service"), task.get("state")) != (PHONE_GATEWAY, seen["state"]):
+        return False
+    if task.get("claim") != seen["claim"]:
+        return False
+    taken[uuid] = task
+    if seen["state"] != State.PENDING and seen["claim"] == user.name:
+        return False  # ours since an earlier poll
+    states.claim(task, states.now(), PHONE_GATEWAY, user.name)
+    return True
+
+
+def _all(edits: Sequence[Edit]) -> Edit:
+    return lambda doc: sum(edit(doc) for edit in edits) > 0
+
+
+def _report_refused(updates: Mapping[str, Update]) -> None:
+    """Say which changes CouchDB did not take. The phone is answered: else it would come with the same for ever."""
+    for doc_id, update in updates.items():
+        if update.error:
+            log.error("poll: a document did not take a change", document=doc_id, reason=update.error)
+
+
+def _message(task: Task, settings: Settings) -> dict[str, str] | None:
+    message = documents.message_of(task)
+    to, text = message.get("to"), message.get("message")
+    if not to or not isinstance(text, str) or not text:
+        return None
+    number = phone.canonical(str(to), settings.default_country_code)
+    replacement = settings.outgoing_phone_replace
+    if replacement:
+        number = phone.replace_prefix(number, replacement.match, replacement.replace)
+    return {"id": str(message["uuid"]), "to": number, "content": text}

@@ -1,0 +1,263 @@
+"""Messages for programs: write some, read one with its history, list them."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import structlog
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+from api.auth import SMS
+from api.bodies import demand_json, json_body
+from api.context import Context, context
+from api.errors import ApiError, BadRequestError
+from api.openapi import describe
+from api.records import Message, MessagePage, incoming_record, outgoing_record
+from api.search import MessageQuery, find
+from mjumbe import documents, phone, states
+from mjumbe.documents import Document
+from mjumbe.gateways import OUTGOING_CREDENTIALS, PHONE_GATEWAY
+
+MOST_MESSAGES = 1_000
+# In characters. `multipart_sms_limit` cuts what is sent; the longest that it allows, 255 parts, has 39,015.
+LONGEST_TEXT = 40_000
+BODY_BYTES = 8 * 1024 * 1024
+SERVICES = (PHONE_GATEWAY, *OUTGOING_CREDENTIALS)
+# What JavaScript's dates can hold: the views read them.
+LATEST = 8_640_000_000_000_000
+
+blueprint = Blueprint("messages", __name__)
+log = structlog.get_logger()
+
+
+def _number(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _moment(value: object) -> datetime:
+    moment = documents.read_moment(value)
+    try:
+        if moment is not None and abs(moment) <= LATEST:
+            return datetime.fromtimestamp(moment / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        pass
+    raise PydanticCustomError("moment", "no moment")
+
+
+def _known_service(value: str) -> str:
+    service = "medic-gateway" if value == "cht-gateway" else value
+    if service not in SERVICES:
+        raise PydanticCustomError("service", "unknown")
+    return service
+
+
+class NewMessage(BaseModel):
+    """A message to send."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {"to": "+254711000111", "message": "Your appointment is tomorrow.", "due": "2026-01-31T08:00Z"}
+            ]
+        },
+    )
+    to: Annotated[str, BeforeValidator(_number)] = Field(description="The recipient's number, in any usual spelling.")
+    message: str = Field(min_length=1, max_length=LONGEST_TEXT, description="The text.")
+    due: Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | int)] | None = Field(
+        default=None, description="When to send it: ISO 8601 (UTC when it names no zone) or ms since epoch; else now."
+    )
+    service: Annotated[str, AfterValidator(_known_service)] | None = Field(
+        default=None, description=f"Send it by this service only: {' or '.join(SERVICES)}."
+    )
+    uuid: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[\w.:-]+$",
+        description="The message's own id, made by you: posting it again then does nothing.",
+    )
+
+
+class NewMessages(RootModel[NewMessage | list[NewMessage]]):
+    """One message, or a list of up to 1,000."""
+
+
+class Accepted(BaseModel):
+    """A message that is on disk and will be sent."""
+
+    uuid: str
+    id: str = Field(description="The document that holds it.")
+    to: str = Field(description="The number as it is understood.")
+    state: str = Field(description="`pending` (due now) or `scheduled`; of a message posted again, its state by now.")
+
+
+class AcceptedMessages(BaseModel):
+    """In the order in which they were given."""
+
+    messages: list[Accepted]
+
+
+EXPECTED = {
+    "to": "a phone number, as text or number",
+    "message": f"a text of 1 to {LONGEST_TEXT} characters",
+    "due": "a date and time in ISO 8601, or milliseconds since epoch",
+    "service": " or ".join(SERVICES),
+    "uuid": "1 to 100 letters, digits, dots, colons, dashes or underscores",
+}
+
+
+@blueprint.post("/api/v1/messages")
+@describe(
+    "Send messages",
+    "Each is checked first: nothing is stored unless all are good. Role `sms`.",
+    tag="messages",
+    security="user",
+    body=NewMessages,
+    answers={202: AcceptedMessages},
+    errors=(415,),
+)
+def send() -> ResponseReturnValue:
+    """202 once the messages are on disk."""
+    here = context()
+    user = here.users.require(request, [SMS])
+    demand_json(request)
+    body = json_body(request, BODY_BYTES)
+    country = here.settings.loaded().default_country_code
+    messages = _checked(body if isinstance(body, list) else [body], country)
+    now = states.now()
+    docs = [_document(message, country, now, user.name) for message in messages]
+    stored = here.intake.store(here.couch.main, docs)
+    here.metrics.stored("outgoing", stored)
+    repeated = [doc["_id"] for doc, new in zip(docs, stored, strict=True) if not new]
+    present = here.couch.main.fetch(repeated)
+    return {"messages": [_accepted(present.get(doc["_id"], doc)) for doc in docs]}, 202
+
+
+def _checked(entries: list[Any], country: str) -> list[NewMessage]:
+    """The messages. Raises ApiError 400 with every entry that is wrong, by its index."""
+    if not 1 <= len(entries) <= MOST_MESSAGES:
+        raise BadRequestError("body", f"1 to {MOST_MESSAGES} messages")
+    messages: list[NewMessage] = []
+    problems: list[dict[str, Any]] = []
+    for index, entry in enumerate(entries):
+        try:
+            message = NewMessage.model_validate(entry)
+        except ValidationError as error:
+            problems += [_problem(index, entry, problem["loc"]) for problem in error.errors(include_url=False)]
+            continue
+        if phone.normalise(message.to, country) is None:
+            problems.append(_problem(index, entry, ("to",)))
+        messages.append(message)
+    if problems:
+        first = problems[0]
+        where = f"message {first['index']}: {first['field']}" if len(entries) > 1 else first["field"]
+        raise ApiError(
+            400,
+            f"Nothing was stored. {where}: expected {first['expected']}",
+            field=first["field"],
+            expected=first["expected"],
+            problems=problems,
+        )
+    return messages
+
+
+def _problem(index: int, entry: Any, loc: tuple[int | str, ...]) -> dict[str, Any]:
+    field = str(loc[0]) if loc else "body"
+    if not isinstance(entry, Mapping):
+        return {"index": index, "field": "body", "expected": "an object with `to` and `message`"}
+    return {"index": index, "field": field, "expected": EXPECTED.get(field, f"only {', '.join(EXPECTED)}")}
+
+
+def _document(message: NewMessage, country: str, now: datetime, author: str) -> Document:
+    facts = {"via": message.service} if message.service else {}
+    message_uuid = message.uuid or str(uuid.uuid4())
+    task = documents.new_task(
+        phone.canonical(message.to, country),
+        message.message,
+        now,
+        due=message.due,
+        message_uuid=message_uuid,
+        **facts,
+    )
+    doc = documents.outgoing_document(task, now, author)
+    # The same uuid is the same document, however often it is posted.
+    return {**doc, "_id": f"outgoing:{message_uuid}", "receipt": uuid.uuid4().hex}
+
+
+def _accepted(doc: Document) -> dict[str, Any]:
+    task = doc["tasks"][0]
+    message = documents.message_of(task)
+    return {"uuid": message["uuid"], "id": doc["_id"], "to": message["to"], "state": task["state"]}
+
+
+@blueprint.get("/api/v1/messages/<path:message_uuid>")
+@describe(
+    "One message with its history",
+    "By its uuid; an incoming one by its document's id. Role `sms`.",
+    tag="messages",
+    security="user",
+    answers={200: Message},
+    errors=(404,),
+)
+def show(message_uuid: str) -> ResponseReturnValue:
+    """The whole record."""
+    here = context()
+    here.users.require(request, [SMS])
+    record = _outgoing(here, message_uuid) or _incoming(here, message_uuid)
+    if record is None:
+        raise ApiError(404, f"There is no message {message_uuid}.")
+    return record
+
+
+def _outgoing(here: Context, message_uuid: str) -> dict[str, Any] | None:
+    for row in here.couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid, include_docs=True):
+        task = documents.find_task(row.doc, message_uuid) if row.doc else None
+        if row.doc and task:
+            return outgoing_record(row.doc, task)
+    return None
+
+
+def _incoming(here: Context, doc_id: str) -> dict[str, Any] | None:
+    doc = None if doc_id.startswith("_") else here.couch.main.get(doc_id)
+    return incoming_record(doc) if doc and documents.is_incoming(doc) else None
+
+
+QUERY = TypeAdapter(MessageQuery)
+
+
+@blueprint.get("/api/v1/messages")
+@describe(
+    "List messages, newest first",
+    "In and out, by number, state and time. Role `sms`.",
+    tag="messages",
+    security="user",
+    query=MessageQuery,
+    answers={200: MessagePage},
+    errors=(400,),
+)
+def search() -> ResponseReturnValue:
+    """One page, and the bookmark of the next."""
+    here = context()
+    here.users.require(request, [SMS])
+    try:
+        query = QUERY.validate_python(request.args.to_dict())
+    except ValidationError as error:
+        field = str(error.errors(include_url=False)[0]["loc"][0])
+        raise BadRequestError(field, MessageQuery.expected(field)) from None
+    messages, bookmark = find(here.couch.main, query, here.settings.loaded().default_country_code)
+    return {"messages": messages, "bookmark": bookmark}

@@ -1,0 +1,101 @@
+"""A message as programs read it, made from the document that holds it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mjumbe import documents, states
+from mjumbe.documents import Document
+from mjumbe.states import Task
+
+
+class HistoryEntry(BaseModel):
+    """Something that happened to a message."""
+
+    model_config = ConfigDict(extra="allow")
+    state: str
+    timestamp: str
+    state_details: str | None = None
+    late: bool = Field(default=False, description="It was told after something later had been: the state stayed.")
+
+
+class Message(BaseModel):
+    """One message, in or out. What is not known, or makes no sense for it, is null."""
+
+    uuid: str = Field(description="Of an incoming message, its document's id.")
+    id: str = Field(description="The document that holds it.")
+    direction: str = Field(description="`outgoing` or `incoming`.")
+    to: str | None = None
+    sender: str | None = Field(default=None, alias="from")
+    message: str | None = None
+    state: str | None = Field(default=None, description="An incoming message is `received`.")
+    state_details: str | None = None
+    gateway_ref: str | None = Field(default=None, description="The service's own id of the message.")
+    service: str | None = Field(default=None, description="The service that carried it, or will.")
+    attempts: int = 0
+    due: str | None = None
+    cost: str | None = None
+    parts: int | None = None
+    history: list[HistoryEntry] = []
+
+
+class MessagePage(BaseModel):
+    """Messages, newest first."""
+
+    messages: list[Message]
+    bookmark: str | None = Field(description="Give it with the same query for the next page; null at the end.")
+
+
+def outgoing_record(doc: Document, task: Task) -> dict[str, Any]:
+    """The record of a task's message."""
+    message = documents.message_of(task)
+    return {
+        "uuid": message.get("uuid"),
+        "id": doc["_id"],
+        "direction": "outgoing",
+        "to": message.get("to"),
+        "from": None,
+        "message": message.get("message"),
+        "state": task.get("state"),
+        "state_details": task.get("state_details"),
+        "gateway_ref": task.get("gateway_ref"),
+        "service": task.get("service") or task.get("via"),
+        "attempts": states.attempts(task),
+        "due": task.get("due"),
+        "cost": task.get("cost"),
+        "parts": task.get("parts"),
+        "history": states.history(task),
+    }
+
+
+def incoming_record(doc: Document) -> dict[str, Any]:
+    """The record of an SMS that came in."""
+    sms = doc["sms_message"]
+    at = documents.read_moment(doc.get("reported_date"))
+    received = states.timestamp(datetime.fromtimestamp(at / 1000, UTC)) if at is not None else None
+    return {
+        "uuid": doc["_id"],
+        "id": doc["_id"],
+        "direction": "incoming",
+        "to": sms.get("to"),
+        "from": doc.get("from"),
+        "message": sms.get("message"),
+        "state": "received",
+        "state_details": None,
+        "gateway_ref": sms.get("gateway_ref"),
+        "service": sms.get("gateway"),
+        "attempts": 0,
+        "due": None,
+        "cost": sms.get("cost"),
+        "parts": None,
+        "history": [{"state": "received", "timestamp": received}] if received else [],
+    }
+
+
+def record(doc: Document, message_uuid: str) -> dict[str, Any] | None:
+    """The record of the message in `doc` that has this uuid, or that `doc` is. None when it is gone by now."""
+    task = documents.find_task(doc, message_uuid)
+    if task is not None:
+        return outgoing_record(doc, task)
+    return incoming_record(doc) if doc["_id"] == message_uuid and documents.is_incoming(doc) else None
