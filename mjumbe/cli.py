@@ -250,3 +250,7 @@ def _say(echo: Callable[[str], None]) -> Callable[[dict[str, Any]], None]:
         echo(f"{entry['timestamp']}  {entry['state']}{details}")
 
     return say
+
+
+if __name__ == "__main__":
+    main()

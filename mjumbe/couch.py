@@ -6,6 +6,7 @@ Everything goes through IBM's Cloudant SDK with a session cookie, because CouchD
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -253,6 +254,11 @@ class Database:
                 return False
             raise
         return True
+
+    def drop(self) -> None:
+        """Delete the database with all that is in it; nothing when there is none."""
+        with suppress(NotFoundError):
+            self.couch.call(lambda client: client.delete_database(db=self.name))
 
     def info(self) -> Document:
         """CouchDB's description of the database (doc_count, sizes, update_seq …)."""

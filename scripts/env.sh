@@ -1,9 +1,9 @@
 # Sourced by the other scripts: makes .venv with everything mjumbe needs, once per change of the pinned versions.
-# Usage: . scripts/env.sh [extra]   (extra: "dev" adds what the checks need)
+# Usage: . scripts/env.sh run   or   . scripts/env.sh dev   (with what the checks need)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 venv="$root/.venv"
-extra=${1:-}
+purpose=${1:?run or dev}
 
 find_python() {
     local candidate
@@ -17,9 +17,9 @@ find_python() {
     return 1
 }
 
-stamp="$venv/.installed${extra:+-$extra}"
+# What is installed for the checks serves for running too.
 wanted=$(cat setup.cfg constraints.txt pyproject.toml | cksum)
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+if ! grep -qsxF "$wanted" "$venv/.installed-dev" $([ "$purpose" = dev ] || echo "$venv/.installed-run"); then
     python=$(find_python) || exit 1
     if ! [ -x "$venv/bin/python" ]; then
         echo "Making the virtual environment in .venv with $("$python" --version) …" >&2
@@ -29,9 +29,9 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
             exit 1
         fi
     fi
-    echo "Installing mjumbe${extra:+ with what the checks need} …" >&2
+    echo "Installing mjumbe$([ "$purpose" = run ] || echo " with what the checks need") …" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-        --editable ".${extra:+[$extra]}" || exit 1
-    echo "$wanted" >"$stamp"
+        --editable ".$([ "$purpose" = run ] || echo "[$purpose]")" || exit 1
+    echo "$wanted" >"$venv/.installed-$purpose"
 fi
 PATH="$venv/bin:$PATH"

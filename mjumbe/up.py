@@ -1,0 +1,191 @@
+"""`mjumbe up`: every process in one terminal, started in order, started again when one ends, stopped by one Ctrl-C."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import structlog
+
+from mjumbe.couch import Couch
+from mjumbe.demo import Demo
+
+log = structlog.get_logger(__name__)
+
+PORTS = {"embedded": 5984, "api": 8000, "simulator": 8080}
+START_SECONDS = 30.0
+STOP_SECONDS = 75.0  # the sentinel finishes its requests, and a service may take 60 s to answer one
+AGAIN_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Process:
+    """One `mjumbe …` process; `url` is where it said that it listens."""
+
+    name: str
+    arguments: list[str]
+    environ: Mapping[str, str]
+    popen: subprocess.Popen[str] | None = None
+    url: str | None = None
+    listening: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mjumbe.cli", self.name, *self.arguments]
+        # A session of its own: Ctrl-C reaches us alone, and we stop the processes in order.
+        self.popen = subprocess.Popen(  # noqa: S603  # our own command
+            command, env=dict(self.environ), stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        threading.Thread(target=self._read, args=(self.popen,), daemon=True).start()
+
+    def _read(self, popen: "subprocess.Popen[str]") -> None:
+        for line in popen.stdout or ():
+            if " listening on http" in line:
+                self.url = line.split(" listening on ")[1].strip().rstrip("/")
+                self.listening.set()
+        self.listening.set()
+
+    def wait_until_listening(self) -> str:
+        """The process's URL. Raises RuntimeError when it ended, or says nothing for START_SECONDS."""
+        if not self.listening.wait(START_SECONDS) or self.url is None:
+            raise RuntimeError(f"{self.name} did not start; its own messages above say why")
+        return self.url
+
+    def stop(self) -> None:
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+            try:
+                self.popen.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.warning("a process did not stop in time and is killed", process=self.name)
+                self.popen.kill()
+                self.popen.wait()
+
+
+class Supervisor:
+    """Starts processes, keeps them running, stops them in reverse order."""
+
+    def __init__(self) -> None:
+        self._processes: list[Process] = []
+
+    def start(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> Process:
+        process = Process(name, arguments, environ)
+        self._processes.append(process)
+        process.start()
+        return process
+
+    def listen(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> str:
+        """Start a process that listens, on its usual port or a free one; its URL."""
+        port = free_port(PORTS[name])
+        if port != PORTS[name]:
+            click.echo(f"Port {PORTS[name]} is taken, so {name} listens on port {port}.")
+        return self.start(name, [*arguments, "--port", str(port)], environ).wait_until_listening()
+
+    def watch(self, stop: threading.Event) -> None:
+        """Start again what ends, until `stop` is set."""
+        while not stop.wait(AGAIN_SECONDS):
+            for process in self._processes:
+                if process.popen is not None and process.popen.poll() is not None:
+                    log.error(
+                        "a process ended and is started again", process=process.name, code=process.popen.returncode
+                    )
+                    process.start()
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.stop()
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` when nobody listens there, else a free one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise RuntimeError("no free port on 127.0.0.1")
+
+
+def run(*, demo: bool, once: bool) -> int:
+    """Run everything until SIGINT or SIGTERM (with `once` until the demo message is delivered). The exit status."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    environ, supervisor, began = dict(os.environ), Supervisor(), time.monotonic()
+    with ExitStack() as stack:
+        if demo:
+            environ["MJUMBE_DATA"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="mjumbe-demo-"))
+            if environ.get("COUCH_URL"):
+                environ["COUCH_URL"] += f"-demo-{secrets.token_hex(4)}"
+                stack.callback(_drop, environ["COUCH_URL"])
+        stack.callback(supervisor.stop)
+        try:
+            if not environ.get("COUCH_URL"):
+                environ["COUCH_URL"] = _start_embedded(supervisor, environ)
+            if demo:
+                return _run_demo(supervisor, environ, stop, began, once=once)
+            api_url = supervisor.listen("api", [], environ)
+            supervisor.start("sentinel", [], environ)
+        except RuntimeError as error:
+            click.echo(f"mjumbe cannot start: {error}", err=True)
+            return 1
+        click.echo(f"mjumbe is up at {api_url} (API reference at {api_url}/api/docs). Ctrl-C stops it.")
+        supervisor.watch(stop)
+    return 0
+
+
+def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:
+    """Start the store in MJUMBE_DATA and return its COUCH_URL; the admin's password is made at the first start."""
+    data = Path(environ.get("MJUMBE_DATA") or "data")
+    password = _admin_password(data)
+    admin = {**environ, "COUCH_ADMIN": f"admin:{password}"}
+    url = supervisor.listen("embedded", ["--data", str(data / "couch")], admin)
+    return f"{url.replace('://', f'://admin:{password}@')}/medic"
+
+
+def _admin_password(data: Path) -> str:
+    path = data / "admin-password"
+    data.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(18))
+        click.echo(f"Made the user admin; its password is in {path}.")
+    return path.read_text().strip()
+
+
+def _run_demo(
+    supervisor: Supervisor, environ: Mapping[str, str], stop: threading.Event, began: float, *, once: bool
+) -> int:
+    demo = Demo(environ)
+    api_url = supervisor.listen("api", [], environ)
+    simulator_url = supervisor.listen("simulator", demo.callback_options(api_url), environ)
+    demo.configure(simulator_url)
+    supervisor.start("sentinel", [], environ)
+    demo.wait_for_sentinel(stop)
+    click.echo(f"Up in {time.monotonic() - began:.1f} s.\n")
+    delivered = demo.play(simulator_url, stop)
+    if once or stop.is_set():
+        return 0 if delivered else 1
+    click.echo(f"\nThe phone to type on: {simulator_url}/\nThe API reference:    {api_url}/api/docs")
+    click.echo(f"CouchDB:              {environ['COUCH_URL']}")
+    click.echo("Ctrl-C stops everything, and removes the demonstration's database.")
+    supervisor.watch(stop)
+    return 0
+
+
+def _drop(couch_url: str) -> None:
+    """Remove a demonstration's databases."""
+    for database in Couch(couch_url).databases:
+        database.drop()
