@@ -8,7 +8,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import callbacks, cht_gateway, credentials, errors, messages, openapi, settings
+from api import callbacks, cht_gateway, credentials, errors, health, messages, monitoring, openapi, settings
 from api.auth import Users
 from api.context import EXTENSION, Context, context
 from api.deliveries import Deliveries
@@ -27,6 +27,8 @@ BLUEPRINTS = (
     credentials.blueprint,
     settings.blueprint,
     messages.blueprint,
+    health.blueprint,
+    monitoring.blueprint,
     openapi.blueprint,
 )
 # Seconds that a start waits for a new CouchDB to be made ready; with CouchDB away it does not wait.

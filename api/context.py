@@ -1,12 +1,16 @@
 """What the views work with, wired together once by `app.create_app`."""
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
 
 from api.auth import Users
 from api.deliveries import Deliveries
+from api.errors import ApiError
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
@@ -17,6 +21,7 @@ from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
 
 EXTENSION = "mjumbe"
+INSPECTION_WAIT = 2.0  # seconds; a CouchDB that hangs must not take all threads with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,17 @@ class Context:
     deliveries: Deliveries
     metrics: Metrics
     preparation: Preparation
+    _inspecting: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def inspection(self) -> Iterator[None]:
+        """Around what asks CouchDB much and may be asked by anybody: one at a time. Raises ApiError 503."""
+        if not self._inspecting.acquire(timeout=INSPECTION_WAIT):
+            raise ApiError(503, "CouchDB is slow to answer, and is being asked already.", {"Retry-After": "5"})
+        try:
+            yield
+        finally:
+            self._inspecting.release()
 
 
 def context() -> Context:

@@ -27,15 +27,15 @@ from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, MessagePage, incoming_record, outgoing_record
 from api.search import MessageQuery, find
-from mjumbe import documents, phone, states
+from mjumbe import documents, gateways, phone, states
 from mjumbe.documents import Document
-from mjumbe.gateways import OUTGOING_CREDENTIALS, PHONE_GATEWAY
+from mjumbe.gateways import PHONE_GATEWAY
 
 MOST_MESSAGES = 1_000
 # In characters. `multipart_sms_limit` cuts what is sent; the longest that it allows, 255 parts, has 39,015.
 LONGEST_TEXT = 40_000
 BODY_BYTES = 8 * 1024 * 1024
-SERVICES = (PHONE_GATEWAY, *OUTGOING_CREDENTIALS)
+SERVICES = (PHONE_GATEWAY, *gateways.SERVICES)
 # What JavaScript's dates can hold: the views read them.
 LATEST = 8_640_000_000_000_000
 
