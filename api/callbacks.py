@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 from flask import Blueprint, request
@@ -17,7 +18,7 @@ from mjumbe import documents, phone
 from mjumbe.couch import Database
 from mjumbe.documents import DeliveryReport, Document, IncomingMessage
 from mjumbe.gateways import CALLBACKS
-from mjumbe.gateways.base import BadCallbackError, CallbackRecord, Callbacks
+from mjumbe.gateways.base import KEY_IN_QUERY, BadCallbackError, CallbackRecord, Callbacks
 
 SETTINGS_AGE = 2.0  # seconds: how old the settings are that a callback is read by
 
@@ -57,7 +58,7 @@ def receive(callbacks: Callbacks, route: str) -> ResponseReturnValue:
     if not callbacks.authenticate(posted, here.vault.matches):
         raise _refused(here, callbacks, route)
     try:
-        records = callbacks.parsers[route](posted)
+        records = callbacks.parsers[route](replace(posted, settings=here.settings.loaded()))
     except BadCallbackError as error:
         log.warning("callback cannot be stored", service=callbacks.slug, route=route, reason=str(error))
         raise BadRequestError(error.field, error.expected) from None
@@ -85,11 +86,11 @@ def _document(here: Context, record: CallbackRecord) -> tuple[Database, Document
 
 def _refused(here: Context, callbacks: Callbacks, route: str) -> ApiError:
     here.metrics.wrong_key(callbacks.slug)
-    log.warning("callback refused: wrong key", service=callbacks.slug, route=route, address=request.remote_addr)
+    log.warning("callback refused: wrong proof", service=callbacks.slug, route=route, address=request.remote_addr)
     here.wrong_keys.failed(network(request.remote_addr))
-    return ApiError(
-        403, f"The key is missing, or is not the one that is stored as the credential {callbacks.credential}."
-    )
+    proof = callbacks.proof[0].upper() + callbacks.proof[1:]
+    reason = f"{proof} is missing, or is not right by what is stored as the credential {callbacks.credential}."
+    return ApiError(callbacks.refusal, reason)
 
 
 def _view(callbacks: Callbacks, route: str) -> Callable[[], ResponseReturnValue]:
@@ -98,19 +99,16 @@ def _view(callbacks: Callbacks, route: str) -> Callable[[], ResponseReturnValue]
 
     return describe(
         f"{callbacks.slug}: {route}",
-        f"What the service posts to us. The key is the credential `{callbacks.credential}`.",
+        f"What the service posts to us; {callbacks.proof} proves it, by the credential `{callbacks.credential}`.",
         tag="callbacks",
-        security="callback_key",
+        security="callback_key" if callbacks.proof == KEY_IN_QUERY else None,
         form=CallbackFields,
         answers={200: Saved},
+        errors=(callbacks.refusal, 429, 503),
     )(view)
 
 
 for _callbacks in CALLBACKS.values():
-    for _route in _callbacks.parsers:
-        blueprint.add_url_rule(
-            f"/api/v1/sms/{_callbacks.slug}/{_route}",
-            endpoint=f"{_callbacks.slug}-{_route}",
-            view_func=_view(_callbacks, _route),
-            methods=["POST"],
-        )
+    for _path, _route in _callbacks.paths().items():
+        _endpoint = _path.strip("/").replace("/", "-")
+        blueprint.add_url_rule(_path, endpoint=_endpoint, view_func=_view(_callbacks, _route), methods=["POST"])

@@ -51,15 +51,21 @@ class DeliveryReport:
     reason: str | None = None
     network_code: str | None = None
     retry_count: str | None = None
+    failure: str | None = None  # a `gateways.base.Failure`: what may be done about a message that failed
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something else a service tells us of a person: that they opted out, or changed a subscription."""
+    """Something else a service tells us of a person: that they opted out, changed a subscription, or can be reached.
+
+    A `viber-user` notice has the facts `user` (Viber's id of the person), `name`, and `update`: `registered`,
+    `subscribed` or `unsubscribed`. A registration has either the phone that the person shared, or in `customer` what
+    they wrote behind the register word: a number, or the id of a contact.
+    """
 
     gateway: str
-    kind: str  # `opt-out` or `subscription`
-    phone: str
+    kind: str  # `opt-out`, `subscription` or `viber-user`
+    phone: str  # empty when the service does not know it
     key: str  # what makes it the same notice when it is told again
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -137,7 +143,7 @@ def report_document(report: DeliveryReport, received: int) -> Document:
         "received": received,
         "receipt": uuid.uuid4().hex,
     }
-    for name in ("phone", "reason", "network_code", "retry_count"):
+    for name in ("phone", "reason", "network_code", "retry_count", "failure"):
         value = getattr(report, name)
         if value:
             doc[name] = value
@@ -155,11 +161,12 @@ def read_report(doc: Document) -> DeliveryReport:
         reason=doc.get("reason"),
         network_code=doc.get("network_code"),
         retry_count=doc.get("retry_count"),
+        failure=doc.get("failure"),
     )
 
 
 def notice_document(notice: Notice, received: int) -> Document:
-    """An opt-out or a subscription's change as it waits in `<db>-callbacks`."""
+    """A notice as it waits in `<db>-callbacks`."""
     return {
         "_id": f"{notice.kind}:{notice.gateway}:{_id_part(notice.key)}",
         "type": notice.kind.replace("-", "_"),

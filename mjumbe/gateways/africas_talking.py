@@ -192,8 +192,8 @@ def parse_incoming(request: CallbackRequest) -> list[CallbackRecord]:
     return [
         IncomingMessage(
             gateway=NAME,
-            ref=_required(form, "id"),
-            sender=_required(form, "from"),
+            ref=request.required("id"),
+            sender=request.required("from"),
             text=form.get("text", ""),
             to=form.get("to"),
             sent_timestamp=form.get("date"),
@@ -207,7 +207,7 @@ def parse_incoming(request: CallbackRequest) -> list[CallbackRecord]:
 def parse_report(request: CallbackRequest) -> list[CallbackRecord]:
     """A delivery report. A status that nobody knows is kept, its state unknown."""
     form = request.form
-    status = _required(form, "status")
+    status = request.required("status")
     reason = form.get("failureReason")
     state = REPORT_STATES.get(status.lower())
     if state is State.FAILED and (reason or "").lower() == OPTED_OUT:
@@ -215,7 +215,7 @@ def parse_report(request: CallbackRequest) -> list[CallbackRecord]:
     return [
         DeliveryReport(
             gateway=NAME,
-            ref=_required(form, "id"),
+            ref=request.required("id"),
             status=status,
             state=state,
             phone=form.get("phoneNumber"),
@@ -228,7 +228,7 @@ def parse_report(request: CallbackRequest) -> list[CallbackRecord]:
 
 def parse_opt_out(request: CallbackRequest) -> list[CallbackRecord]:
     """Somebody dialled out of a sender id's bulk messages."""
-    phone = _required(request.form, "phoneNumber")
+    phone = request.required("phoneNumber")
     sender = request.form.get("senderId", "")
     return [Notice(NAME, "opt-out", phone, f"{sender}:{phone}", {"sender_id": sender})]
 
@@ -236,19 +236,12 @@ def parse_opt_out(request: CallbackRequest) -> list[CallbackRecord]:
 def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
     """Somebody joined or left a premium subscription."""
     form = request.form
-    phone = _required(form, "phoneNumber")
-    update = _required(form, "updateType").lower()
+    phone = request.required("phoneNumber")
+    update = request.required("updateType").lower()
     if update not in ("addition", "deletion"):
         raise BadCallbackError("updateType", "addition or deletion")
     facts = {"short_code": form.get("shortCode", ""), "keyword": form.get("keyword", ""), "update": update}
     return [Notice(NAME, "subscription", phone, ":".join([*facts.values(), phone]), facts)]
-
-
-def _required(form: Mapping[str, str], field: str) -> str:
-    value = form.get(field, "").strip()
-    if not value:
-        raise BadCallbackError(field, "a value; it is missing or empty")
-    return value
 
 
 def missing(settings: Settings) -> list[str]:

@@ -4,13 +4,16 @@ A gateway module opens with its tables, then has `send`, then the parsers of wha
 neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
 """
 
+import hashlib
+import hmac
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 import urllib3
@@ -54,6 +57,7 @@ class Outcome:
     cost: str | None = None
     parts: int | None = None
     retry_at: datetime | None = None  # not before then
+    most_attempts: int | None = None  # to give up after, where the service wants fewer than `sms.max_attempts`
 
 
 class SendError(Exception):
@@ -79,31 +83,73 @@ class BadCallbackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallbackRequest:
-    """What a service posted: the query, the form's fields (first value each), headers in lower case, the raw body."""
+    """What a service posted: the query, the form's fields, headers in lower case, the raw body.
+
+    Of a form `form` has the first value of each field, of a JSON object each member: texts as they are, all else as
+    JSON. `settings` are there for parsers that need them.
+    """
 
     query: Mapping[str, str]
     form: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    settings: Settings = field(default_factory=Settings)
+
+    def required(self, field: str) -> str:
+        """A field's value without outer spaces. Raises BadCallbackError when it is missing or empty."""
+        value = self.form.get(field, "").strip()
+        if not value:
+            raise BadCallbackError(field, "a value; it is missing or empty")
+        return value
+
+    def inner(self, field: str) -> dict[str, Any]:
+        """The JSON object in a field; empty when there is none."""
+        try:
+            value = json.loads(self.form.get(field, ""))
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
 
 
 CallbackRecord = IncomingMessage | DeliveryReport | Notice
-Matches = Callable[[str, str], bool]
-"""`matches(credential id, given)`: compares in constant time with the credential that an admin stored."""
+Parser = Callable[[CallbackRequest], list[CallbackRecord]]
+
+
+class Matches(Protocol):
+    """Compares in constant time with the credential that an admin stored; False when there is none."""
+
+    def __call__(self, credential_id: str, given: str, made_of: Callable[[str], str] = ...) -> bool:
+        """Whether `given` is the credential, or what `made_of` makes of it: a signature, for instance."""
+
+
+KEY_IN_QUERY = "the query parameter key"
+
+
+def hmac_sha256(body: bytes) -> Callable[[str], str]:
+    """Makes of a secret the signature of `body` under it: HMAC-SHA256 in lower-case hex."""
+    return lambda secret: hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
     """What a service posts to us: `POST /api/v1/sms/<slug>/<route>` for each parser's route.
 
-    `authenticate` decides by the request and the stored credentials; `parsers` turn the request into records and
-    raise BadCallbackError.
+    `authenticate` decides by the request and the stored credentials, by its `proof` in words; what it refuses is
+    answered with the HTTP status `refusal`. `parsers` turn the request into records and raise BadCallbackError.
+    `aliases` are whole paths beside the family, each with its route.
     """
 
     slug: str
     credential: str
     authenticate: Callable[[CallbackRequest, Matches], bool]
-    parsers: Mapping[str, Callable[[CallbackRequest], list[CallbackRecord]]]
+    parsers: Mapping[str, Parser]
+    proof: str = KEY_IN_QUERY
+    refusal: int = 403
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def paths(self) -> dict[str, str]:
+        """Every path that the service may post to, with its route."""
+        return {**{f"/api/v1/sms/{self.slug}/{route}": route for route in self.parsers}, **self.aliases}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +235,8 @@ class Definition:
     callbacks: Callbacks | None
 
 
+Refusal = Callable[[requests.Response], Outcome]
+
 RETRY_STATUSES = frozenset({408, 425, 429})
 CONFIGURATION_STATUSES = frozenset({401, 403})
 
@@ -210,19 +258,24 @@ class Http:
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    def request(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """One request (arguments as for requests). Returns a 2xx answer, raises SendError for everything else."""
+    def request(
+        self, method: str, url: str, *, refusal: "Refusal | None" = None, **arguments: Any
+    ) -> requests.Response:
+        """One request (arguments as for requests). Returns a 2xx answer, raises SendError for everything else.
+
+        `refusal` tells what the service means by another answer; by default its status decides (`status_outcome`).
+        """
         try:
             response = self._session.request(method, url, timeout=self._timeout, allow_redirects=False, **arguments)
         except requests.exceptions.RequestException as error:
             raise SendError(_network_outcome(error)) from None
         if 200 <= response.status_code < 300:
             return response
-        raise SendError(status_outcome(response))
+        raise SendError((refusal or status_outcome)(response))
 
-    def json(self, method: str, url: str, **arguments: Any) -> Any:
+    def json(self, method: str, url: str, *, refusal: "Refusal | None" = None, **arguments: Any) -> Any:
         """The decoded body of a 2xx answer. One that is no JSON leaves in doubt whether the service acted."""
-        response = self.request(method, url, **arguments)
+        response = self.request(method, url, refusal=refusal, **arguments)
         try:
             return response.json()
         except ValueError:
@@ -244,6 +297,42 @@ def status_outcome(response: requests.Response) -> Outcome:
         details = f"HTTP {status}: the service's address has moved; check its base_url"
         return replace(outcome, details=details, state=None, failure=Failure.CONFIGURATION)
     return outcome
+
+
+def throttled_outcome(response: requests.Response) -> Outcome:
+    """As `status_outcome`, for services that limit an account's requests: a 429 that says until when holds them."""
+    outcome = status_outcome(response)
+    if response.status_code == 429 and outcome.retry_at:
+        return replace(outcome, details="HTTP 429: too many requests", failure=Failure.QUOTA)
+    return outcome
+
+
+def decoded(response: requests.Response) -> dict[str, Any]:
+    """The JSON object in an answer of any status; empty when there is none."""
+    try:
+        value = response.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def ask_each(refs: Sequence[str], ask: Callable[[str], list[DeliveryReport]]) -> list[DeliveryReport]:
+    """What `ask` says of each reference, for services that are asked one by one. Raises SendError.
+
+    A reference that the service refuses is passed over. What was learned before other trouble is not lost: the
+    trouble is raised only when there is nothing else to return.
+    """
+    reports: list[DeliveryReport] = []
+    for ref in refs:
+        try:
+            reports += ask(ref)
+        except SendError as error:
+            if error.outcome.failure is Failure.PERMANENT:
+                continue
+            if reports:
+                break
+            raise
+    return reports
 
 
 def read_retry_after(value: str | None, now: datetime) -> datetime | None:
