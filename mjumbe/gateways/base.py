@@ -212,12 +212,16 @@ class Wiring:
         )
 
     def secret(self, credential_id: str) -> str:
-        """A stored credential. Raises SendError (configuration) while no admin has stored it."""
+        """A stored credential, fit for a header. Raises SendError (configuration) while no admin has stored one."""
         value = self.credential(credential_id)
         if not value:
-            details = f"no credential {credential_id}; PUT it to /api/v1/credentials/{credential_id}"
-            raise SendError(Outcome(details, failure=Failure.CONFIGURATION))
-        return value
+            trouble = f"no credential {credential_id}"
+        elif not (value.isascii() and value.isprintable()):
+            trouble = f"credential {credential_id} has characters that no key has"
+        else:
+            return value
+        details = f"{trouble}; PUT it to /api/v1/credentials/{credential_id}"
+        raise SendError(Outcome(details, failure=Failure.CONFIGURATION))
 
 
 @dataclass(frozen=True, slots=True)
