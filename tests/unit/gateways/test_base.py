@@ -1,0 +1,298 @@
+"""HTTP to services: what each way of failing means, with real sockets where a mock would decide the question."""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+
+from mjumbe.gateways.base import (
+    Failure,
+    FencedError,
+    Http,
+    Outcome,
+    SendError,
+    Wiring,
+    read_retry_after,
+    status_outcome,
+)
+from mjumbe.settings import Settings
+from mjumbe.states import State
+
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+SOON = 30.0
+
+
+@contextmanager
+def server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that does with its connections what `talk` says, one after the other."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def run() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    talk(connection)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(SOON)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """One POST of this module: it ends with `end`."""
+    data = b""
+    while not data.endswith(b"end"):
+        piece = connection.recv(65536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def http(read_timeout: float = SOON, fence: Callable[[], None] = lambda: None) -> Http:
+    return Http(connect_timeout=5.0, read_timeout=read_timeout, pool=2, fence=fence)
+
+
+def failed(client: Http, url: str) -> Outcome:
+    with pytest.raises(SendError) as caught:
+        client.json("POST", url, data="the end")
+    return caught.value.outcome
+
+
+# ---- no answer
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        outcome = failed(http(), f"http://127.0.0.1:{closed.getsockname()[1]}")
+    assert outcome == Outcome("no connection", failure=Failure.RETRY)
+
+
+def test_a_name_that_nobody_has() -> None:
+    assert failed(http(), "http://nobody.invalid").failure is Failure.RETRY
+
+
+def test_closed_after_the_request_was_written() -> None:
+    requests_seen: list[bytes] = []
+    with server(lambda connection: requests_seen.append(read_request(connection))) as url:
+        outcome = failed(http(), url)
+    assert outcome == Outcome("the connection broke before the answer", failure=Failure.AMBIGUOUS)
+    assert len(requests_seen) == 1, "a request whose answer is lost is not written again"
+
+
+def test_closed_within_the_answer() -> None:
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{")
+
+    with server(talk) as url:
+        assert failed(http(), url).failure is Failure.AMBIGUOUS
+
+
+def test_no_answer_in_time() -> None:
+    done = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        done.wait(SOON)
+
+    with server(talk) as url:
+        outcome = failed(http(read_timeout=0.2), url)
+        done.set()
+    assert outcome == Outcome("no answer in time (ReadTimeout)", failure=Failure.AMBIGUOUS)
+
+
+def test_connecting_takes_too_long() -> None:
+    # A listener whose queue is full leaves further connections unanswered.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(address)
+        slow = Http(connect_timeout=0.3, read_timeout=SOON, pool=1)
+        outcome = failed(slow, f"http://127.0.0.1:{address[1]}")
+        for client in waiting:
+            client.close()
+    assert outcome == Outcome("no connection (ConnectTimeout)", failure=Failure.RETRY)
+
+
+def test_what_answers_is_no_http() -> None:
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"220 mail.example ESMTP\r\n")
+
+    with server(talk) as url:
+        assert failed(http(), url).failure is Failure.AMBIGUOUS
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://", "http://[::1"])
+def test_addresses_that_are_no_urls(url: str) -> None:
+    assert failed(http(), url).failure is Failure.CONFIGURATION
+
+
+# ---- answers
+
+
+def answering(answer: bytes) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answer)
+
+    return talk
+
+
+def test_an_answer() -> None:
+    with server(answering(b'HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{"a": 1}\n')) as url:
+        assert http().json("POST", url, data="the end") == {"a": 1}
+
+
+def test_a_success_that_is_no_json() -> None:
+    with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")) as url:
+        outcome = failed(http(), url)
+    assert outcome == Outcome("HTTP 200 with a body that is no JSON", failure=Failure.AMBIGUOUS)
+
+
+def test_redirects_are_not_followed() -> None:
+    seen: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        seen.append(read_request(connection))
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+
+    with server(talk) as url:
+        outcome = failed(http(), url)
+    assert (outcome.failure, outcome.state) == (Failure.CONFIGURATION, None)
+    assert "base_url" in outcome.details
+    assert len(seen) == 1
+
+
+def response(status: int, **headers: str) -> requests.Response:
+    made = requests.Response()
+    made.status_code = status
+    made.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("status", "failure", "state"),
+    [
+        (301, Failure.CONFIGURATION, None),
+        (400, Failure.PERMANENT, State.FAILED),
+        (401, Failure.CONFIGURATION, None),
+        (403, Failure.CONFIGURATION, None),
+        (404, Failure.PERMANENT, State.FAILED),
+        (405, Failure.PERMANENT, State.FAILED),
+        (408, Failure.RETRY, None),
+        (413, Failure.PERMANENT, State.FAILED),
+        (422, Failure.PERMANENT, State.FAILED),
+        (425, Failure.RETRY, None),
+        (429, Failure.RETRY, None),
+        (500, Failure.RETRY, None),
+        (502, Failure.RETRY, None),
+        (503, Failure.RETRY, None),
+        (504, Failure.RETRY, None),
+        (599, Failure.RETRY, None),
+    ],
+)
+def test_statuses(status: int, failure: Failure, state: State | None) -> None:
+    outcome = status_outcome(response(status))
+    assert (outcome.failure, outcome.state, outcome.code, outcome.retry_at) == (failure, state, str(status), None)
+    assert outcome.details.startswith(f"HTTP {status}")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_heeded(status: int) -> None:
+    retry_at = status_outcome(response(status, Retry_After="120")).retry_at
+    assert retry_at is not None
+    assert timedelta(seconds=60) < retry_at - datetime.now(UTC) <= timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("²", None),
+        ("0", NOW),
+        ("2", NOW + timedelta(seconds=2)),
+        (" 90 ", NOW + timedelta(seconds=90)),
+        ("999999999999999999999", None),
+        ("864000", NOW + timedelta(days=1)),
+        ("Thu, 01 Jan 2026 12:05:00 GMT", NOW + timedelta(minutes=5)),
+        ("Thu, 01 Jan 2026 12:05:00 -0000", NOW + timedelta(minutes=5)),
+        ("Thu, 01 Jan 2026 14:05:00 +0200", NOW + timedelta(minutes=5)),
+        ("Thu, 01 Jan 2025 12:05:00 GMT", NOW),
+        ("Fri, 01 Jan 2027 12:05:00 GMT", NOW + timedelta(days=1)),
+    ],
+)
+def test_retry_after(value: str | None, moment: datetime | None) -> None:
+    assert read_retry_after(value, NOW) == moment
+
+
+# ---- the fence
+
+
+def test_nothing_is_written_behind_the_fence() -> None:
+    seen: list[bytes] = []
+
+    def fence() -> None:
+        raise FencedError("this sentinel no longer leads")
+
+    with server(lambda connection: seen.append(read_request(connection))) as url, pytest.raises(FencedError):
+        http(fence=fence).json("POST", url, data="the end")
+    assert seen in ([], [b""])
+
+
+def test_a_request_cut_short_by_the_fence_is_none() -> None:
+    """The lease runs out between the head and the body: the service never has a whole request."""
+    seen: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    pieces: list[None] = []
+
+    def fence() -> None:
+        pieces.append(None)
+        if len(pieces) > 1:
+            raise FencedError("this sentinel no longer leads")
+
+    with server(lambda connection: seen.put(read_request(connection))) as url:
+        with pytest.raises(FencedError):
+            http(fence=fence).json("POST", url, data="the end")
+        assert b"the end" not in seen.get(timeout=SOON), "and the connection was closed, or this would wait"
+
+
+# ---- secrets
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_credential_that_nobody_stored(value: str | None) -> None:
+    with pytest.raises(SendError) as caught:
+        Wiring(Settings(), lambda _: value).secret("example.com:outgoing")
+    assert caught.value.outcome == Outcome(
+        "no credential example.com:outgoing; PUT it to /api/v1/credentials/example.com:outgoing",
+        failure=Failure.CONFIGURATION,
+    )
+
+
+@pytest.mark.parametrize("value", ["k\ney", "ключ", "k\r\nX-Other: 1", "\x00"])
+def test_a_credential_that_no_header_takes(value: str) -> None:
+    with pytest.raises(SendError) as caught:
+        Wiring(Settings(), lambda _: value).secret("example.com:outgoing")
+    assert caught.value.outcome.failure is Failure.CONFIGURATION
+    assert value not in caught.value.outcome.details

@@ -1,0 +1,86 @@
+"""Group commit: what waits together is worked on together, and each submitter gets its own answer."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import pytest
+
+from mjumbe.batcher import Batcher
+
+SOON = 30.0
+
+
+class Work:
+    """Doubles numbers; the first call waits until it may go on, so that the rest gathers behind it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.began = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(items))
+        self.began.set()
+        assert self.go_on.wait(SOON)
+        return [ValueError(f"{item} is odd") if item % 2 else item * 2 for item in items]
+
+
+def gather(batcher: Batcher[int, int], work: Work, items: Sequence[int]) -> "list[Future[int]]":
+    first = batcher.submit(0)
+    assert work.began.wait(SOON)
+    futures = [first, *(batcher.submit(item) for item in items)]
+    work.go_on.set()
+    return futures
+
+
+def test_what_waits_shares_a_batch_and_keeps_its_order() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work)
+    futures = gather(batcher, work, [2, 4, 6])
+    assert [future.result(SOON) for future in futures] == [0, 4, 8, 12]
+    assert work.batches == [[0], [2, 4, 6]]
+    batcher.close()
+
+
+def test_a_batch_has_a_limit() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work, limit=2)
+    futures = gather(batcher, work, [2, 4, 6])
+    assert [future.result(SOON) for future in futures] == [0, 4, 8, 12]
+    assert work.batches == [[0], [2, 4], [6]]
+    batcher.close()
+
+
+def test_an_answer_that_is_an_exception_is_its_submitters_alone() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work)
+    futures = gather(batcher, work, [2, 3, 4])
+    assert [future.result(SOON) for future in (futures[1], futures[3])] == [4, 8]
+    with pytest.raises(ValueError, match="3 is odd"):
+        futures[2].result(SOON)
+    batcher.close()
+
+
+def test_an_exception_reaches_everybody_and_the_thread_goes_on() -> None:
+    failures: list[Callable[[], None]] = []
+
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        if not failures:
+            failures.append(lambda: None)
+            raise OSError("the disk is full")
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("test", work)
+    with pytest.raises(OSError, match="the disk is full"):
+        batcher.submit(1).result(SOON)
+    assert batcher.submit(2).result(SOON) == 2
+    batcher.close()
+
+
+def test_closing_finishes_what_was_handed_in() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work)
+    futures = gather(batcher, work, [2, 4])
+    batcher.close()
+    assert all(future.done() for future in futures)
