@@ -194,11 +194,11 @@ def _one_service(
 ) -> tuple[bool, str]:
     troubles = gateways.missing(name, settings, here.vault.get)
     if troubles:
-        return False, _sentence(f"{name} cannot be used: {'; '.join(troubles)}")
+        return False, _sentence(f"the service {name} cannot be used: {'; '.join(troubles)}")
     report = reports.get(name, ServiceStatus())
     if report.held:
-        return False, _sentence(f"{name} is held since {report.since}: {report.reason}")
-    return True, f"{name} is configured."
+        return False, _sentence(f"the service {name} is held since {report.since}: {report.reason}")
+    return True, f"The service {name} is configured."
 
 
 def _settings(here: Context) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from mjumbe.config import Config
 
@@ -18,6 +20,7 @@ THREADS = 64
 KEEP_ALIVE = 75  # seconds; longer than the 60 s that proxies keep theirs
 GRACEFUL = 30  # seconds that requests under way get at a stop
 CONNECTIONS = 2_000
+SILENCE = 10  # seconds that a client may stop for in the middle of a request
 BACKLOG = 2_048
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
 
@@ -47,7 +50,7 @@ def run(
 
     options: dict[str, Any] = {
         "bind": [f"fd://{listener.fileno()}"],
-        "worker_class": "gthread",
+        "worker_class": _Worker,
         "workers": workers,
         "threads": threads,
         "worker_connections": CONNECTIONS,
@@ -71,6 +74,9 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit these. Gunicorn reads and writes without a time limit, with one thread for each connection.
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
     try:
         listener.bind((host, port))
     except OSError:
@@ -114,6 +120,19 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return create_app(self._config)
 
 
+class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
+    """Gunicorn's threads, given to requests only: a connection on which nothing was sent yet waits without one.
+
+    Gunicorn 27 lets a new connection keep a thread for up to 5 s; 64 silent ones, and nobody else is served.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        """Runs in a thread of the pool."""
+        if not conn.initialized and not conn.wait_for_data(0):
+            return gthread._DEFER
+        return super().handle(conn)
+
+
 class _Log(Logger):  # type: ignore[misc]
     """Gunicorn's messages take the way of all others, so that their secrets are hidden too; no access log."""
 
@@ -123,3 +142,8 @@ class _Log(Logger):  # type: ignore[misc]
             log.handlers.clear()
         self.error_log.propagate = True
         self.access_log.setLevel(logging.CRITICAL)
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """A client that fell silent is no error of ours."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(msg, *args, **kwargs)
