@@ -52,14 +52,15 @@ def apply(task: Task, outcome: Outcome, claim: Claim, now: datetime, sms: Sms) -
 
 
 def _is_stored(task: Task, claim: Claim) -> bool:
-    """Whether this outcome is in the document already: the write went through, only CouchDB's answer was lost."""
-    return any(
-        entry.get("service") == claim.service
-        and entry.get("attempt") == claim.attempt
-        and entry.get("state") != State.FORWARDED_TO_GATEWAY
-        and not entry.get("in_doubt")
-        for entry in states.history(task)
-    )
+    """Whether this outcome is in the document already: the write went through, only CouchDB's answer was lost.
+
+    Attempts that were not spent share their number, so what lies before the newest claim of it is another's.
+    """
+    for entry in reversed(states.history(task)):
+        same = entry.get("service") == claim.service and entry.get("attempt") == claim.attempt
+        if same and not entry.get("in_doubt"):
+            return entry.get("state") != State.FORWARDED_TO_GATEWAY
+    return False
 
 
 def doubt(task: Task, details: str, now: datetime, sms: Sms, **facts: Any) -> None:
