@@ -1,0 +1,109 @@
+"""A CouchDB in memory, as far as the sentinel's modules need one."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from mjumbe.couch import ConflictError, Couch, Database, Document, Row, Saved, UnavailableError
+from mjumbe.documents import tasks_of
+
+
+class MemoryDatabase(Database):
+    """Documents with revisions. `before_bulk` runs before each bulk write, `after_bulk` when it is stored."""
+
+    def __init__(self, name: str = "medic") -> None:
+        super().__init__(cast(Couch, None), name)
+        self.docs: dict[str, Document] = {}
+        self.refused: set[str] = set()
+        self.before_bulk: Callable[[], None] = lambda: None
+        self.after_bulk: Callable[[], None] = lambda: None
+        self.views: dict[str, Callable[[Document], Iterable[tuple[Any, Any]]]] = {}
+        self.purged: list[str] = []
+        self.bulks = 0
+        self._revs = itertools.count(1)
+
+    def store(self, *docs: Document) -> None:
+        """Somebody else's write: whatever revision is there."""
+        for doc in docs:
+            self.docs[doc["_id"]] = {**copy.deepcopy(doc), "_rev": f"{next(self._revs)}-x"}
+
+    def get(self, doc_id: str) -> Document | None:
+        return copy.deepcopy(self.docs.get(doc_id))
+
+    def put(self, doc: Mapping[str, Any]) -> str:
+        if (self.docs.get(doc["_id"]) or {}).get("_rev") != doc.get("_rev"):
+            raise ConflictError(409, "Document update conflict.")
+        self.store(dict(doc))
+        return str(self.docs[doc["_id"]]["_rev"])
+
+    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
+        return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in dict.fromkeys(ids) if doc_id in self.docs}
+
+    def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
+        if not docs:
+            return []
+        self.bulks += 1
+        self.before_bulk()
+        saved = [self._save(doc) for doc in docs]
+        self.after_bulk()
+        return saved
+
+    def _save(self, doc: Mapping[str, Any]) -> Saved:
+        if doc["_id"] in self.refused:
+            return Saved(doc["_id"], None, "forbidden", "no")
+        try:
+            return Saved(doc["_id"], self.put(doc))
+        except ConflictError:
+            return Saved(doc["_id"], None, "conflict", "Document update conflict.")
+
+    def view(self, design: str, view: str, **query: Any) -> list[Row]:
+        emitted = self.views[view]
+        rows = [
+            Row(doc["_id"], key, value, copy.deepcopy(doc) if query.get("include_docs") else None)
+            for doc in self.docs.values()
+            for key, value in emitted(doc)
+        ]
+        if "keys" in query:
+            return [row for wanted in query["keys"] for row in rows if row.key == wanted]
+        return [row for row in sorted(rows, key=lambda row: row.key) if row.key >= query.get("start_key", row.key)]
+
+    def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
+        return [copy.deepcopy(doc) for doc_id, doc in sorted(self.docs.items()) if startkey <= doc_id <= endkey]
+
+    def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
+        for doc in docs:
+            self.purged.append(doc["_id"])
+            self.docs.pop(doc["_id"], None)
+
+
+class MemoryCouch:
+    """The databases of one server."""
+
+    def __init__(self) -> None:
+        self.main = MemoryDatabase()
+        self.callbacks = MemoryDatabase("medic-callbacks")
+        self.sentinel = MemoryDatabase("medic-sentinel")
+
+    def as_couch(self) -> Couch:
+        return cast(Couch, self)
+
+
+def by_reference(doc: Document) -> Iterable[tuple[Any, Any]]:
+    """The view mjumbe/messages_by_gateway_ref."""
+    for task in tasks_of(doc):
+        if task.get("gateway_ref"):
+            yield task["gateway_ref"], task["messages"][0]["uuid"]
+
+
+def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:
+    """The part of the view mjumbe/due that tells what is in doubt."""
+    for task in tasks_of(doc):
+        if task.get("in_doubt") and task["state"] in ("pending", "forwarded-to-gateway"):
+            message = task["messages"][0]
+            yield ["in-doubt", message["to"].lstrip("+")], {"uuid": message["uuid"], "service": task.get("service")}
+
+
+def away() -> None:
+    """CouchDB is away."""
+    raise UnavailableError("CouchDB is away")
