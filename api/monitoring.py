@@ -129,7 +129,7 @@ def _backlog(here: Context) -> int:
     checkpoint = here.couch.sentinel.get(CHECKPOINT_ID)
     if checkpoint is None:
         return UNKNOWN
-    changes = here.couch.main.changes(str(checkpoint["seq"]), limit=1, wait=False, docs=False)
+    changes = here.couch.main.changes(str(checkpoint["seq"]), limit=1, docs=False)
     return len(changes.changes) + changes.pending
 
 

@@ -5,6 +5,7 @@ CouchDB writes 366 documents a second one by one and 12,000 in bulks of 100; so 
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
@@ -21,10 +22,16 @@ class Batcher(Generic[Item, Answer]):
     """
 
     def __init__(
-        self, name: str, work: Callable[[Sequence[Item]], Sequence[Answer | Exception]], limit: int = 500
+        self,
+        name: str,
+        work: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
+        limit: int = 500,
+        linger: float = 0.0,
     ) -> None:
+        """`linger` is how long (seconds) a batch that is not full waits for company."""
         self._work = work
         self._limit = limit
+        self._linger = linger
         self._queue: queue.SimpleQueue[tuple[Item, Future[Answer]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -45,11 +52,15 @@ class Batcher(Generic[Item, Answer]):
         while open_:
             batch = []
             entry = self._queue.get()
+            closes = time.monotonic() + self._linger
             while entry is not None:
                 batch.append(entry)
-                if len(batch) == self._limit or self._queue.empty():
+                if len(batch) == self._limit:
                     break
-                entry = self._queue.get()
+                try:
+                    entry = self._queue.get(timeout=max(0.0, closes - time.monotonic()))
+                except queue.Empty:
+                    break
             open_ = entry is not None
             if batch:
                 self._answer(batch)

@@ -22,7 +22,6 @@ Role = Literal["main", "vault", "sentinel", "callbacks"]
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
-LONGPOLL_TIMEOUT_MS = 30_000
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
 CONFLICT_ROUNDS = 20
@@ -320,15 +319,15 @@ class Database:
         return [Row(r.get("id"), r.get("key"), r.get("value"), r.get("doc"), r.get("error")) for r in answer["rows"]]
 
     def changes(
-        self, since: str, *, limit: int, wait: bool, doc_ids: Sequence[str] | None = None, docs: bool = True
+        self, since: str, *, limit: int, wait: float = 0.0, doc_ids: Sequence[str] | None = None, docs: bool = True
     ) -> Changes:
         """What changed after `since` ("0", "now" or a sequence handed out before).
 
-        With `wait`, an empty answer comes only after LONGPOLL_TIMEOUT_MS without a change.
+        When there is nothing, the answer waits up to `wait` seconds for the first change.
         """
         query: dict[str, Any] = {"since": since, "limit": limit, "include_docs": docs}
         if wait:
-            query |= {"feed": "longpoll", "timeout": LONGPOLL_TIMEOUT_MS}
+            query |= {"feed": "longpoll", "timeout": int(wait * 1000)}
         if doc_ids is not None:
             query |= {"filter": "_doc_ids", "doc_ids": list(doc_ids)}
         answer = self.couch.call(lambda client: client.post_changes(db=self.name, **query))

@@ -70,7 +70,7 @@ class Demo:
         shown, since, deadline = 0, "0", time.monotonic() + PATIENCE_SECONDS
         steps: list[tuple[int, str]] = []
         while time.monotonic() < deadline and not stop.is_set():
-            changes = self._couch.main.changes(since, limit=10, wait=bool(shown), doc_ids=[doc_id])
+            changes = self._couch.main.changes(since, limit=10, wait=1.0, doc_ids=[doc_id])
             since = changes.last_seq
             for change in changes.changes:
                 steps = list(_steps(change.doc or {}))

@@ -82,6 +82,7 @@ class OutgoingMessage:
     reply: bool  # answers somebody, so it overtakes bulk
     link_id: str | None
     via: str | None  # the one service that it may go by, when its author chose one
+    doc: Document | None = field(default=None, repr=False, compare=False)  # when the message is its only one
 
     @property
     def key(self) -> tuple[str, str]:

@@ -19,7 +19,7 @@ def follow(couch: Couch, doc_id: str, seconds: float, say: Callable[[dict[str, A
     """
     deadline, said, since = time.monotonic() + seconds, 0, "0"
     while time.monotonic() < deadline:
-        changes = couch.main.changes(since, limit=10, wait=True, doc_ids=[doc_id])
+        changes = couch.main.changes(since, limit=10, wait=1.0, doc_ids=[doc_id])
         since = changes.last_seq
         for change in changes.changes:
             tasks = list(tasks_of(change.doc or {}))

@@ -14,6 +14,10 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 200
 CHECKPOINT_SECONDS = 1.0
+LONGPOLL_SECONDS = 30.0
+# Under load most changes are our own writes coming back: they are read in batches. The first after a pause is not
+# kept waiting.
+LINGER_SECONDS = 0.02
 
 
 class Feed:
@@ -37,21 +41,25 @@ class Feed:
                     return
                 self._process(changes)
                 since = changes.last_seq
-                self._keep(since, idle=not changes.pending)
+                self._keep(since)
+                if changes.changes:
+                    stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
                 log.warning("changes wait for CouchDB", reason=str(error))
                 stop.wait(1.0)
 
     def _read(self, since: str) -> Changes:
+        # With a checkpoint still to be written, the wait for the next change must not be long.
+        wait = CHECKPOINT_SECONDS if since != self._checkpoint["seq"] else LONGPOLL_SECONDS
         try:
-            return self._couch.main.changes(since, limit=AT_ONCE, wait=True)
+            return self._couch.main.changes(since, limit=AT_ONCE, wait=wait)
         except CouchError as error:
             if error.status != 400 or since == "0":
                 raise
             # A database put back from a backup, or another one under this name. What was done is marked in the
             # documents, so reading all of them does nothing twice.
             log.warning("CouchDB does not know the checkpoint, so all changes are read again", reason=error.reason)
-            return self._couch.main.changes("0", limit=AT_ONCE, wait=True)
+            return self._couch.main.changes("0", limit=AT_ONCE, wait=wait)
 
     def _process(self, changes: Changes) -> None:
         docs = []
@@ -66,8 +74,8 @@ class Feed:
                 docs.append(change.doc)
         self._pipeline.process(docs)
 
-    def _keep(self, seq: str, *, idle: bool) -> None:
-        if seq == self._checkpoint["seq"] or not (idle or time.monotonic() - self._written > CHECKPOINT_SECONDS):
+    def _keep(self, seq: str) -> None:
+        if seq == self._checkpoint["seq"] or time.monotonic() - self._written < CHECKPOINT_SECONDS:
             return
         self._checkpoint["seq"] = seq
         try:

@@ -9,7 +9,7 @@ crash is never more than `concurrency` requests.
 import threading
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,11 +31,13 @@ from sentinel.services import Service, Services
 
 log = structlog.get_logger(__name__)
 
-CAPACITY = 4_000  # bulk messages kept in memory
+CAPACITY = 2_000  # bulk messages kept in memory, with their documents
 ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
 IDLE_SECONDS = 0.5
+# Under load, claims and results wait this long for company: one write for ten messages instead of ten.
+LINGER_SECONDS = 0.01
 
-GroupKey = tuple[str | None, str, str | None]  # service it is bound to, text, linkId
+Lane = OrderedDict[tuple[str, str | None], deque[OutgoingMessage]]  # by text and linkId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,56 +49,70 @@ class Claimed:
     claim: Claim
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is to be stored of one message: the edit, and its document as it was when it was claimed, if we have it."""
+
+    doc_id: str
+    edit: Edit
+    doc: Document | None
+
+
 class Queue:
     """Due messages: replies before bulk, equal texts together, texts taking turns. Not safe for threads by itself."""
 
-    def __init__(self) -> None:
-        self._replies: OrderedDict[GroupKey, deque[OutgoingMessage]] = OrderedDict()
-        self._bulk: OrderedDict[GroupKey, deque[OutgoingMessage]] = OrderedDict()
+    def __init__(self, number: Callable[[OutgoingMessage], str]) -> None:
+        """`number` tells where a message goes: a request may not hold a number twice."""
+        self._number = number
+        self._lanes: OrderedDict[str | None, tuple[Lane, Lane]] = OrderedDict()  # by the service they are bound to
         self._bulk_size = 0
+        self._reply_size = 0
 
     def __len__(self) -> int:
-        return self._bulk_size + sum(map(len, self._replies.values()))
+        return self._bulk_size + self._reply_size
 
     @property
     def is_full(self) -> bool:
         return self._bulk_size >= CAPACITY
 
     def add(self, message: OutgoingMessage) -> None:
-        lane = self._replies if message.reply else self._bulk
-        lane.setdefault((message.via, message.text, message.link_id), deque()).append(message)
-        self._bulk_size += not message.reply
+        replies, bulk = self._lanes.setdefault(message.via, (OrderedDict(), OrderedDict()))
+        lane = replies if message.reply else bulk
+        lane.setdefault((message.text, message.link_id), deque()).append(message)
+        self._count(message, 1)
+
+    def _count(self, message: OutgoingMessage, change: int) -> None:
+        if message.reply:
+            self._reply_size += change
+        else:
+            self._bulk_size += change
 
     def vias(self) -> list[str | None]:
-        """The services that waiting messages are bound to, None for those that are not, in order of urgency."""
-        return list(dict.fromkeys(via for lane in (self._replies, self._bulk) for via, _, _ in lane))
+        """The services that waiting messages are bound to (None for those that are not), those with replies first."""
+        return sorted(self._lanes, key=lambda via: not self._lanes[via][0])
 
     def take(self, via: str | None, size: int) -> list[OutgoingMessage]:
         """Up to `size` messages of one text, each number once; the rest of that text goes to the end of its lane."""
-        for lane in (self._replies, self._bulk):
-            for key in lane:
-                if key[0] == via:
-                    taken = self._take_group(lane, key, size)
-                    self._bulk_size -= len(taken) if lane is self._bulk else 0
-                    return taken
-        return []
-
-    @staticmethod
-    def _take_group(
-        lane: "OrderedDict[GroupKey, deque[OutgoingMessage]]", key: GroupKey, size: int
-    ) -> list[OutgoingMessage]:
+        if via not in self._lanes:
+            return []
+        replies, bulk = self._lanes[via]
+        lane = replies or bulk
+        key = next(iter(lane))
         waiting = lane.pop(key)
         taken: dict[str, OutgoingMessage] = {}
         again: list[OutgoingMessage] = []
         while waiting and len(taken) < size:
             message = waiting.popleft()
-            if message.to in taken:
+            if taken.setdefault(self._number(message), message) is not message:
                 again.append(message)
-            else:
-                taken[message.to] = message
         waiting.extendleft(reversed(again))
         if waiting:
             lane[key] = waiting
+        self._lanes.move_to_end(via)
+        if not replies and not bulk:
+            del self._lanes[via]
+        for message in taken.values():
+            self._count(message, -1)
         return list(taken.values())
 
 
@@ -119,13 +135,13 @@ class Outbox:
         self._recent = recent
         self._referenced = referenced
         self._fence = fence
-        self._queue = Queue()
+        self._queue = Queue(lambda message: number_of(message, settings.current))
         self._pause = threading.Event()  # never set: it only waits
         self._known: set[tuple[str, str]] = set()  # queued or under way
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._workers = ThreadPoolExecutor(max_workers=256, thread_name_prefix="send")
-        self._results: Batcher[tuple[str, Edit], Document | None] = Batcher("results", self._store)
+        self._results: Batcher[Result, Document | None] = Batcher("results", self._store, linger=LINGER_SECONDS)
 
     # ---- what comes in
 
@@ -164,7 +180,9 @@ class Outbox:
             try:
                 self._services.refresh()
                 self._bell.clear()
-                if not self._dispatch():
+                if self._dispatch():
+                    stop.wait(LINGER_SECONDS)
+                else:
                     self._services.say_if_none()
                     self._bell.wait(IDLE_SECONDS)
             except FencedError:
@@ -254,7 +272,7 @@ class Outbox:
             claimed[message.key] = Claimed(message, number, Claim(claim_id, service, states.attempts(task)))
             return not mine
 
-        self._insist(_per_document(messages, take))
+        self._insist(messages, take)
         return claimed
 
     def _assign(self, service: str, messages: Sequence[OutgoingMessage]) -> None:
@@ -269,7 +287,7 @@ class Outbox:
                 task["service"] = service
             return True
 
-        self._insist(_per_document(messages, take))
+        self._insist(messages, take)
         self._forget(messages)
 
     def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
@@ -287,15 +305,21 @@ class Outbox:
         self._recent.add(number, message.text)
         return True
 
-    def _insist(self, edits: Mapping[str, Edit]) -> None:
-        """Write however long CouchDB is away, as long as this process leads."""
+    def _insist(self, messages: Sequence[OutgoingMessage], take: Callable[[OutgoingMessage, Document], bool]) -> None:
+        """Write what `take` makes of the messages' documents, however long CouchDB is away, while we lead."""
+        by_doc: dict[str, list[Edit]] = {}
+        for message in messages:
+            by_doc.setdefault(message.doc_id, []).append(partial(take, message))
+        edits = {doc_id: _all_of(several) for doc_id, several in by_doc.items()}
+        known = {message.doc_id: message.doc for message in messages if message.doc is not None}
         while True:
             self._fence()
             try:
-                self._database.update(edits)
+                self._database.update(edits, known)
                 return
             except UnavailableError as error:
-                log.warning("claims wait for CouchDB", reason=str(error), messages=len(edits))
+                log.warning("claims wait for CouchDB", reason=str(error), messages=len(messages))
+                known = {}
                 self._pause.wait(1.0)
 
     # ---- the sending threads
@@ -339,27 +363,29 @@ class Outbox:
                 task = find_task(doc, claimed.message.uuid)
                 return task is not None and outcomes.apply(task, outcome, claimed.claim, now, sms)
 
-            stored.append(self._results.submit((claimed.message.doc_id, store)))
+            stored.append(self._results.submit(Result(claimed.message.doc_id, store, claimed.message.doc)))
         docs = [future.result() for future in stored]
         self._forget(claimed.message for claimed in batch)
         self._referenced([outcome.ref for outcome in results if outcome.ref])
         # A message given back at once (a held service) is due again without anybody's changing it.
         self.offer(message for doc in docs if doc for message in due_messages(doc))
 
-    def _store(self, items: Sequence[tuple[str, Edit]]) -> list[Document | Exception | None]:
+    def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
         """Write the results of many requests in one bulk, however long CouchDB is away."""
         edits: dict[str, list[Edit]] = {}
-        for doc_id, edit in items:
-            edits.setdefault(doc_id, []).append(edit)
+        for result in results:
+            edits.setdefault(result.doc_id, []).append(result.edit)
         combined = {doc_id: _all_of(several) for doc_id, several in edits.items()}
+        known = {result.doc_id: result.doc for result in results if result.doc is not None}
         while True:
             try:
-                updates = self._database.update(combined)
+                updates = self._database.update(combined, known)
             except UnavailableError as error:
-                log.warning("results wait for CouchDB", reason=str(error), results=len(items))
+                log.warning("results wait for CouchDB", reason=str(error), results=len(results))
+                known = {}
                 self._pause.wait(1.0)
             else:
-                return [_stored(doc_id, updates[doc_id]) for doc_id, _ in items]
+                return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
 
 
 def _stored(doc_id: str, update: Update) -> Document | Exception | None:
@@ -368,16 +394,6 @@ def _stored(doc_id: str, update: Update) -> Document | Exception | None:
 
 def _is_due(doc: Document, message: OutgoingMessage) -> bool:
     return any(due.uuid == message.uuid for due in due_messages(doc))
-
-
-def _per_document(
-    messages: Sequence[OutgoingMessage], take: Callable[[OutgoingMessage, Document], bool]
-) -> Mapping[str, Edit]:
-    """One edit a document, for all of its messages."""
-    by_doc: dict[str, list[Edit]] = {}
-    for message in messages:
-        by_doc.setdefault(message.doc_id, []).append(partial(take, message))
-    return {doc_id: _all_of(edits) for doc_id, edits in by_doc.items()}
 
 
 def _all_of(edits: Sequence[Edit]) -> Edit:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -93,14 +94,15 @@ def _run(doc: Document, context: Context) -> bool:
 
 
 def due_messages(doc: Document) -> list[OutgoingMessage]:
-    """The document's messages that may be sent now."""
+    """The document's messages that may be sent now; a single one brings its document, which nothing else changes."""
     now = milliseconds(states.now())
+    tasks = list(tasks_of(doc))
     found = []
-    for task in tasks_of(doc):
+    for task in tasks:
         message = outgoing_message(doc, task)
         retry_at = read_moment(task.get("retry_at"))
         if message is not None and message.due <= now and (retry_at is None or retry_at <= now):
-            found.append(message)
+            found.append(replace(message, doc=doc) if len(tasks) == 1 else message)
     return found
 
 

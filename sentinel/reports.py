@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 500
 WAIT_MS = 24 * 3600 * 1000
 LOOK_AGAIN_SECONDS = 5.0
+LONGPOLL_SECONDS = 30.0
+LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
 
 
 class Reports:
@@ -37,9 +39,10 @@ class Reports:
         since = "0"
         while not stop.is_set():
             try:
-                changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=True)
+                changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=LONGPOLL_SECONDS)
                 self._take([change.doc for change in changes.changes if change.doc and not change.deleted])
                 since = changes.last_seq
+                stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
                 log.warning("delivery reports wait for CouchDB", reason=str(error))
                 stop.wait(1.0)
