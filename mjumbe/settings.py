@@ -202,6 +202,10 @@ class ServiceSettings(Section):
     )
 
 
+class OneByOne(ServiceSettings):
+    batch_size: int = Field(default=1, ge=1, le=1, description="Always 1: the service takes one recipient a request.")
+
+
 class AfricasTalking(ServiceSettings):
     username: str = Field(default="", description="Your application's user name; `sandbox` uses the sandbox.")
 
@@ -210,16 +214,23 @@ class MedicGateway(Section):
     poll_limit: int = Field(default=25, ge=1, le=1000, description="Messages handed to the Android phone at each poll.")
 
 
-class RapidPro(Section):
-    url: HttpUrl | None = Field(default=None, description="Address of the RapidPro or TextIt server.")
+class RapidPro(OneByOne):
+    url: HttpUrl | None = Field(
+        default=None, description="Address of the RapidPro or TextIt server; `base_url` takes its place when it is set."
+    )
 
 
-class TextBee(Section):
+class TextBee(OneByOne):
     device_id: str = Field(default="", description="The Android device that sends.")
 
 
-class Viber(Section):
+class Viber(OneByOne):
     sender_name: str = Field(default="", max_length=28, description="The name that recipients see.")
+    register_words: list[Word] = Field(
+        default=["register"],
+        description="A message to the bot that begins with one of these and goes on with a customer's number or id, "
+        "like `register+4711`, ties its sender's Viber to that customer.",
+    )
 
 
 class Sms(Section):

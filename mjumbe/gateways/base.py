@@ -58,6 +58,7 @@ class Outcome:
     parts: int | None = None
     retry_at: datetime | None = None  # not before then
     most_attempts: int | None = None  # to give up after, where the service wants fewer than `sms.max_attempts`
+    personal: bool = False  # the recipient's own circumstances: they say nothing of how the service is
 
 
 class SendError(Exception):
@@ -303,21 +304,38 @@ def status_outcome(response: requests.Response) -> Outcome:
     return outcome
 
 
-def throttled_outcome(response: requests.Response) -> Outcome:
-    """As `status_outcome`, for services that limit an account's requests: a 429 that says until when holds them."""
+def sending_outcome(response: requests.Response) -> Outcome:
+    """As `status_outcome`, for services whose address or device is a setting and that limit an account's requests.
+
+    A 404 then speaks of the settings and not of the message, and a 429 that says until when holds the service.
+    """
     outcome = status_outcome(response)
+    if response.status_code == 404:
+        details = "HTTP 404: nothing is at this address; check the service's settings"
+        return replace(outcome, details=details, state=None, failure=Failure.CONFIGURATION)
     if response.status_code == 429 and outcome.retry_at:
         return replace(outcome, details="HTTP 429: too many requests", failure=Failure.QUOTA)
     return outcome
 
 
-def decoded(response: requests.Response) -> dict[str, Any]:
-    """The JSON object in an answer of any status; empty when there is none."""
+def decoded(response: requests.Response) -> Any:
+    """The JSON in an answer of any status, None when there is none."""
     try:
-        value = response.json()
+        return response.json()
     except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+
+
+def dig(value: Any, *names: str) -> Any:
+    """What lies in a decoded JSON value under these names, one inside the other; None when there is no such thing."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in a decoded JSON list; none when it is no list."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def ask_each(refs: Sequence[str], ask: Callable[[str], list[DeliveryReport]]) -> list[DeliveryReport]:
