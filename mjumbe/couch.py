@@ -171,10 +171,17 @@ class Couch:
         except ApiException as error:
             raise _couch_error(error) from None
         except requests.exceptions.RequestException as error:
+            self._login_failed()
             raise UnavailableError(f"CouchDB at {self.server_url} cannot be reached ({type(error).__name__})") from None
         except StopIteration:
             # The SDK looks for the session cookie in whatever answered; a proxy's error page has none.
+            self._login_failed()
             raise UnavailableError(f"CouchDB at {self.server_url} gave no session") from None
+
+    def _login_failed(self) -> None:
+        """The SDK takes a login for under way until it succeeds, and lets all others wait a minute for it."""
+        if self.user:
+            self._client.authenticator.token_manager.request_time = 0
 
     def request(self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
         """What the SDK has no call for: `path` is relative to the server, `body` is sent as JSON."""
