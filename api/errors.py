@@ -85,7 +85,7 @@ def _away(reason: str) -> ResponseReturnValue:
 
 def _unavailable(error: UnavailableError) -> ResponseReturnValue:
     log.warning("CouchDB is away", reason=str(error))
-    return _away("CouchDB cannot be reached; nothing was lost or stored, try again.")
+    return _away("CouchDB cannot be reached; try again.")
 
 
 def _unprepared(error: NotFoundError) -> ResponseReturnValue:

@@ -1,0 +1,97 @@
+"""Starting and stopping the processes that the integration tests talk to."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mjumbe.couch import Couch
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+ADMIN = ("admin", "a-test-password")
+VAULT_KEY = "a passphrase for tests only"
+
+
+@dataclass
+class Process:
+    """A process of ours that listens at `url` (without a slash at the end)."""
+
+    popen: "subprocess.Popen[bytes]"
+    output: Path
+    url: str = ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 0
+
+    def log(self) -> str:
+        """All that it wrote, to both streams."""
+        return self.output.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it, if it has not ended, and return its exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+                raise
+        return self.popen.returncode
+
+
+def start(arguments: Sequence[str], output: Path, env: Mapping[str, str] | None = None) -> Process:
+    """Start `python -m <arguments>` and wait until it says where it listens."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
+    with output.open("wb") as stream:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=ROOT, env=clean | dict(env or {}), stdout=stream, stderr=stream
+        )
+    process = Process(popen, output)
+    deadline = time.monotonic() + START_SECONDS
+    while not (found := re.search(r"listening on (http://\S+?)/?\s", process.log())):
+        if popen.poll() is not None or time.monotonic() > deadline:
+            process.stop(signal.SIGKILL)
+            raise AssertionError(f"{' '.join(arguments)} does not listen:\n{process.log()}")
+        time.sleep(0.02)
+    process.url = found[1]
+    return process
+
+
+def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait until `condition` is true; a failed assertion in it counts as not yet. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+            problem: AssertionError | None = None
+        except AssertionError as error:
+            problem = error
+        if time.monotonic() > deadline:
+            raise problem or AssertionError(f"not true within {seconds:.0f} s")
+        time.sleep(0.02)
+
+
+def make_user(couch: Couch, name: str, password: str, roles: Sequence[str]) -> tuple[str, str]:
+    """A CouchDB user of its own, as (name, password) for requests."""
+    unique = f"{name}-{uuid.uuid4().hex[:8]}"
+    doc = {
+        "_id": f"org.couchdb.user:{unique}",
+        "name": unique,
+        "password": password,
+        "roles": list(roles),
+        "type": "user",
+    }
+    couch.request("PUT", f"/_users/org.couchdb.user:{unique}", body=doc)
+    return unique, password
