@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import structlog
+
+from mjumbe import text
 from mjumbe.couch import Document
-from mjumbe.documents import is_incoming
+from mjumbe.documents import is_incoming, read_moment
 from mjumbe.settings import Settings
 from mjumbe.text import Translations
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,29 @@ def is_fresh(doc: Document, context: Context, name: str) -> bool:
     """
     if not is_incoming(doc) or name in (doc.get("transitions") or {}):
         return False
-    return bool(doc.get("receipt")) or (doc.get("reported_date") or 0) >= context.adopted
+    return bool(doc.get("receipt")) or (read_moment(doc.get("reported_date")) or 0) >= context.adopted
 
 
 def mark(doc: Document, name: str) -> None:
     """Note on the document that transition `name` has seen it, so that a replayed feed answers nobody twice."""
     doc["transitions"] = {**(doc.get("transitions") or {}), name: {"ok": True}}
+
+
+def contact_of(doc: Document, context: Context) -> Contact | None:
+    """The person behind a document: whose number it came from, else whom it is linked to."""
+    contact = context.contacts.get(str(doc.get("from")))
+    linked = doc.get("contact")
+    person = context.documents.get(str(linked.get("_id"))) if isinstance(linked, dict) else None
+    return contact or (Contact(person) if person else None)
+
+
+def fill(template: str | None, doc: Document, context: Context) -> str:
+    """The template filled from the document; empty when there is none, or when it is none that can be filled."""
+    contact = contact_of(doc, context)
+    try:
+        return text.render(
+            template or "", {**doc, "contact": contact.doc if contact else doc.get("contact") or {}}
+        ).strip()
+    except text.TemplateError as error:
+        log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
+        return ""

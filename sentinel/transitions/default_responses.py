@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from mjumbe import text
 from mjumbe.couch import Document
+from mjumbe.documents import read_moment
 from sentinel.transitions.base import Context, is_fresh, mark
 from sentinel.transitions.replies import answer, locale_of
 
@@ -11,11 +12,10 @@ NAME = "default_responses"
 
 
 def filter(doc: Document, context: Context) -> bool:
-    start = context.settings.default_responses.start_date
-    if start is None or not is_fresh(doc, context, NAME):
+    start, reported = context.settings.default_responses.start_date, read_moment(doc.get("reported_date"))
+    if start is None or reported is None or not is_fresh(doc, context, NAME):
         return False
-    reported = datetime.fromtimestamp(doc["reported_date"] / 1000, UTC).date()
-    return reported > start and not doc.get("form")
+    return datetime.fromtimestamp(reported / 1000, UTC).date() > start and not doc.get("form")
 
 
 def on_match(doc: Document, context: Context) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 from mjumbe import phone, states, text
 from mjumbe.couch import Document
 from mjumbe.documents import TASK_LISTS, message_of, tasks_of
-from mjumbe.states import State, Task
-from sentinel.transitions.base import Context
+from mjumbe.states import DUE, State, Task
+from sentinel.transitions.base import Context, fill
 from sentinel.transitions.replies import locale_of
 
 # How many steps up from the sender the contact is found whom CHT's words for recipients name.
@@ -54,7 +54,7 @@ def _finish(task: Any, doc: Document, context: Context) -> Iterator[Any]:
     if not messages:
         yield task
     for position, message in enumerate(messages):
-        message.setdefault("uuid", str(uuid.uuid4()))
+        message["uuid"] = message.get("uuid") or str(uuid.uuid4())
         single = task if position == 0 else copy.deepcopy(task)
         single["messages"] = [message]
         yield single
@@ -76,12 +76,11 @@ def _compose(task: Task, doc: Document, context: Context) -> None:
 
 
 def _text(task: Task, doc: Document, context: Context) -> str:
-    contact = context.contacts.get(str(doc.get("from")))
     locale = locale_of(doc, context)
     template = _in_language(task.get("message"), locale)
     if not template and task.get("message_key"):
         template = text.translate(task["message_key"], locale, context.settings.locale, context.translations)
-    return text.render(template or "", {**doc, "contact": contact.doc if contact else doc.get("contact") or {}}).strip()
+    return fill(template, doc, context)
 
 
 def _in_language(message: object, locale: str) -> str | None:
@@ -124,5 +123,5 @@ def _ancestor_phone(doc: Document, steps: int, context: Context) -> str | None:
 
 
 def needs_lineage(doc: Document) -> bool:
-    """Whether a task here has a recipient that only the lineage tells."""
-    return any(not task.get("messages") and task.get("recipient") for task in tasks_of(doc))
+    """Whether a task here is still without its message: recipient and text come from elsewhere."""
+    return any(not task.get("messages") and states.of(task) in DUE for task in tasks_of(doc))

@@ -6,7 +6,7 @@ from mjumbe import text
 from mjumbe.couch import Document
 from mjumbe.documents import new_task
 from mjumbe.settings import Reply
-from sentinel.transitions.base import Context, is_fresh, mark
+from sentinel.transitions.base import Context, contact_of, fill, is_fresh, mark
 
 log = structlog.get_logger(__name__)
 NAME = "replies"
@@ -34,7 +34,7 @@ def _template(reply: Reply, doc: Document, context: Context) -> str | None:
 
 def locale_of(doc: Document, context: Context) -> str:
     """The language to answer in: the message's, the sender's, else the settings'."""
-    contact = context.contacts.get(str(doc.get("from")))
+    contact = contact_of(doc, context)
     sms = doc.get("sms_message") or {}
     return (
         sms.get("locale")
@@ -46,8 +46,7 @@ def locale_of(doc: Document, context: Context) -> str:
 
 def answer(doc: Document, template: str | None, context: Context) -> None:
     """Add a task with the rendered template to the document, addressed to its sender; nothing when it says nothing."""
-    contact = context.contacts.get(str(doc.get("from")))
-    message = text.render(template or "", {**doc, "contact": contact.doc if contact else {}}).strip()
+    message = fill(template, doc, context)
     if not message:
         log.warning("an answer has no text, so none is sent", doc=doc["_id"])
         return
