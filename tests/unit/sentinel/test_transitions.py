@@ -1,0 +1,532 @@
+"""The transitions one by one, and what they do together."""
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mjumbe import documents, settings, states
+from mjumbe.couch import Document
+from mjumbe.documents import IncomingMessage, milliseconds
+from sentinel import transitions
+from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies
+from sentinel.transitions.base import Contact, Context
+
+NOW = datetime(2026, 1, 10, 12, 0, tzinfo=UTC)
+SENDER, OTHER = "+254711000001", "+254711000002"
+ANN = {
+    "_id": "ann",
+    "type": "person",
+    "name": "Ann",
+    "phone": SENDER,
+    "parent": {"_id": "clinic", "parent": {"_id": "centre", "parent": {"_id": "district"}}},
+}
+PLACES: dict[str, Document] = {
+    "ann": ANN,
+    "clinic": {"_id": "clinic", "contact": {"_id": "ann"}},
+    "centre": {"_id": "centre", "contact": {"_id": "bea"}},
+    "district": {"_id": "district", "contact": "cai"},
+    "bea": {"_id": "bea", "phone": "+254711000020"},
+    "cai": {"_id": "cai", "phone": "+254711000030"},
+}
+
+
+def context(values: dict[str, Any] | None = None, **more: Any) -> Context:
+    facts: dict[str, Any] = {
+        "settings": settings.parse(values or {}),
+        "now": NOW,
+        "contacts": {},
+        "documents": {},
+        "translations": {},
+        "adopted": 0,
+    }
+    return Context(**{**facts, **more})
+
+
+def incoming(text: str = "Habari", reported: datetime = NOW, **more: Any) -> Document:
+    message = IncomingMessage("africas-talking", "m1", SENDER, text)
+    return {**documents.incoming_document(message, SENDER, milliseconds(reported)), **more}
+
+
+def task(state: str = "pending", to: str = OTHER, **more: Any) -> Document:
+    return {"messages": [{"to": to, "message": "x", "uuid": "u1"}], "state": state, "state_history": [], **more}
+
+
+def record(*tasks: Document, **more: Any) -> Document:
+    return {"_id": "d", "type": "data_record", "reported_date": milliseconds(NOW), "tasks": list(tasks), **more}
+
+
+def at(**offset: float) -> str:
+    return states.timestamp(NOW + timedelta(**offset))
+
+
+def texts(doc: Document) -> list[tuple[str, str]]:
+    return [(message["to"], message["message"]) for task in doc["tasks"] for message in task["messages"]]
+
+
+# ---- what is new to mjumbe
+
+ALL_FOR_INCOMING = [link_sender, replies, default_responses]
+ANSWERING = {"sms": {"replies": [{"keyword": "x", "message": "x"}]}, "default_responses": {"start_date": "2020-01-01"}}
+
+
+@pytest.mark.parametrize("transition", ALL_FOR_INCOMING)
+@pytest.mark.parametrize(
+    ("change", "concerned"),
+    [
+        ({}, True),
+        ({"type": "person"}, False),
+        ({"sms_message": None}, False),
+        ({"from": ""}, False),
+        ({"transitions": {"update_clinics": {"ok": True}}}, True),
+        ({"transitions": {name: {"ok": True} for name in ("link_sender", "replies", "default_responses")}}, False),
+    ],
+)
+def test_what_concerns_incoming_messages(transition: Any, change: dict[str, Any], concerned: bool) -> None:
+    assert transition.filter(incoming(**change), context(ANSWERING)) is concerned
+
+
+@pytest.mark.parametrize("transition", ALL_FOR_INCOMING)
+@pytest.mark.parametrize(
+    ("receipt", "reported", "concerned"),
+    [
+        (None, milliseconds(NOW) - 1, False),
+        (None, milliseconds(NOW), True),
+        (None, at(), True),
+        (None, at(seconds=-1), False),
+        (None, None, False),
+        ("r", milliseconds(NOW) - 1, True),
+    ],
+)
+def test_an_adopted_database_is_not_answered_again(
+    transition: Any, receipt: str | None, reported: object, concerned: bool
+) -> None:
+    doc = incoming(receipt=receipt, reported_date=reported)
+    assert transition.filter(doc, context(ANSWERING, adopted=milliseconds(NOW))) is concerned
+
+
+# ---- link_sender
+
+
+def test_the_sender_is_linked() -> None:
+    doc = incoming()
+    assert link_sender.on_match(doc, context(contacts={SENDER: Contact(ANN)}))
+    assert doc["contact"] == {"_id": "ann", "parent": ANN["parent"]}
+    assert doc["transitions"] == {"link_sender": {"ok": True}}
+
+
+@pytest.mark.parametrize(
+    ("contacts", "before", "after"),
+    [
+        ({}, None, None),
+        ({SENDER: Contact({"_id": "zoe"})}, None, {"_id": "zoe"}),
+        ({SENDER: Contact(ANN)}, {"_id": "bea"}, {"_id": "bea"}),
+    ],
+)
+def test_linking(contacts: dict[str, Contact], before: Document | None, after: Document | None) -> None:
+    doc = incoming(**({"contact": before} if before else {}))
+    assert link_sender.on_match(doc, context(contacts=contacts))
+    assert doc.get("contact") == after
+    assert not link_sender.filter(doc, context())
+
+
+# ---- replies
+
+REPLIES = {
+    "locale": "en",
+    "sms": {
+        "replies": [
+            {"keyword": "HELP", "message": "Hello {{contact.name}}, you wrote {{sms_message.message}} & more"},
+            {"keyword": "balance", "translation_key": "balance"},
+            {"keyword": "HELP", "message": "never"},
+            {"keyword": "empty", "message": "{{contact.nothing}}"},
+        ]
+    },
+}
+TRANSLATIONS = {"en": {"balance": "You owe {{fields.debt}}"}, "sw": {"balance": "Deni {{fields.debt}}"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("HELP", "Hello Ann, you wrote HELP & more"),
+        ("help me", "Hello Ann, you wrote help me & more"),
+        ("  Help, please", "Hello Ann, you wrote   Help, please & more"),
+        ("HELPME", None),
+        ("please HELP", None),
+        ("", None),
+        ("😀", None),
+        ("Balance?", "You owe 50"),
+        ("empty", None),
+    ],
+)
+def test_keywords(text: str, answer: str | None) -> None:
+    doc = incoming(text, fields={"debt": 50})
+    shown = context(REPLIES, contacts={SENDER: Contact(ANN)}, translations=TRANSLATIONS)
+    assert replies.on_match(doc, shown)
+    assert texts(doc) == ([(SENDER, answer)] if answer else [])
+    assert not replies.filter(doc, shown), "answered once"
+    for made in doc["tasks"]:
+        assert made["state"] == "pending"
+        assert made["state_history"] == [{"state": "pending", "timestamp": states.timestamp(NOW)}]
+
+
+@pytest.mark.parametrize(
+    ("message", "document", "person", "outgoing", "answer"),
+    [
+        ("sw", None, None, None, "Deni 50"),
+        (None, "sw", None, None, "Deni 50"),
+        (None, None, "sw", None, "Deni 50"),
+        (None, None, "sw-KE", None, "Deni 50"),
+        (None, None, None, "sw", "Deni 50"),
+        (None, None, None, None, "You owe 50"),
+        ("fr", "sw", "sw", "sw", "You owe 50"),
+        (None, None, ["sw"], None, "You owe 50"),
+    ],
+)
+def test_the_language_of_an_answer(message: Any, document: Any, person: Any, outgoing: Any, answer: str) -> None:
+    doc = incoming("balance", fields={"debt": 50}, locale=document)
+    doc["sms_message"]["locale"] = message
+    values = {**REPLIES, "locale_outgoing": outgoing}
+    person_doc = {**ANN, "language": person}
+    replies.on_match(doc, context(values, contacts={SENDER: Contact(person_doc)}, translations=TRANSLATIONS))
+    assert texts(doc) == [(SENDER, answer)]
+
+
+def test_a_translation_that_is_no_template_answers_nothing_and_stops_nothing() -> None:
+    doc = incoming("balance")
+    assert replies.on_match(doc, context(REPLIES, translations={"en": {"balance": "{{/a}}closed"}}))
+    assert doc["tasks"] == []
+
+
+# ---- default_responses
+
+
+@pytest.mark.parametrize(
+    ("start", "reported", "more", "concerned"),
+    [
+        (None, NOW, {}, False),
+        ("2026-01-09", NOW, {}, True),
+        ("2026-01-10", NOW, {}, False),
+        ("2026-01-11", NOW, {}, False),
+        ("2026-01-09", datetime(2026, 1, 10, tzinfo=UTC), {}, True),
+        ("2026-01-09", datetime(2026, 1, 9, 23, 59, 59, tzinfo=UTC), {}, False),
+        ("2026-01-09", NOW, {"form": "P"}, False),
+    ],
+)
+def test_from_when_on_messages_are_answered(
+    start: str | None, reported: datetime, more: dict[str, Any], concerned: bool
+) -> None:
+    shown = context({"default_responses": {"start_date": start}})
+    assert default_responses.filter(incoming(reported=reported, **more), shown) is concerned
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "answer"),
+    [
+        ("Habari", {}, "Thank you, your message has arrived."),
+        ("Habari", {"locale": "sw"}, "Asante, ujumbe wako umefika."),
+        ("Habari", {"locale": "fr"}, "Thank you, your message has arrived."),
+        (" \n", {}, "Your message arrived without any text. Please write it again and send it."),
+        (
+            *("Habari", {"forms_only_mode": True}),
+            "We did not recognise this report. Please check its first word and send it again.",
+        ),
+    ],
+)
+def test_default_responses(text: str, values: dict[str, Any], answer: str) -> None:
+    doc = incoming(text)
+    shown = context({**ANSWERING, **values})
+    assert default_responses.on_match(doc, shown)
+    assert texts(doc) == [(SENDER, answer)]
+    assert not default_responses.filter(doc, shown)
+
+
+def test_what_has_an_answer_gets_no_other() -> None:
+    doc = incoming(tasks=[task()])
+    default_responses.on_match(doc, context(ANSWERING))
+    assert len(doc["tasks"]) == 1
+
+
+# ---- due
+
+
+@pytest.mark.parametrize(
+    ("state", "moment", "pending"),
+    [
+        ("scheduled", at(), True),
+        ("scheduled", at(seconds=-1), True),
+        ("scheduled", at(seconds=1), False),
+        ("scheduled", milliseconds(NOW), True),
+        ("muted", at(), False),
+        ("cleared", at(), False),
+    ],
+)
+def test_due(state: str, moment: object, pending: bool) -> None:
+    scheduled = task(state, due=moment)
+    doc = record(scheduled_tasks=[scheduled])
+    if due.filter(doc, context()):
+        assert due.on_match(doc, context())
+    assert scheduled["state"] == ("pending" if pending else state)
+    assert len(scheduled["state_history"]) == pending
+
+
+# ---- messages
+
+
+def unfinished(**more: Any) -> Document:
+    return {"state": "pending", "state_history": [], "due": at(), **more}
+
+
+def finish(one: Document, values: dict[str, Any] | None = None, **more: Any) -> list[Document]:
+    doc = record(scheduled_tasks=[one], **{"from": SENDER, "contact": Contact(ANN).lineage, **more})
+    shown = context(values, documents=PLACES, translations=TRANSLATIONS)
+    assert messages.filter(doc, shown)
+    messages.on_match(doc, shown)
+    finished: list[Document] = doc["scheduled_tasks"]
+    return finished
+
+
+@pytest.mark.parametrize(
+    ("recipient", "to"),
+    [
+        (None, SENDER),
+        ("reporting_unit", SENDER),
+        ("clinic", SENDER),
+        ("parent", "+254711000020"),
+        ("health_center", "+254711000020"),
+        ("grandparent", "+254711000030"),
+        ("district", "+254711000030"),
+        (OTHER, OTHER),
+        ("0711000009", "0711000009"),
+        ("somebody", SENDER),
+    ],
+)
+def test_recipients(recipient: str | None, to: str) -> None:
+    (finished,) = finish(unfinished(message="Habari", recipient=recipient))
+    (message,) = finished["messages"]
+    assert (message["to"], message["message"], bool(message["uuid"])) == (to, "Habari", True)
+
+
+def test_the_lineage_of_somebody_else() -> None:
+    (finished,) = finish(unfinished(message="x", recipient="clinic"), contact={"_id": "q", "parent": {"_id": "centre"}})
+    assert finished["messages"][0]["to"] == "+254711000020"
+
+
+def test_a_recipient_by_lineage_when_nobody_sent_the_document() -> None:
+    (finished,) = finish(unfinished(message="x"), **{"from": None})
+    assert finished["messages"][0]["to"] == SENDER, "the contact's own number"
+
+
+def test_a_recipient_that_nobody_knows() -> None:
+    values = {"sms": {"default_to_sender": False}}
+    one = unfinished(message="x", recipient="district")
+    (finished,) = finish(one, values, contact={"_id": "ann", "parent": {"_id": "lost"}})
+    assert "messages" not in finished
+    assert (finished["state"], finished["state_details"]) == ("pending", "its recipient is not known")
+    assert finished["retry_at"] == at(hours=1)
+    before = copy.deepcopy(finished)
+    (again,) = finish(finished, values, contact={})
+    assert again == before, "not before its time, and said once"
+
+
+def test_failing_schedules_are_cleared_on_demand() -> None:
+    (finished,) = finish(unfinished(message_key="nowhere"), {"sms": {"clear_failing_schedules": True}})
+    assert (finished["state"], finished["state_details"]) == ("cleared", "cleared: its text is not in the translations")
+
+
+@pytest.mark.parametrize(
+    ("source", "locale", "text"),
+    [
+        (
+            {"message": "Dear {{contact.name}}, {{fields.debt}} < 60 & {{{fields.debt}}}"},
+            None,
+            "Dear Ann, 50 < 60 & 50",
+        ),
+        ({"message_key": "balance"}, None, "You owe 50"),
+        ({"message_key": "balance"}, "sw", "Deni 50"),
+        (
+            {"message": [{"locale": "en", "content": "Owe"}, {"locale": "sw", "content": "Deni"}]},
+            *("sw", "Deni"),
+        ),
+        (
+            {"message": [{"locale": "en", "content": "Owe"}, {"locale": "sw", "content": "Deni"}]},
+            *("fr", "Owe"),
+        ),
+    ],
+)
+def test_texts(source: dict[str, Any], locale: str | None, text: str) -> None:
+    (finished,) = finish(unfinished(**source), fields={"debt": 50}, locale=locale)
+    assert finished["messages"][0]["message"] == text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {"message": ""},
+        {"message": "{{nothing}}"},
+        {"message": []},
+        {"message": [None, 3]},
+        {"message": 3},
+        {"message_key": "nowhere"},
+        {"message": "{{/never}}closed"},
+    ],
+)
+def test_texts_that_cannot_be_made(source: dict[str, Any]) -> None:
+    (finished,) = finish(unfinished(**source))
+    assert "messages" not in finished
+    assert (finished["state"], finished["retry_at"]) == ("pending", at(hours=1))
+
+
+def test_several_messages_become_several_tasks() -> None:
+    one = unfinished(
+        group=3,
+        messages=[
+            {"to": SENDER, "message": "one", "uuid": "u1"},
+            {"to": OTHER, "message": "two"},
+            "odd",
+            {"to": OTHER, "message": "three", "uuid": None},
+        ],
+    )
+    finished = finish(one)
+    assert [task["messages"][0]["message"] for task in finished] == ["one", "two", "three"]
+    assert [len(task["messages"]) for task in finished] == [1, 1, 1]
+    assert [task["group"] for task in finished] == [3, 3, 3]
+    uuids = [task["messages"][0]["uuid"] for task in finished]
+    assert uuids[0] == "u1"
+    assert len(set(uuids)) == 3
+    assert all(isinstance(uuid, str) and uuid for uuid in uuids)
+    finished[0]["state_history"].append("x")
+    assert finished[1]["state_history"] == [], "each has a history of its own"
+
+
+@pytest.mark.parametrize("uuid", [None, ""])
+def test_a_message_gets_the_uuid_that_it_lacks(uuid: str | None) -> None:
+    one = task()
+    one["messages"][0]["uuid"] = uuid
+    (finished,) = finish(one)
+    assert finished["messages"][0]["uuid"]
+
+
+@pytest.mark.parametrize("state", ["scheduled", "sent", "failed", "muted", "cleared", None])
+def test_only_what_is_pending_is_finished(state: str | None) -> None:
+    doc = record({"state": state, "message_key": "balance"}, None, "odd")
+    assert not messages.filter(doc, context())
+
+
+@pytest.mark.parametrize(
+    ("tasks", "needs"),
+    [
+        ([], False),
+        ([task()], False),
+        ([unfinished(recipient="clinic")], True),
+        ([unfinished(message_key="balance")], True),
+        ([{"state": "scheduled", "message_key": "balance"}], True),
+        ([{"state": "sent", "message_key": "balance"}], False),
+    ],
+)
+def test_who_needs_the_lineage_and_the_translations(tasks: list[Document], needs: bool) -> None:
+    assert messages.needs_lineage(record(*tasks)) is needs
+
+
+# ---- expire
+
+
+@pytest.mark.parametrize(
+    ("one", "expired"),
+    [
+        (task(due=at(days=-7)), False),
+        (task(due=at(days=-7, seconds=-1)), True),
+        (task("scheduled", due=at(days=-8)), False),
+        (task("forwarded-to-gateway", due=at(days=-8)), False),
+        (task("sent", due=at(days=-8)), False),
+        (task(timestamp=at(days=-8)), True),
+        (task(retry_at=at(hours=1), due=at(days=-8)), True),
+    ],
+)
+def test_expiry(one: Document, expired: bool) -> None:
+    doc = record(one)
+    assert expire.filter(doc, context()) is expired
+    if expired:
+        assert expire.on_match(doc, context())
+        assert one["state"] == "failed"
+        assert one["state_details"].startswith("expired: it was due at 2026-01-0")
+
+
+def test_expiry_is_a_setting() -> None:
+    assert expire.filter(record(task(due=at(minutes=-2))), context({"sms": {"expire_after": "1m"}}))
+
+
+# ---- refuse
+
+
+@pytest.mark.parametrize(
+    ("to", "values", "rule"),
+    [
+        (OTHER, {}, None),
+        ("+254711000002", {"outgoing_deny_list": "253, +25471"}, "deny_list"),
+        ("ORANGE NET", {"outgoing_deny_list": "orange", "outgoing_deny_with_alphas": False}, "deny_list"),
+        ("22000", {}, "too_short"),
+        ("22000", {"outgoing_deny_shorter_than": 5}, None),
+        ("SAFARICOM", {}, "alphas"),
+        ("SAFARICOM", {"outgoing_deny_with_alphas": False}, None),
+        ("0711000002", {"gateway_number": OTHER}, "gateway_number"),
+    ],
+)
+def test_refusals(to: str, values: dict[str, Any], rule: str | None) -> None:
+    one = task(to=to)
+    doc = record(one)
+    assert refuse.filter(doc, context(values))
+    assert refuse.on_match(doc, context(values)) is (rule is not None)
+    assert one["state"] == ("denied" if rule else "pending")
+    if rule:
+        assert one["state_history"][-1]["rule"] == rule
+        assert to not in one["state_details"]
+
+
+@pytest.mark.parametrize("state", ["scheduled", "sent", "failed", "delivered"])
+def test_only_what_is_pending_is_refused(state: str) -> None:
+    assert not refuse.filter(record(task(state, to="1")), context())
+
+
+# ---- together
+
+
+def test_an_incoming_message_from_end_to_end() -> None:
+    doc = incoming("HELP")
+    shown = context({**REPLIES, **ANSWERING, "sms": REPLIES["sms"]}, contacts={SENDER: Contact(ANN)})
+    assert transitions.run(doc, shown)
+    assert doc["contact"]["_id"] == "ann"
+    assert texts(doc) == [(SENDER, "Hello Ann, you wrote HELP & more")]
+    assert doc["transitions"].keys() == {"link_sender", "replies", "default_responses"}
+    assert not transitions.run(doc, shown), "nothing is left to do"
+
+
+def test_a_schedule_that_falls_due_is_made_expired_and_refused_in_that_order() -> None:
+    late = {"state": "scheduled", "due": at(days=-8), "message": "late", "recipient": OTHER}
+    denied = {"state": "scheduled", "due": at(), "message": "denied", "recipient": "+254711999999"}
+    good = {"state": "scheduled", "due": at(), "message": "good", "recipient": OTHER}
+    doc = record(scheduled_tasks=[late, denied, good, {"state": "scheduled", "due": at(days=1), "message": "later"}])
+    assert transitions.run(doc, context({"outgoing_deny_list": "+254711999"}))
+    assert [task["state"] for task in doc["scheduled_tasks"]] == ["failed", "denied", "pending", "scheduled"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tasks": None},
+        {"tasks": "x", "scheduled_tasks": {}},
+        {"tasks": [None, 3, "x", {}]},
+        {"sms_message": {"message": None}},
+        {"sms_message": {"message": 17}},
+        {"transitions": None},
+        {"contact": "ann"},
+        {"reported_date": "yesterday"},
+        {"fields": None},
+    ],
+)
+def test_odd_documents(odd: dict[str, Any]) -> None:
+    doc = {**incoming(), **odd}
+    transitions.run(doc, context({**ANSWERING, **REPLIES}, translations=TRANSLATIONS))
