@@ -78,7 +78,7 @@ class Service:
         with self._lock:
             before = self.status
             hold = next((o for o in outcomes if o.failure in (Failure.CONFIGURATION, Failure.QUOTA)), None)
-            failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) for o in outcomes)
+            failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) and not o.personal for o in outcomes)
             if hold is not None:
                 self._hold(hold.details, _seconds_until(hold.retry_at) or PROBE_SECONDS, now)
             elif failed:

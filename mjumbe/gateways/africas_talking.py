@@ -163,6 +163,7 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime) -> Outcome:
         cost=str(row["cost"]) if row.get("cost") and meaning.failure is None else None,
         parts=parts if isinstance(parts, int) and meaning.failure is None else None,
         retry_at=_end_of_do_not_disturb(now) if code == DO_NOT_DISTURB else None,
+        personal=code == DO_NOT_DISTURB,
     )
 
 

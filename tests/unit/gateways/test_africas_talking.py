@@ -174,7 +174,7 @@ def test_status_codes(
     assert (outcome.state, outcome.failure, outcome.details) == (state, failure, name)
     assert outcome.code == (str(code) if code else None)
     assert (outcome.ref, outcome.cost, outcome.parts) == (("ATXid_1", "KES 0.8000", 2) if taken else (None,) * 3)
-    assert (outcome.retry_at is not None) == (code == 409)
+    assert (outcome.retry_at is not None, outcome.personal) == (code == 409, code == 409)
 
 
 @pytest.mark.parametrize(

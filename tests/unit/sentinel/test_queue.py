@@ -1,0 +1,81 @@
+"""The order in which messages leave: replies first, equal texts together, texts taking turns."""
+
+import itertools
+
+from mjumbe.documents import OutgoingMessage
+from sentinel.outbox import CAPACITY, Queue
+
+serial = itertools.count()
+
+
+def message(
+    text: str, to: str = "", *, reply: bool = False, link_id: str | None = None, via: str | None = None
+) -> OutgoingMessage:
+    number = next(serial)
+    return OutgoingMessage(f"d{number}", f"u{number}", to or f"+2547{number:08}", text, 0, reply, link_id, via)
+
+
+def queue(*messages: OutgoingMessage) -> Queue:
+    made = Queue(lambda message: message.to.replace("0711", "+254711") if message.to[0] == "0" else message.to)
+    for each in messages:
+        made.add(each)
+    return made
+
+
+def drain(waiting: Queue, size: int, via: str | None = None) -> list[list[OutgoingMessage]]:
+    return list(iter(lambda: waiting.take(via, size), []))
+
+
+def test_an_empty_queue() -> None:
+    waiting = queue()
+    assert (len(waiting), waiting.vias(), waiting.take(None, 10)) == (0, [], [])
+
+
+def test_replies_go_first() -> None:
+    bulk, reply = message("bulk"), message("reply", reply=True)
+    waiting = queue(bulk, reply)
+    assert drain(waiting, 10) == [[reply], [bulk]]
+
+
+def test_equal_texts_go_together_up_to_the_size_in_their_order() -> None:
+    equal = [message("news") for _ in range(5)]
+    waiting = queue(equal[0], message("other"), *equal[1:])
+    assert waiting.take(None, 3) == equal[:3]
+
+
+def test_texts_take_turns() -> None:
+    long = [message("long") for _ in range(5)]
+    short = [message("short") for _ in range(2)]
+    waiting = queue(*long, *short)
+    assert drain(waiting, 2) == [long[:2], short, long[2:4], long[4:]]
+
+
+def test_a_number_is_once_in_a_request_in_whatever_spelling() -> None:
+    first, again, other = message("news", "+254711000001"), message("news", "0711000001"), message("news", "0711000002")
+    waiting = queue(first, again, other)
+    assert drain(waiting, 10) == [[first, other], [again]]
+
+
+def test_what_differs_in_text_linkid_or_service_is_another_request() -> None:
+    plain, linked, bound = message("x"), message("x", link_id="L1"), message("x", via="viber")
+    waiting = queue(plain, linked, bound)
+    assert sorted(waiting.vias(), key=str) == [None, "viber"]
+    assert drain(waiting, 10) == [[plain], [linked]]
+    assert waiting.take("viber", 10) == [bound]
+    assert waiting.take("pigeon", 10) == []
+
+
+def test_the_services_of_replies_come_first() -> None:
+    waiting = queue(message("bulk"), message("reply", reply=True, via="viber"))
+    assert waiting.vias() == ["viber", None]
+
+
+def test_only_bulk_fills_the_queue() -> None:
+    waiting = queue(*(message("reply", reply=True) for _ in range(CAPACITY + 1)))
+    assert not waiting.is_full
+    for _ in range(CAPACITY):
+        waiting.add(message("bulk"))
+    assert waiting.is_full
+    assert len(waiting) == 2 * CAPACITY + 1
+    assert sum(map(len, drain(waiting, 100))) == 2 * CAPACITY + 1
+    assert (len(waiting), waiting.is_full, waiting.vias()) == (0, False, [])

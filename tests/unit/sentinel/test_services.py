@@ -1,0 +1,357 @@
+"""The services: limits, holds, probes, the breaker, and which one is chosen. The clock is ours."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from mjumbe import settings
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.gateways.base import Failure, Gateway, Outcome
+from mjumbe.settings import ServiceSettings
+from mjumbe.states import State
+from sentinel import services
+from sentinel.services import Service, Services
+
+START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+AT = "africas-talking"
+SENT = Outcome("Sent", State.SENT)
+NO_BALANCE = Outcome("InsufficientBalance", failure=Failure.CONFIGURATION, code="405")
+BROKEN = Outcome("HTTP 500", failure=Failure.RETRY)
+LOST = Outcome("no answer in time", failure=Failure.AMBIGUOUS)
+REFUSED = Outcome("InvalidPhoneNumber", State.FAILED, Failure.PERMANENT)
+
+
+@dataclass
+class Time:
+    """The two clocks of the module, moved together by hand."""
+
+    seconds: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+    clock = Time()
+    monkeypatch.setattr(services.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(services.states, "now", clock.now)
+    yield clock
+    monkeypatch.undo()
+
+
+def service(**limits: Any) -> Service:
+    return Service(AT, cast(Gateway, None), ServiceSettings(**limits))
+
+
+def ask(subject: Service, *outcomes: Outcome) -> bool:
+    """One request from start to end."""
+    subject.started()
+    changed = subject.answered(list(outcomes))
+    subject.finished()
+    return changed
+
+
+# ---- limits
+
+
+def test_so_many_requests_at_once(time: Time) -> None:
+    subject = service(concurrency=3)
+    rooms = [subject.room()]
+    for _ in range(3):
+        subject.started()
+        rooms.append(subject.room())
+    subject.finished()
+    assert [*rooms, subject.room()] == [3, 2, 1, 0, 1]
+
+
+def test_so_many_requests_a_second(time: Time) -> None:
+    subject = service(concurrency=100, max_per_second=10)
+    started = 0
+    for _ in range(1000):  # ten seconds
+        for _ in range(subject.room()):
+            ask(subject, SENT)
+            started += 1
+        time.seconds += 0.01
+    assert 100 <= started <= 111
+
+
+def test_less_than_one_request_a_second(time: Time) -> None:
+    subject = service(max_per_second=0.1)
+    assert subject.room() == 1
+    ask(subject, SENT)
+    time.seconds += 9.5
+    assert subject.room() == 0
+    time.seconds += 0.6
+    assert subject.room() == 1
+
+
+def test_the_rate_does_not_gather_over_a_pause(time: Time) -> None:
+    subject = service(concurrency=100, max_per_second=5)
+    time.seconds += 3600
+    assert subject.room() == 5
+
+
+def test_the_size_of_a_request(time: Time) -> None:
+    subject = service(batch_size=40)
+    assert subject.batch_size == 40
+    ask(subject, NO_BALANCE)
+    assert subject.batch_size == 1
+
+
+# ---- holds
+
+
+@pytest.mark.parametrize("failure", [Failure.CONFIGURATION, Failure.QUOTA])
+def test_a_hold_is_asked_once_a_minute(time: Time, failure: Failure) -> None:
+    subject = service()
+    assert ask(subject, Outcome("HTTP 401", failure=failure))
+    assert (subject.status.held, subject.status.reason) == (True, "HTTP 401")
+    requests = 0
+    for _ in range(600):  # ten minutes
+        time.seconds += 1
+        for _ in range(subject.room()):
+            requests += 1
+            assert not ask(subject, Outcome("HTTP 401", failure=failure)), "held before, held now"
+    assert requests in (9, 10)
+
+
+def test_one_refusal_among_many_holds_the_service(time: Time) -> None:
+    subject = service()
+    assert ask(subject, SENT, NO_BALANCE, SENT)
+    assert subject.room() == 0
+
+
+def test_one_probe_at_a_time(time: Time) -> None:
+    subject = service()
+    ask(subject, NO_BALANCE)
+    time.seconds += 61
+    assert subject.room() == 1
+    subject.started()
+    assert subject.room() == 0
+    time.seconds += 3600
+    assert subject.room() == 0, "the probe is not answered yet"
+
+
+def test_requests_under_way_are_waited_for_before_a_probe(time: Time) -> None:
+    subject = service()
+    subject.started()
+    ask(subject, NO_BALANCE)
+    time.seconds += 61
+    assert subject.room() == 0
+    subject.finished()
+    assert subject.room() == 1
+
+
+@pytest.mark.parametrize("outcome", [SENT, REFUSED])
+def test_a_probe_that_is_answered_frees_the_service(time: Time, outcome: Outcome) -> None:
+    subject = service(concurrency=16)
+    ask(subject, NO_BALANCE)
+    time.seconds += 61
+    assert ask(subject, outcome)
+    assert subject.room() == 16
+    assert (subject.status.held, subject.status.reason, subject.status.since) == (False, None, None)
+
+
+def test_a_quota_holds_until_the_service_says(time: Time) -> None:
+    subject = service()
+    ask(subject, Outcome("quota", failure=Failure.QUOTA, retry_at=time.now() + timedelta(hours=3)))
+    time.seconds += 3 * 3600 - 1
+    assert subject.room() == 0
+    time.seconds += 2
+    assert subject.room() == 1
+
+
+def test_since_when_it_is_held(time: Time) -> None:
+    subject = service()
+    ask(subject, NO_BALANCE)
+    since = subject.status.since
+    time.seconds += 61
+    ask(subject, Outcome("HTTP 401", failure=Failure.CONFIGURATION))
+    assert (subject.status.since, subject.status.reason) == (since, "HTTP 401")
+    assert subject.status.last_failure != since
+
+
+# ---- the breaker
+
+
+@pytest.mark.parametrize("failure", [BROKEN, LOST])
+def test_failures_in_a_row_leave_the_service_in_peace(time: Time, failure: Outcome) -> None:
+    subject = service()
+    assert [ask(subject, failure) for _ in range(5)] == [False] * 4 + [True]
+    assert subject.status.reason == f"{failure.details}, 5 times in a row"
+
+
+def test_the_pauses_double_up_to_a_minute(time: Time) -> None:
+    subject = service()
+    for _ in range(5):
+        ask(subject, BROKEN)
+    pauses = []
+    for _ in range(6):
+        began = time.seconds
+        while not subject.room():
+            time.seconds += 0.25
+        pauses.append(time.seconds - began)
+        ask(subject, BROKEN)
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    while not subject.room():
+        time.seconds += 0.25
+    assert ask(subject, SENT)
+    assert [ask(subject, BROKEN) for _ in range(4)] == [False] * 4, "and counting begins anew"
+
+
+def test_a_success_between_begins_the_count_anew(time: Time) -> None:
+    subject = service()
+    for _ in range(10):
+        for _ in range(4):
+            ask(subject, BROKEN)
+        assert not ask(subject, SENT, BROKEN)
+    assert not subject.status.held
+
+
+def test_numbers_that_must_not_be_disturbed_say_nothing_of_the_service(time: Time) -> None:
+    subject = service()
+    asleep = Outcome("DoNotDisturbRejection", failure=Failure.RETRY, retry_at=START + timedelta(days=1), personal=True)
+    assert not any(ask(subject, asleep) for _ in range(20))
+
+
+# ---- choosing
+
+
+class Config:
+    """Settings and credentials as they are now."""
+
+    def __init__(self, **sms: Any) -> None:
+        self.values: dict[str, Any] = {
+            "sms": {"outgoing_service": AT, "africas_talking": {"username": "sandbox"}, **sms}
+        }
+        self.keys: dict[str, str] = {"africastalking.com:outgoing": "k"}
+        self.services = Services(lambda: settings.parse(self.values), self.keys.get, lambda: None)
+
+    def change(self, **sms: Any) -> None:
+        self.values = settings.merge(self.values, {"sms": sms})
+
+    def chosen(self, via: str | None = None) -> str | None:
+        found = self.services.choose(via)
+        return found.name if isinstance(found, Service) else found
+
+    def service(self, via: str | None = None) -> Service:
+        found = self.services.choose(via)
+        assert isinstance(found, Service)
+        return found
+
+
+def test_the_outgoing_service(time: Time) -> None:
+    config = Config()
+    assert config.services.refresh()
+    assert (config.chosen(), config.chosen(AT), config.chosen(PHONE_GATEWAY)) == (AT, AT, PHONE_GATEWAY)
+
+
+def test_the_phone_gateway(time: Time) -> None:
+    config = Config(outgoing_service=PHONE_GATEWAY)
+    config.services.refresh()
+    assert config.chosen() == PHONE_GATEWAY
+    assert config.services.status()[PHONE_GATEWAY].held is False
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda config: config.keys.clear(), "no API key; PUT it to /api/v1/credentials/africastalking.com:outgoing"),
+        (
+            lambda config: config.change(africas_talking={"username": ""}),
+            "sms.africas_talking.username is not set; set it in /api/v1/settings",
+        ),
+        (
+            lambda config: config.change(africas_talking={"enabled": False}),
+            "it is switched off by sms.africas_talking.enabled",
+        ),
+    ],
+)
+def test_what_is_not_configured_is_held_and_says_why(time: Time, change: Callable[[Config], None], reason: str) -> None:
+    config = Config()
+    change(config)
+    config.services.refresh()
+    assert config.chosen() is None
+    status = config.services.status()[AT]
+    assert (status.held, status.reason) == (True, reason)
+
+
+def test_no_service_is_said_once(time: Time) -> None:
+    config = Config()
+    config.keys.clear()
+    config.services.refresh()
+    with capture_logs() as logs:
+        for _ in range(100):
+            config.services.say_if_none()
+    assert [(entry["event"], entry["reasons"]) for entry in logs] == [
+        (
+            "No active SMS service",
+            "africas-talking: no API key; PUT it to /api/v1/credentials/africastalking.com:outgoing",
+        )
+    ]
+    config.keys["africastalking.com:outgoing"] = "k"
+    time.seconds += 3
+    config.services.refresh()
+    config.services.say_if_none()
+    config.keys.clear()
+    with capture_logs() as logs:
+        config.services.say_if_none()
+    assert len(logs) == 1, "and again when it comes again"
+
+
+def test_fallbacks_in_their_order(time: Time) -> None:
+    config = Config(fallback_services=[PHONE_GATEWAY])
+    config.services.refresh()
+    assert config.services.order(None) == [AT, PHONE_GATEWAY]
+    ask(config.service(), NO_BALANCE)
+    assert config.chosen() == PHONE_GATEWAY
+    assert config.chosen(AT) is None, "a message bound to a service waits for it"
+    time.seconds += 61
+    assert config.chosen() == AT, "the probe"
+
+
+def test_a_busy_service_is_no_reason_for_the_next(time: Time) -> None:
+    config = Config(fallback_services=[PHONE_GATEWAY], africas_talking={"username": "sandbox", "concurrency": 1})
+    config.services.refresh()
+    config.service().started()
+    assert config.chosen() is None
+
+
+def test_a_service_named_twice_is_tried_once(time: Time) -> None:
+    assert Config(fallback_services=[PHONE_GATEWAY, AT, PHONE_GATEWAY]).services.order(None) == [AT, PHONE_GATEWAY]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.keys.update({"africastalking.com:outgoing": "another"}),
+        lambda config: config.change(africas_talking={"base_url": "http://127.0.0.1:1"}),
+        lambda config: config.change(reply_to="22000"),
+    ],
+)
+def test_a_change_of_key_or_settings_frees_at_once(time: Time, change: Callable[[Config], None]) -> None:
+    config = Config()
+    config.services.refresh()
+    ask(config.service(), NO_BALANCE)
+    assert config.chosen() is None
+    change(config)
+    assert not config.services.refresh(), "looked at every two seconds"
+    time.seconds += 2
+    assert config.services.refresh()
+    assert config.chosen() == AT
+    time.seconds += 2
+    assert not config.services.refresh()
+
+
+def test_the_gateway_has_the_settings_limits(time: Time) -> None:
+    config = Config(africas_talking={"username": "sandbox", "concurrency": 4, "batch_size": 7})
+    config.services.refresh()
+    assert (config.service().room(), config.service().batch_size) == (4, 7)
