@@ -14,7 +14,7 @@ import structlog
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
 from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_report
-from mjumbe.states import Task
+from mjumbe.states import State, Task
 
 log = structlog.get_logger(__name__)
 
@@ -156,11 +156,14 @@ def apply(task: Task, report: DeliveryReport) -> bool:
     ):
         return False
     details = f"{report.status} ({report.reason})" if report.reason else report.status
+    state = report.state
     if task.pop("in_doubt", None):
         task.pop("retry_at", None)
+        # Whatever the report says, the service has the message: it must not be sent again.
+        state = state or State.RECEIVED_BY_GATEWAY
     states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
-    if report.state is None:
+    if state is None:
         states.note(task, states.now(), details, gateway_ref=report.ref, **facts)
     else:
-        states.move(task, report.state, states.now(), details, gateway_ref=report.ref, **facts)
+        states.move(task, state, states.now(), details, gateway_ref=report.ref, **facts)
     return True

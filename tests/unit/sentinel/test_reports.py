@@ -1,0 +1,243 @@
+"""Delivery reports: on time, early, late, repeated, unknown, in one batch, and for what is in doubt."""
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from mjumbe import documents, states
+from mjumbe.couch import Document
+from mjumbe.documents import DeliveryReport, milliseconds
+from mjumbe.gateways.africas_talking import REPORT_STATES
+from mjumbe.states import State, Task
+from sentinel import reports
+from sentinel.reports import WAIT_MS, Reports
+from tests.unit.sentinel.memory import MemoryCouch, by_reference, in_doubt
+
+PHONE = "+254711000001"
+serial = itertools.count(1)
+
+
+def report(status: str, ref: str = "r1", reason: str | None = None, phone: str | None = PHONE) -> DeliveryReport:
+    return DeliveryReport("africas-talking", ref, status, REPORT_STATES.get(status.lower()), phone, reason, "63902")
+
+
+def document(told: DeliveryReport, received: int | None = None) -> Document:
+    return documents.report_document(told, milliseconds(states.now()) + next(serial) if received is None else received)
+
+
+def task(state: str = "sent", ref: str | None = "r1", uuid: str = "u1", to: str = PHONE, **more: Any) -> Task:
+    made: Task = {"messages": [{"to": to, "message": "x", "uuid": uuid}], "state": state, "state_history": []}
+    return {**made, **({"gateway_ref": ref} if ref else {}), **more}
+
+
+class Lab:
+    """A Reports on databases in memory, driven by hand."""
+
+    def __init__(self, *docs: Document) -> None:
+        self.couch = MemoryCouch()
+        self.couch.main.views = {"messages_by_gateway_ref": by_reference, "due": in_doubt}
+        self.couch.main.store(*docs)
+        self.reports = Reports(self.couch.as_couch())
+
+    def come(self, *docs: Document) -> None:
+        """These report documents are new in `<db>-callbacks`."""
+        self.couch.callbacks.store(*docs)
+        self.reports._take([copy.deepcopy(self.couch.callbacks.docs[doc["_id"]]) for doc in docs])
+
+    def look_again(self) -> None:
+        self.reports._looked = float("-inf")
+        self.reports.look_again()
+
+    def task(self, doc_id: str = "d") -> Task:
+        found: Task = self.couch.main.docs[doc_id]["tasks"][0]
+        return found
+
+    @property
+    def waiting(self) -> int:
+        return len(self.couch.callbacks.docs)
+
+
+def doc(*tasks: Task, doc_id: str = "d") -> Document:
+    return {"_id": doc_id, "tasks": list(tasks)}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "state"),
+    [
+        ("Sent", None, "sent"),  # late: it was on the network already
+        ("Submitted", None, "sent"),
+        ("Success", None, "delivered"),
+        ("Failed", "DeliveryFailure", "failed"),
+        ("AbsentSubscriber", "AbsentSubscriber", "failed"),
+        ("Teleported", None, "sent"),
+    ],
+)
+def test_on_time(status: str, reason: str | None, state: str) -> None:
+    lab = Lab(doc(task()))
+    lab.come(document(report(status, reason=reason)))
+    assert lab.task()["state"] == state
+    (entry,) = lab.task()["state_history"]
+    assert entry["state_details"] == (f"{status} ({reason})" if reason else status)
+    assert (entry["report"], entry["network_code"], entry["gateway_ref"]) == (status, "63902", "r1")
+    assert lab.waiting == 0
+
+
+@pytest.mark.parametrize("order", itertools.permutations(["Sent", "Submitted", "Success"]))
+def test_in_any_order_it_ends_delivered(order: tuple[str, ...]) -> None:
+    lab = Lab(doc(task(state="received-by-gateway")))
+    for status in order:
+        lab.come(document(report(status)))
+    assert lab.task()["state"] == "delivered"
+    assert [entry["report"] for entry in lab.task()["state_history"]] == list(order)
+
+
+def test_several_in_one_batch_are_applied_as_they_were_received() -> None:
+    lab = Lab(doc(task(state="received-by-gateway")))
+    lab.come(document(report("Success"), 300), document(report("Sent"), 100), document(report("Submitted"), 200))
+    history = [(entry["report"], entry.get("late", False)) for entry in lab.task()["state_history"]]
+    assert history == [("Sent", False), ("Submitted", False), ("Success", False)]
+    assert lab.couch.main.bulks == 1
+
+
+def test_a_batch_for_many_messages_is_one_write() -> None:
+    lab = Lab(*(doc(task(ref=f"r{n}", uuid=f"u{n}"), doc_id=f"d{n}") for n in range(500)))
+    lab.come(*(document(report("Success", f"r{n}")) for n in range(500)))
+    assert lab.couch.main.bulks == 1
+    assert all(lab.task(f"d{n}")["state"] == "delivered" for n in range(500))
+
+
+def test_a_later_success_wins_over_an_absent_subscriber() -> None:
+    lab = Lab(doc(task()))
+    lab.come(document(report("AbsentSubscriber", reason="AbsentSubscriber")))
+    lab.come(document(report("Success")))
+    assert lab.task()["state"] == "delivered"
+
+
+def test_repeated() -> None:
+    lab = Lab(doc(task()))
+    for _ in range(3):
+        lab.come(document(report("Success")))
+    assert len(lab.task()["state_history"]) == 1
+    assert lab.waiting == 0
+
+
+def test_the_same_status_for_another_reason_is_another_report() -> None:
+    lab = Lab(doc(task()))
+    lab.come(document(report("Failed", reason="DeliveryFailure")))
+    lab.come(document(report("Failed", reason="UserIsInactive")))
+    assert len(lab.task()["state_history"]) == 2
+
+
+def test_early_and_told_of_the_reference() -> None:
+    lab = Lab(doc(task(state="forwarded-to-gateway", ref=None)))
+    lab.come(document(report("Success")))
+    assert (lab.task()["state"], lab.waiting) == ("forwarded-to-gateway", 1)
+    lab.couch.main.store(doc(task()))
+    lab.reports.referenced(["other", "r1"])
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+    lab.reports.referenced(["r1"])
+    assert len(lab.task()["state_history"]) == 1
+
+
+def test_early_and_found_by_looking_again() -> None:
+    lab = Lab(doc(task(state="forwarded-to-gateway", ref=None)))
+    lab.come(document(report("Sent")), document(report("Success")))
+    lab.couch.main.store(doc(task()))
+    lab.reports.look_again()
+    assert lab.waiting == 2, "not so soon"
+    lab.look_again()
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_nobodys_report_is_dropped_after_a_day() -> None:
+    lab = Lab()
+    old = milliseconds(states.now()) - WAIT_MS - 1000
+    lab.come(document(report("Success", "nobody"), old), document(report("Success", "young")))
+    with capture_logs() as logs:
+        lab.look_again()
+    assert [told["gateway_ref"] for told in lab.couch.callbacks.docs.values()] == ["young"]
+    assert [entry["count"] for entry in logs] == [1]
+
+
+def test_other_documents_are_left_where_they_are() -> None:
+    lab = Lab()
+    lab.come({"_id": "opt-out:x", "type": "opt_out"})
+    lab.look_again()
+    assert lab.waiting == 1
+
+
+@pytest.mark.parametrize("gone", [None, {"_id": "d", "tasks": []}])
+def test_the_message_is_gone(gone: Document | None) -> None:
+    lab = Lab(doc(task()))
+    lab.couch.main.views["messages_by_gateway_ref"] = lambda _: [("r1", "u1")]
+    if gone:
+        lab.couch.main.store(gone)
+    else:
+        lab.couch.main.docs["d"] = {"_id": "d"}
+    lab.come(document(report("Success")))
+    assert lab.waiting == 0
+
+
+def test_a_document_that_couchdb_refuses_keeps_its_report() -> None:
+    lab = Lab(doc(task()), doc(task(ref="r2"), doc_id="e"))
+    lab.couch.main.refused = {"d"}
+    lab.come(document(report("Success")), document(report("Success", "r2")))
+    assert (lab.task("e")["state"], lab.waiting) == ("delivered", 1)
+    lab.couch.main.refused = set()
+    lab.look_again()
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+# ---- in doubt
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("Success", "delivered"),
+        ("Sent", "forwarded-by-gateway"),
+        ("Failed", "failed"),
+        ("Teleported", "received-by-gateway"),
+    ],
+)
+@pytest.mark.parametrize("before", ["pending", "forwarded-to-gateway"])
+def test_a_report_settles_a_doubt(before: str, status: str, state: str) -> None:
+    lab = Lab(doc(task(before, None, in_doubt=True, retry_at="2026-01-01T00:00:00.000Z")))
+    lab.come(document(report(status, "unknown")))
+    assert (lab.task()["state"], lab.task()["gateway_ref"]) == (state, "unknown")
+    assert not {"in_doubt", "retry_at"} & lab.task().keys()
+    assert lab.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "phone"),
+    [
+        ([task("pending", None, in_doubt=True), task("pending", None, "u2", in_doubt=True)], PHONE),
+        ([task("pending", None)], PHONE),
+        ([task("pending", None, in_doubt=True)], "+254711000002"),
+        ([task("pending", None, in_doubt=True)], None),
+        ([task("pending", None, in_doubt=True)], "unknown"),
+    ],
+)
+def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone: str | None) -> None:
+    lab = Lab(doc(*tasks))
+    lab.come(document(report("Success", "unknown", phone=phone)))
+    assert lab.task()["state"] == "pending"
+    assert lab.waiting == 1
+
+
+def test_one_report_settles_one_doubt_and_its_successor_finds_it_by_reference() -> None:
+    lab = Lab(doc(task("pending", None, in_doubt=True)))
+    lab.come(document(report("Sent", "unknown")))
+    lab.come(document(report("Success", "unknown")))
+    assert lab.task()["state"] == "delivered"
+
+
+def test_a_reference_is_never_replaced_by_a_report() -> None:
+    one = task("pending", "first", in_doubt=True)
+    assert reports.apply(one, report("Success", "second"))
+    assert (one["gateway_ref"], one["state"]) == ("first", State.DELIVERED)
+    assert states.history(one)[-1]["gateway_ref"] == "second"
