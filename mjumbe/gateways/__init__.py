@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from mjumbe.gateways import africas_talking, textbee, viber
+from mjumbe.gateways import africas_talking, rapidpro, textbee, viber
 from mjumbe.gateways.base import Callbacks, Definition
 from mjumbe.settings import Settings
 
 PHONE_GATEWAY = "medic-gateway"  # CHT's Android app: it polls /api/sms, nothing calls it
 
 SERVICES: Mapping[str, Definition] = {
-    module.DEFINITION.name: module.DEFINITION for module in (africas_talking, textbee, viber)
+    module.DEFINITION.name: module.DEFINITION for module in (africas_talking, textbee, viber, rapidpro)
 }
 """The services that we call, by the name that `sms.outgoing_service` has for them."""
 
