@@ -135,7 +135,7 @@ class Outbox:
         self._recent = recent
         self._referenced = referenced
         self._fence = fence
-        self._queue = Queue(lambda message: number_of(message, settings.current))
+        self._queue = Queue(lambda message: number_of(message.to, settings.current))
         self._pause = threading.Event()  # never set: it only waits
         self._known: set[tuple[str, str]] = set()  # queued or under way
         self._lock = threading.Lock()
@@ -268,7 +268,7 @@ class Outbox:
                 if not self._admit(task, message, counted):
                     return True
                 states.claim(task, states.now(), service, claim_id)
-            number = number_of(message, self._settings.current)
+            number = number_of(message.to, self._settings.current)
             claimed[message.key] = Claimed(message, number, Claim(claim_id, service, states.attempts(task)))
             return not mine
 
@@ -296,7 +296,7 @@ class Outbox:
         if task.get("service") or message.key in counted:
             return True
         settings = self._settings.current
-        number, limit = number_of(message, settings), settings.sms.duplicate_limit
+        number, limit = number_of(message.to, settings), settings.sms.duplicate_limit
         if self._recent.count(number, message.text) >= limit:
             details = f"sent {limit} times to this number within 30 minutes (sms.duplicate_limit)"
             states.move(task, State.DUPLICATE, states.now(), details)

@@ -106,8 +106,8 @@ def due_messages(doc: Document) -> list[OutgoingMessage]:
     return found
 
 
-def number_of(message: OutgoingMessage, settings: Settings) -> str:
+def number_of(to: str, settings: Settings) -> str:
     """The number to send to: normalised, with the settings' replacement of its beginning."""
-    number = phone.canonical(message.to, settings.default_country_code)
+    number = phone.canonical(to, settings.default_country_code)
     replacement = settings.outgoing_phone_replace
     return phone.replace_prefix(number, replacement.match, replacement.replace) if replacement else number

@@ -14,7 +14,7 @@ from mjumbe.status import CHECKPOINT_ID, ServiceStatus
 from sentinel.feed import Feed
 from sentinel.lease import Lease, is_dead
 from sentinel.outbox import Outbox
-from sentinel.pipeline import Pipeline
+from sentinel.pipeline import Pipeline, number_of
 from sentinel.recent import RecentMessages
 from sentinel.reports import Reports
 from sentinel.schedule import GRACE_SECONDS, Clock
@@ -84,7 +84,7 @@ class Sentinel:
     def _start(self, threads: "Threads") -> Outbox:
         """Take over what the leader before left, then start the threads."""
         recent, reports = RecentMessages(), Reports(self._couch)
-        recent.load(self._couch.main)
+        recent.load(self._couch.main, lambda to: number_of(to, self._settings.current))
         self._services = Services(lambda: self._settings.current, self._credential, self._lease.check)
         outbox = Outbox(self._couch, self._settings, self._services, recent, reports.referenced, self._lease.check)
         checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 
 from mjumbe.couch import Database
 
@@ -15,11 +16,14 @@ class RecentMessages:
         self._times: dict[int, tuple[int, ...]] = {}
         self._pruned = time.time()
 
-    def load(self, database: Database) -> None:
-        """Count what the database says was given to a service within the window."""
+    def load(self, database: Database, number_of: Callable[[str], str]) -> None:
+        """Count what the database says was given to a service within the window.
+
+        `number_of` tells the number behind a recipient as it was written, which is what is counted.
+        """
         since = int((time.time() - WINDOW_SECONDS) * 1000)
         for row in database.view("mjumbe", "sent_recently", start_key=since):
-            self.add(str(row.value.get("to")), str(row.value.get("message")), int(row.key) // 1000)
+            self.add(number_of(str(row.value.get("to"))), str(row.value.get("message")), int(row.key) // 1000)
 
     def count(self, to: str, message: str) -> int:
         """How often `message` went to `to` within the window."""
