@@ -59,7 +59,7 @@ def _is_stored(task: Task, claim: Claim) -> bool:
     for entry in reversed(states.history(task)):
         same = entry.get("service") == claim.service and entry.get("attempt") == claim.attempt
         if same and not entry.get("in_doubt"):
-            return entry.get("state") != State.FORWARDED_TO_GATEWAY
+            return bool(entry.get("state") != State.FORWARDED_TO_GATEWAY)
     return False
 
 
