@@ -273,10 +273,11 @@ def require_member(user: User, security: dict[str, Any]) -> None:
 
 
 def require_db_admin(user: User, security: dict[str, Any]) -> None:
-    """Raise 401 unless the user may change the database's design."""
+    """Raise 401 or 403 unless the user may change the database's design."""
     require_member(user, security)
     if not is_db_admin(user, security):
-        raise unauthorized("You are not a db or server admin.")
+        reason = "You are not a db or server admin."
+        raise unauthorized(reason) if user.name is None else forbidden(reason)
 
 
 def require_server_admin(user: User) -> None:

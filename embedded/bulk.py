@@ -196,7 +196,7 @@ async def _answer_all_docs(call: Call, prefix: str) -> web.StreamResponse:
     call.understand(*_ALL_DOCS_PARAMETERS)
     _only_admins_list_users(call)
     query, database = _all_docs_query(await parameters(call)), call.database
-    return await answer_pieces(call, call.service.store.executor, lambda: _all_docs_text(database, query, prefix))
+    return await answer_pieces(call, lambda: _all_docs_text(database, query, prefix))
 
 
 async def all_docs_queries(call: Call) -> web.StreamResponse:
@@ -210,7 +210,7 @@ async def all_docs_queries(call: Call) -> web.StreamResponse:
             yield from _all_docs_text(database, query, "")
         yield "]}" if wanted else '{"results":[]}'
 
-    return await answer_pieces(call, call.service.store.executor, results)
+    return await answer_pieces(call, results)
 
 
 def _only_admins_list_users(call: Call) -> None:

@@ -206,7 +206,7 @@ async def _normal(call: Call, feed: Feed) -> web.StreamResponse:
 
             yield from rows_in_pieces('{"results":[', rows(), lambda: _tail(feed.end(connection, last, reached_end)))
 
-    return await answer_pieces(call, call.service.store.executor, text)
+    return await answer_pieces(call, text)
 
 
 def _tail(end: dict[str, Any]) -> str:

@@ -244,12 +244,12 @@ async def get(call: Call) -> web.StreamResponse:
     else:
         document = _existing(call, doc_id)
     extra = extra_fields(call, document)
-    if extra:
-        return answer_text(document.json(extra))
+    if extra.keys() - {"_revisions"}:
+        return answer_text(document.json(extra))  # these change without a new revision: no ETag
     etag = f'"{document.rev}"'
     if call.request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers={"ETag": etag})
-    return answer_text(document.json(), headers={"ETag": etag})
+    return answer_text(document.json(extra), headers={"ETag": etag})
 
 
 def extra_fields(call: Call, document: Document) -> dict[str, object]:
@@ -294,11 +294,6 @@ def _open_revs(call: Call, doc_id: str) -> web.Response:
 async def copy(_call: Call) -> web.Response:
     """COPY /db/doc is not spoken."""
     raise not_implemented("COPY")
-
-
-async def attachment(_call: Call) -> web.Response:
-    """/db/doc/name, an attachment."""
-    raise not_implemented("Attachments")
 
 
 def _get_local(call: Call, doc_id: str) -> web.Response:

@@ -31,7 +31,7 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method on a path; `{name}` in the pattern takes one segment, `{+name}` at the end all that are left."""
+    """A method on a path; `{name}` in the pattern takes one segment."""
 
     method: str
     pattern: str
@@ -41,13 +41,12 @@ class Route:
     def match(self, segments: list[str]) -> dict[str, str] | None:
         """The named segments if the path fits."""
         wanted = [part for part in self.pattern.split("/") if part]
-        rest = bool(wanted) and wanted[-1].startswith("{+")
-        if len(segments) < len(wanted) if rest else len(segments) != len(wanted):
+        if len(segments) != len(wanted):
             return None
         named: dict[str, str] = {}
-        for part, segment in zip(wanted, segments, strict=False):
+        for part, segment in zip(wanted, segments, strict=True):
             if part.startswith("{"):
-                named[part.strip("{+}")] = segment
+                named[part.strip("{}")] = segment
             elif part != segment:
                 return None
         return named
@@ -126,10 +125,14 @@ def find_route(method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
     segments = [unquote_plus(part) for part in raw_path.split("/") if part]
     wanted = "GET" if method == "HEAD" else method
     methods: list[str] = []
+    known = False
     for route in ROUTES:
         named = route.match(segments)
         if named is None or _is_reserved(named):
             continue
+        if known and route.pattern == _DOC:
+            break  # the path is a URL of the database's own, not a document
+        known = known or route.pattern != _DOC
         if route.method == wanted:
             if route.pattern in (_DDOC, _LOCAL):
                 named["prefix"] = "_design/" if route.pattern == _DDOC else "_local/"
@@ -143,15 +146,28 @@ def find_route(method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
 
 def _is_reserved(named: dict[str, str]) -> bool:
     """Whether a name that stands for a database or a document is a URL of CouchDB's that is not spoken."""
-    database, doc = named.get("db", ""), named.get("doc", "")
-    if database.startswith("_") and database not in ("_users", "_replicator", "_global_changes"):
-        return True
-    return doc.startswith("_") and doc in _UNSPOKEN
+    return named.get("db") in _UNSPOKEN_OF_SERVERS or named.get("doc") in _UNSPOKEN_OF_DATABASES
 
 
-_UNSPOKEN = frozenset(
+_UNSPOKEN_OF_SERVERS = frozenset(
+    (
+        *("_active_tasks", "_cluster_setup", "_config", "_db_updates", "_dbs_info", "_log", "_nouveau_analyze"),
+        *(
+            "_replicate",
+            "_reshard",
+            "_restart",
+            "_scheduler",
+            "_search_analyze",
+            "_smoosh",
+            "_stats",
+            "_system",
+            "_utils",
+        ),
+    )
+)
+_UNSPOKEN_OF_DATABASES = frozenset(
     (
         *("_explain", "_shards", "_sync_shards", "_partition", "_temp_view", "_search_analyze", "_nouveau_analyze"),
-        *("_auto_purge", "_time_seq", "_dbs_info"),
+        *("_auto_purge", "_time_seq", "_rewrite"),
     )
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -104,4 +105,6 @@ def serve(host: str, port: int, data: Path, admin: str, ready: Callable[[int], N
     `engine.store.DataInUse` when another server has the directory, OSError when the port is taken, ValueError for an
     admin without a password.
     """
+    # Python lets a busy thread run this long before another gets its turn; an index update must not hold up requests.
+    sys.setswitchinterval(0.0005)
     asyncio.run(_run(host, port, data, admin, ready))

@@ -17,7 +17,7 @@ from embedded.engine import revisions
 from embedded.engine.database import Database
 from embedded.engine.index import Index, ViewFunctions
 from embedded.engine.query import EXACT, ViewQuery, ViewRow, map_rows, offset, reduced_rows
-from embedded.errors import CouchError, not_found, not_implemented, query_parse_error
+from embedded.errors import CouchError, not_found, query_parse_error
 from embedded.http import Call, answer, answer_pieces, compact, parse_count, parse_flag, rows_in_pieces
 
 _PARAMETERS = (
@@ -123,10 +123,16 @@ class _View:
         self.number = functions.number(name)
         self.reducer: str | None = views[name].get("reduce")
 
+    async def refresh(self, query: ViewQuery) -> None:
+        """Bring the index up to date; `update=lazy` does not wait for it, `update=false` does not ask for it."""
+        if query.update == "true":
+            await self.index.refresh()
+        elif query.update == "lazy" and self.index.behind():
+            # Whoever waits for the update hears of its failure; here nobody does.
+            self.index.start_update().add_done_callback(lambda update: update.cancelled() or update.exception())
+
     def text(self, query: ViewQuery) -> Iterator[str]:
-        """The answer to a query, in pieces. Brings the index up to date first, unless the query says not to."""
-        if query.update == "true" and self.index.behind():
-            self.index.update()
+        """The answer to a query, in pieces."""
         with ExitStack() as stack:
             connection = stack.enter_context(self.index.borrow())
             documents = stack.enter_context(self.database.borrow()) if query.include_docs else None
@@ -169,16 +175,16 @@ async def view(call: Call) -> web.StreamResponse:
     call.understand(*_PARAMETERS)
     found = _View(call)
     query = view_query(await parameters(call), found.reducer)
-    response = await answer_pieces(call, call.service.store.executor, lambda: found.text(query))
-    if query.update == "lazy" and found.index.behind():
-        call.service.store.executor.submit(found.index.update)
-    return response
+    await found.refresh(query)
+    return await answer_pieces(call, lambda: found.text(query))
 
 
 async def view_queries(call: Call) -> web.StreamResponse:
     """POST /db/_design/x/_view/y/queries: several queries, one answer each."""
     found = _View(call)
     wanted = [view_query(one, found.reducer) for one in await queries(call)]
+    for query in wanted:
+        await found.refresh(query)
 
     def results() -> Iterator[str]:
         for place, query in enumerate(wanted):
@@ -186,7 +192,7 @@ async def view_queries(call: Call) -> web.StreamResponse:
             yield from found.text(query)
         yield "]}" if wanted else '{"results":[]}'
 
-    return await answer_pieces(call, call.service.store.executor, results)
+    return await answer_pieces(call, results)
 
 
 async def info(call: Call) -> web.Response:
@@ -228,8 +234,3 @@ async def cleanup(call: Call) -> web.Response:
             continue  # a language that is not spoken has no index
     await asyncio.to_thread(call.database.clean_views, wanted)
     return answer({"ok": True}, 202)
-
-
-async def unspoken(call: Call) -> web.Response:
-    """The functions of design documents that have URLs: show, list, update, rewrite; and search indexes."""
-    raise not_implemented(f"{call.request.method} {call.request.path}")

@@ -30,11 +30,12 @@ DEFAULT_REVS_LIMIT = 1000
 class Database:
     """An open database. Its methods are called in the event loop; `read` and `write` do their work in threads."""
 
-    def __init__(self, name: str, path: Path, executor: Executor) -> None:
-        """Open `path`, or make it when it is not there."""
+    def __init__(self, name: str, path: Path, readers: Executor, indexers: Executor) -> None:
+        """Open `path`, or make it when it is not there; the executors are for queries and for index updates."""
         self.name = name
         self.path = path
-        self._executor = executor
+        self.indexers = indexers
+        self._executor = readers
         writing = connect(path, "FULL")
         if writing.execute("PRAGMA user_version").fetchone()[0] == 0:
             _create(writing)

@@ -1,11 +1,13 @@
 """The view index of one design document: rows in an SQLite file of their own, brought up to date when asked for.
 
 Everything in the file can be made again from the documents, so its commits do not wait for the disk. The file notes how
-far it has read, in the same transaction as the rows, so after a crash it goes on from there.
+far it has read, in the same transaction as the rows, so after a crash it goes on from there. It notes of which
+database, too: beside a database that was restored from a backup it starts anew.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -37,8 +39,8 @@ CREATE TABLE rows (
 ) WITHOUT ROWID;
 CREATE INDEX rows_by_document ON rows (id);
 CREATE TABLE totals (view INTEGER PRIMARY KEY, total INTEGER NOT NULL);
-CREATE TABLE progress (seq INTEGER NOT NULL, purge_seq INTEGER NOT NULL);
-INSERT INTO progress VALUES (0, 0);
+CREATE TABLE progress (token TEXT NOT NULL, seq INTEGER NOT NULL, purge_seq INTEGER NOT NULL);
+INSERT INTO progress VALUES ('', 0, 0);
 """
 
 # Documents mapped in one call into V8 and written in one transaction; also bounded by size, for memory's sake.
@@ -81,41 +83,66 @@ class _Changed:
 
 
 class Index:
-    """Made once per database and signature. `update` and `borrow` are for threads."""
+    """Made once per database and signature. `borrow` is for threads, the rest for the event loop."""
 
     def __init__(self, database: Database, functions: ViewFunctions, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         self.functions = functions
         self._database = database
-        self._writing = connect(path, "OFF")
-        if not self._writing.execute("SELECT name FROM sqlite_master").fetchall():
-            self._writing.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-        self.seq: int
-        self._purge_seq: int
-        self.seq, self._purge_seq = self._writing.execute("SELECT seq, purge_seq FROM progress").fetchone()
+        self._path = path
+        self._writing = connect(path, "NORMAL")
+        if self._writing.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._writing.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = 1; COMMIT;")
+        self.seq, self._purge_seq = self._start()
         self._readers = Readers(path)
         self._maps: MapFunctions | None = None
         self._lock = threading.Lock()
         self.borrow = self._readers.borrow
-        self.updating = False
+        self._running: asyncio.Future[None] | None = None
+
+    def _start(self) -> tuple[int, int]:
+        """How far the file has read changes and purges. Empties it if it belongs to another database."""
+        token, seq, purge_seq = self._writing.execute("SELECT token, seq, purge_seq FROM progress").fetchone()
+        counters = self._database.counters
+        if token == self._database.token and seq <= counters.update_seq and purge_seq <= counters.purge_seq:
+            return seq, purge_seq
+        with self._writing as connection:
+            connection.execute("BEGIN")
+            connection.execute("DELETE FROM rows")
+            connection.execute("DELETE FROM totals")
+            connection.execute("UPDATE progress SET token = ?, seq = 0, purge_seq = 0", (self._database.token,))
+        return 0, 0
+
+    @property
+    def updating(self) -> bool:
+        """Whether an update is under way."""
+        return self._running is not None and not self._running.done()
+
+    async def refresh(self) -> None:
+        """Bring the index up to everything written before this call; requests that come together share one update."""
+        goal = self._database.counters
+        while self.seq < goal.update_seq or self._purge_seq < goal.purge_seq:
+            await asyncio.shield(self.start_update())
+
+    def start_update(self) -> asyncio.Future[None]:
+        """The update that is under way, or a new one."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().run_in_executor(self._database.indexers, self._update)
+        return self._running
 
     def behind(self) -> bool:
         """Whether documents were written or purged since the last update."""
         counters = self._database.counters
         return (self.seq, self._purge_seq) != (counters.update_seq, counters.purge_seq)
 
-    def update(self) -> None:
+    def _update(self) -> None:
         """Index everything that was written before this call. Raises CouchError for map functions that cannot run."""
         goal = self._database.counters.update_seq
         with self._lock:
-            self.updating = True
-            try:
-                if self._purge_seq < self._database.counters.purge_seq:
-                    self._forget_purged()
-                while self.seq < goal:
-                    self._index(self._next_batch(goal))
-            finally:
-                self.updating = False
+            if self._purge_seq < self._database.counters.purge_seq:
+                self._forget_purged()
+            while self.seq < goal and not self._database.closed:
+                self._index(self._next_batch(goal))
 
     def _next_batch(self, goal: int) -> list[_Changed]:
         """The next documents in the order of changes; empty when the rest up to `goal` has changed again since."""
@@ -191,9 +218,7 @@ class Index:
 
     def size(self) -> int:
         """Bytes of the index."""
-        (pages,) = self._writing.execute("PRAGMA page_count").fetchone()
-        (page_size,) = self._writing.execute("PRAGMA page_size").fetchone()
-        return int(pages) * int(page_size)
+        return self._path.stat().st_size
 
     def close(self) -> None:
         """Wait for an update that is under way, then close the file and free V8."""

@@ -6,6 +6,7 @@ tables here is refused with 501.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ class Absent:
 ABSENT = Absent()
 
 Test = Callable[[Any], bool]
+Code = Callable[[Any], bytes]
+Operator = Callable[[Any, Code], Test]
 
 _TYPES: dict[str, Test] = {
     "null": lambda value: value is None,
@@ -32,115 +35,109 @@ _TYPES: dict[str, Test] = {
 }
 
 
-def invalid(reason: str) -> CouchError:
-    """400 for a selector that makes no sense."""
-    return CouchError(400, "invalid_operator", reason)
+def compile_selector(selector: Any, negate: bool = False, code: Code = encode) -> Test:
+    """A selector as a function from a document to whether it matches (`negate`: whether it does not).
 
-
-def compile_selector(selector: Any) -> Test:
-    """A selector as a function from a document to whether it matches."""
+    As in CouchDB a negation is carried down to the single conditions, and those want a field to be there: neither
+    `{"a": 1}` nor `{"$not": {"a": 1}}` matches a document without `a`. `code` gives values their order.
+    """
     if not isinstance(selector, dict):
         raise CouchError(
             400, "invalid_selector_json", f"Selector must be a JSON object. Found: {type(selector).__name__}"
         )
-    tests = [_compile_entry(name, operand) for name, operand in selector.items()]
-    return _every(tests)
+    return _join([_compile_entry(name, operand, negate, code) for name, operand in selector.items()], every=not negate)
 
 
-def _every(tests: list[Test]) -> Test:
-    return lambda value: all(test(value) for test in tests)
+def _join(tests: list[Test], every: bool) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    if every:
+        return lambda value: all(test(value) for test in tests)
+    return lambda value: any(test(value) for test in tests)
 
 
-def _compile_entry(name: str, operand: Any) -> Test:
+def _compile_entry(name: str, operand: Any, negate: bool, code: Code) -> Test:
     """One member of a selector: an operator on the value itself, or a field with its own selector."""
     if not name.startswith("$"):
         path = split_field(name)
-        test = _compile_operand(operand)
-        return lambda value: test(field(value, path))
-    if name in _COMBINATIONS:
-        if not isinstance(operand, list):
-            raise CouchError(400, "bad_arg", f"Bad argument for operator {name}: {operand!r}")
-        return _COMBINATIONS[name]([compile_selector(one) for one in operand])
+        condition = _compile_condition(operand, negate, _raw if path == ["_id"] else code)
+        return lambda value: condition(field(value, path))
+    if name in ("$and", "$or", "$nor"):
+        inner = negate != (name == "$nor")
+        tests = [compile_selector(one, inner, code) for one in _list(name, operand)]
+        return _join(tests, every=inner if name != "$and" else not negate)
     if name == "$not":
-        inner = _compile_operand(operand)
-        return lambda value: not inner(value)
+        return _compile_condition(operand, not negate, code)
+    if name == "$exists":
+        wanted = _exists(operand) != negate
+        return lambda value: (value is not ABSENT) == wanted
     if name in _OPERATORS:
-        return _OPERATORS[name](operand)
+        test = _OPERATORS[name](operand, code)
+        return lambda value: value is not ABSENT and test(value) != negate
     if name in ("$allMatch", "$keyMapMatch", "$text", "$beginsWith"):
         raise not_implemented(f"The selector operator {name}")
-    raise invalid(f"Invalid operator: {name}")
+    raise CouchError(400, "invalid_operator", f"Invalid operator: {name}")
 
 
-def _compile_operand(operand: Any) -> Test:
+def _compile_condition(operand: Any, negate: bool, code: Code) -> Test:
     """What stands after a field: an object is a selector for the field's value, anything else must be equal to it."""
-    return compile_selector(operand) if isinstance(operand, dict) and operand else _equal(operand)
+    condition = operand if isinstance(operand, dict) and operand else {"$eq": operand}
+    return compile_selector(condition, negate, code)
 
 
-_COMBINATIONS: dict[str, Callable[[list[Test]], Test]] = {
-    "$and": _every,
-    "$or": lambda tests: lambda value: any(test(value) for test in tests),
-    "$nor": lambda tests: lambda value: not any(test(value) for test in tests),
-}
+def _raw(value: Any) -> bytes:
+    """The order of ids: byte by byte, unlike that of other strings."""
+    return b"\x05" + value.encode(errors="replace") if isinstance(value, str) else encode(value)
 
 
-def _compare(accept: Callable[[bytes, bytes], bool]) -> Callable[[Any], Test]:
-    def compile_comparison(operand: Any) -> Test:
-        code = encode(operand)
-        return lambda value: value is not ABSENT and accept(encode(value), code)
+def _compare(accept: Callable[[bytes, bytes], bool]) -> Operator:
+    def compile_comparison(operand: Any, code: Code) -> Test:
+        wanted = code(operand)
+        return lambda value: accept(code(value), wanted)
 
     return compile_comparison
 
 
-_equal = _compare(lambda value, operand: value == operand)
+def _in(operand: Any, code: Code) -> Test:
+    codes = {code(one) for one in _list("$in", operand)}
+    return lambda value: any(code(member) in codes for member in (value if isinstance(value, list) else [value]))
 
 
-def _in(operand: Any) -> Test:
-    codes = {encode(one) for one in _list("$in", operand)}
-
-    def test(value: Any) -> bool:
-        if value is ABSENT:
-            return False
-        members = [value, *value] if isinstance(value, list) else [value]
-        return any(encode(member) in codes for member in members)
-
-    return test
+def _not_in(operand: Any, code: Code) -> Test:
+    test = _in(operand, code)
+    return lambda value: not test(value)
 
 
-def _not_in(operand: Any) -> Test:
-    test = _in(operand)
-    return lambda value: value is not ABSENT and not test(value)
-
-
-def _all(operand: Any) -> Test:
-    wanted = [encode(one) for one in _list("$all", operand)]
+def _all(operand: Any, code: Code) -> Test:
+    wanted = [code(one) for one in _list("$all", operand)]
 
     def test(value: Any) -> bool:
         if not isinstance(value, list):
             return False
-        codes = {encode(member) for member in value}
-        return bool(wanted) and (all(code in codes for code in wanted) or wanted == [encode(value)])
+        codes = {code(member) for member in value}
+        return bool(wanted) and (all(one in codes for one in wanted) or wanted == [code(value)])
 
     return test
 
 
-def _element_match(operand: Any) -> Test:
-    test = compile_selector(operand)
+def _element_match(operand: Any, code: Code) -> Test:
+    test = compile_selector(operand, code=code)
     return lambda value: isinstance(value, list) and any(test(member) for member in value)
 
 
-def _exists(operand: Any) -> Test:
+def _exists(operand: Any) -> bool:
     if not isinstance(operand, bool):
         raise CouchError(400, "bad_arg", f"Bad argument for operator $exists: {operand!r}")
-    return lambda value: (value is not ABSENT) == operand
+    return operand
 
 
-def _type(operand: Any) -> Test:
+def _type(operand: Any, _code: Code) -> Test:
     if operand not in _TYPES:
         raise CouchError(400, "bad_arg", f"Bad argument for operator $type: {operand!r}")
     return _TYPES[operand]
 
 
-def _regex(operand: Any) -> Test:
+def _regex(operand: Any, _code: Code) -> Test:
     try:
         pattern = re.compile(operand)
     except (re.error, TypeError) as error:
@@ -148,16 +145,19 @@ def _regex(operand: Any) -> Test:
     return lambda value: isinstance(value, str) and pattern.search(value) is not None
 
 
-def _size(operand: Any) -> Test:
+def _size(operand: Any, _code: Code) -> Test:
     if not isinstance(operand, int):
         raise CouchError(400, "bad_arg", f"Bad argument for operator $size: {operand!r}")
     return lambda value: isinstance(value, list) and len(value) == operand
 
 
-def _mod(operand: Any) -> Test:
+def _mod(operand: Any, _code: Code) -> Test:
     match operand:
         case [int(divisor), int(remainder)] if divisor:
-            return lambda value: isinstance(value, int) and _TYPES["number"](value) and value % divisor == remainder
+            # Erlang's remainder has the sign of the dividend; Python's the sign of the divisor.
+            return lambda value: (
+                isinstance(value, int) and _TYPES["number"](value) and math.fmod(value, divisor) == remainder
+            )
     raise CouchError(400, "bad_arg", f"Bad argument for operator $mod: {operand!r}")
 
 
@@ -167,8 +167,8 @@ def _list(operator: str, operand: Any) -> list[Any]:
     return operand
 
 
-_OPERATORS: dict[str, Callable[[Any], Test]] = {
-    "$eq": _equal,
+_OPERATORS: dict[str, Operator] = {
+    "$eq": _compare(lambda value, operand: value == operand),
     "$ne": _compare(lambda value, operand: value != operand),
     "$gt": _compare(lambda value, operand: value > operand),
     "$gte": _compare(lambda value, operand: value >= operand),
@@ -178,7 +178,6 @@ _OPERATORS: dict[str, Callable[[Any], Test]] = {
     "$nin": _not_in,
     "$all": _all,
     "$elemMatch": _element_match,
-    "$exists": _exists,
     "$type": _type,
     "$regex": _regex,
     "$size": _size,

@@ -52,10 +52,9 @@ class ViewQuery:
         if self.keys is not None:
             keys = list(reversed(self.keys)) if self.descending else self.keys
             return [Range.of_key(key) for key in keys]
-        if not isinstance(self.key, Missing):
-            return [Range.of_key(self.key)]
-        start = _bound(self.start_key, self.start_key_doc_id)
-        end = _bound(self.end_key, self.end_key_doc_id)
+        one = self.key
+        start = _bound(self.start_key if isinstance(one, Missing) else one, self.start_key_doc_id)
+        end = _bound(self.end_key if isinstance(one, Missing) else one, self.end_key_doc_id)
         low, high = (end, start) if self.descending else (start, end)
         include_low = self.inclusive_end or not self.descending
         include_high = self.inclusive_end or self.descending

@@ -14,8 +14,9 @@ from embedded.engine.database import Database
 from embedded.errors import CouchError, no_database
 
 SYSTEM_DATABASES = ("_users", "_replicator", "_global_changes")
-# Readers and index updates; Python runs one at a time, but SQLite, V8 and the disk do not hold it up.
-THREADS = 8
+# Threads that read, and threads that bring indexes up to date: apart, so that a long update holds up no reader.
+READERS = 6
+INDEXERS = 2
 
 
 class DataInUse(Exception):
@@ -46,7 +47,8 @@ class Store:
         self._databases_folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder / "lock")
         self.config = Config(folder / "config.json")
-        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self.indexers = ThreadPoolExecutor(INDEXERS, thread_name_prefix="indexer")
         self._open: dict[str, Database] = {}
         self._deleting: set[str] = set()
         if "_users" not in self.names():
@@ -63,11 +65,10 @@ class Store:
         """An existing database. Raises 404."""
         database = self._open.get(name)
         if database is None:
-            check_name(name)
             path = self._path(name)
             if name in self._deleting or not path.exists():
                 raise no_database()
-            database = self._open[name] = Database(name, path, self.executor)
+            database = self._open[name] = Database(name, path, self.readers, self.indexers)
         return database
 
     def create(self, name: str) -> None:
@@ -76,7 +77,7 @@ class Store:
         path = self._path(name)
         if path.exists():
             raise CouchError(412, "file_exists", "The database could not be created, the file already exists.")
-        self._open[name] = Database(name, path, self.executor)
+        self._open[name] = Database(name, path, self.readers, self.indexers)
 
     async def delete(self, name: str) -> None:
         """Remove a database with all that is in it. Raises 404."""
@@ -92,7 +93,8 @@ class Store:
         """Finish all writes, close all files, and let the directory go."""
         for database in self._open.values():
             await database.close()
-        self.executor.shutdown()
+        self.readers.shutdown()
+        self.indexers.shutdown()
         os.close(self._lock)
 
 

@@ -1,0 +1,193 @@
+"""The `_changes` feed. Sequences are opaque, and a cluster may order changes of different documents as it likes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+
+def ids(answer):
+    return [row["id"] for row in answer.json()["results"]]
+
+
+def test_rows(db):
+    a, b = db.save({"_id": "a", "n": 1}, {"_id": "b"})
+    db.save({"_id": "b", "_rev": b, "_deleted": True})
+    body = db.get("/_changes").json()
+    rows = {row["id"]: row for row in body["results"]}
+    assert set(rows) == {"a", "b"}
+    assert len(body["results"]) == 2, "one row a document"
+    assert rows["a"]["changes"] == [{"rev": a}]
+    assert "deleted" not in rows["a"]
+    assert rows["b"]["deleted"] is True
+    assert rows["b"]["changes"][0]["rev"].startswith("2-")
+    assert body["pending"] == 0
+    assert body["last_seq"] is not None
+
+
+def test_empty(db):
+    assert ids(db.get("/_changes")) == []
+    assert ids(db.get("/_changes?since=0")) == []
+    assert ids(db.get("/_changes?since=now")) == []
+
+
+def test_since(db):
+    db.save({"_id": "a"}, {"_id": "b"})
+    last = db.get("/_changes").json()["last_seq"]
+    assert ids(db.get("/_changes", params={"since": last})) == []
+    db.save({"_id": "c"})
+    assert ids(db.get("/_changes", params={"since": last})) == ["c"]
+    now = db.get("/_changes", params={"since": "now"}).json()
+    assert now["results"] == []
+    db.save({"_id": "d"})
+    assert ids(db.get("/_changes", params={"since": now["last_seq"]})) == ["d"]
+
+
+def test_since_update_seq_of_the_database(db):
+    db.save({"_id": "a"})
+    seq = db.get("").json()["update_seq"]
+    db.save({"_id": "b"})
+    assert ids(db.get("/_changes", params={"since": seq})) == ["b"]
+
+
+def test_page_by_page(db):
+    names = {f"doc-{number:03}" for number in range(25)}
+    db.save(*({"_id": name} for name in names))
+    seen, since, pending = [], "0", 25
+    while pending:
+        body = db.get("/_changes", params={"since": since, "limit": 10}).json()
+        assert len(body["results"]) <= 10
+        seen += [row["id"] for row in body["results"]]
+        since, pending = body["last_seq"], body["pending"]
+        assert pending == 25 - len(seen)
+    assert sorted(seen) == sorted(names)
+
+
+def test_every_row_is_a_place_to_go_on_from(db):
+    db.save(*({"_id": str(number)} for number in range(5)))
+    rows = db.get("/_changes").json()["results"]
+    for place, row in enumerate(rows):
+        rest = ids(db.get("/_changes", params={"since": row["seq"]}))
+        assert set(rest) == {later["id"] for later in rows[place + 1 :]}
+
+
+def test_include_docs(db):
+    a, b = db.save({"_id": "a", "n": 1}, {"_id": "b", "n": 2})
+    db.save({"_id": "b", "_rev": b, "_deleted": True})
+    rows = {row["id"]: row["doc"] for row in db.get("/_changes?include_docs=true").json()["results"]}
+    assert rows["a"] == {"_id": "a", "_rev": a, "n": 1}
+    assert (rows["b"]["_id"], rows["b"]["_deleted"]) == ("b", True)
+
+
+def test_descending(db):
+    for name in "abc":
+        db.save({"_id": name})
+    assert sorted(ids(db.get("/_changes?descending=true"))) == ["a", "b", "c"]
+    assert len(ids(db.get("/_changes?descending=true&limit=1"))) == 1
+
+
+def test_style_and_design_filter(db):
+    db.save({"_id": "a"})
+    db.design("d", v="function (doc) {}")
+    assert sorted(ids(db.get("/_changes?style=all_docs"))) == ["_design/d", "a"]
+    assert ids(db.get("/_changes?filter=_design")) == ["_design/d"]
+
+
+def test_doc_ids(db):
+    db.save({"_id": "a"}, {"_id": "b"}, {"_id": "c"})
+    wanted = ["a", "c", "nothing"]
+    assert sorted(ids(db.post("/_changes?filter=_doc_ids", {"doc_ids": wanted}))) == ["a", "c"]
+    by_url = db.get("/_changes", params={"filter": "_doc_ids", "doc_ids": json.dumps(wanted)})
+    assert sorted(ids(by_url)) == ["a", "c"]
+
+
+def test_selector(db):
+    db.save({"_id": "a", "n": 1}, {"_id": "b", "n": 2})
+    assert ids(db.post("/_changes?filter=_selector", {"selector": {"n": {"$gt": 1}}})) == ["b"]
+
+
+def test_post_without_filter(db):
+    db.save({"_id": "a"})
+    assert ids(db.post("/_changes", {})) == ["a"]
+
+
+def test_malformed_since(db):
+    assert db.get("/_changes?since=nonsense").status_code == 400
+
+
+def write_soon(db, *documents):
+    """Store documents a moment from now, in a thread; gives the thread."""
+    timer = threading.Timer(0.3, lambda: db.save(*documents))
+    timer.start()
+    return timer
+
+
+def test_longpoll_answers_at_once_when_there_is_something(db):
+    db.save({"_id": "a"})
+    answer = db.get("/_changes?feed=longpoll&since=0&timeout=10000")
+    assert ids(answer) == ["a"]
+    assert {"last_seq", "pending"} <= set(answer.json())
+
+
+@pytest.mark.parametrize("patience", ["timeout=20000", "heartbeat=100", "heartbeat=true"])
+def test_longpoll_waits_for_a_write(db, patience):
+    writer = write_soon(db, {"_id": "a", "n": 1})
+    answer = db.get(f"/_changes?feed=longpoll&since=now&include_docs=true&{patience}")
+    writer.join()
+    assert answer.elapsed.total_seconds() < 10
+    assert ids(answer) == ["a"]
+    assert answer.json()["results"][0]["doc"]["n"] == 1
+
+
+def test_longpoll_times_out(db):
+    db.save({"_id": "a"})
+    started = time.monotonic()
+    answer = db.get("/_changes?feed=longpoll&since=now&timeout=300")
+    assert time.monotonic() - started >= 0.25
+    assert ids(answer) == []
+    last = answer.json()["last_seq"]
+    db.save({"_id": "b"})
+    assert ids(db.get("/_changes", params={"since": last})) == ["b"]
+
+
+def test_longpoll_with_filter_sleeps_through_other_changes(db):
+    writers = [write_soon(db, {"_id": "other"}), threading.Timer(0.8, lambda: db.save({"_id": "mine"}))]
+    writers[1].start()
+    answer = db.post("/_changes?feed=longpoll&since=now&filter=_doc_ids&timeout=20000", {"doc_ids": ["mine"]})
+    assert ids(answer) == ["mine"]
+    for writer in writers:
+        writer.join()
+
+
+def test_continuous(db):
+    db.save({"_id": "before"})
+    with db.get("/_changes?feed=continuous&since=0&heartbeat=200&include_docs=true", stream=True) as answer:
+        lines = answer.iter_lines(chunk_size=1)
+        assert json.loads(next(lines))["id"] == "before"
+        assert next(lines) == b"", "a heartbeat is an empty line"
+        db.save({"_id": "after", "n": 1})
+        row = json.loads(next(line for line in lines if line))
+        assert (row["id"], row["doc"]["n"]) == ("after", 1)
+        assert row["seq"] is not None
+        (rev,) = [change["rev"] for change in row["changes"]]
+        db.save({"_id": "after", "_rev": rev, "_deleted": True})
+        row = json.loads(next(line for line in lines if line))
+        assert (row["id"], row["deleted"]) == ("after", True)
+
+
+def test_continuous_ends_with_the_timeout(db):
+    db.save({"_id": "a"})
+    lines = [json.loads(line) for line in db.get("/_changes?feed=continuous&timeout=300").text.splitlines() if line]
+    assert lines[0]["id"] == "a"
+    assert set(lines[-1]) == {"last_seq", "pending"}
+
+
+def test_continuous_ends_with_the_limit(db):
+    db.save({"_id": "a"}, {"_id": "b"}, {"_id": "c"})
+    answer = db.get("/_changes?feed=continuous&limit=2&timeout=20000")
+    rows = [json.loads(line) for line in answer.text.splitlines() if line]
+    assert len([row for row in rows if "id" in row]) == 2
+    assert answer.elapsed.total_seconds() < 10

@@ -1,0 +1,224 @@
+"""Single documents: revisions, conflicts, deletion, headers, refusals, `_local`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+
+import pytest
+
+CREATED = (201, 202)
+CONFLICT = {"error": "conflict", "reason": "Document update conflict."}
+
+
+def test_life_of_a_document(db):
+    made = db.put("/a", {"n": 1})
+    assert made.status_code in CREATED
+    first = made.json()["rev"]
+    assert made.json() == {"ok": True, "id": "a", "rev": first}
+    assert re.fullmatch("1-[0-9a-f]{32}", first)
+    assert made.headers["ETag"] == f'"{first}"'
+    assert made.headers["Location"].endswith(f"/{db.name}/a")
+    got = db.get("/a")
+    assert got.status_code == 200
+    assert got.json() == {"_id": "a", "_rev": first, "n": 1}
+    assert got.headers["ETag"] == f'"{first}"'
+    changed = db.put("/a", {"_rev": first, "n": 2}).json()["rev"]
+    assert changed.startswith("2-")
+    assert db.get("/a").json() == {"_id": "a", "_rev": changed, "n": 2}
+    removed = db.delete("/a", params={"rev": changed})
+    assert removed.status_code in (200, 202)
+    assert removed.json()["rev"].startswith("3-")
+    gone = db.get("/a")
+    assert (gone.status_code, gone.json()) == (404, {"error": "not_found", "reason": "deleted"})
+    again = db.put("/a", {"n": 3})
+    assert again.status_code in CREATED
+    assert again.json()["rev"].startswith("4-")
+    assert db.get("/a").json()["n"] == 3
+
+
+def test_missing(db):
+    answer = db.get("/nothing")
+    assert (answer.status_code, answer.json()) == (404, {"error": "not_found", "reason": "missing"})
+    assert db("HEAD", "/nothing").status_code == 404
+    assert db.delete("/nothing").status_code == 404
+
+
+def test_head(db):
+    (rev,) = db.save({"_id": "a", "n": 1})
+    answer = db("HEAD", "/a")
+    assert (answer.status_code, answer.headers["ETag"], answer.content) == (200, f'"{rev}"', b"")
+
+
+def test_not_modified(db):
+    (rev,) = db.save({"_id": "a"})
+    assert db.get("/a", headers={"If-None-Match": f'"{rev}"'}).status_code == 304
+    assert db.get("/a", headers={"If-None-Match": '"1-other"'}).status_code == 200
+
+
+def test_conflicts(db):
+    (first,) = db.save({"_id": "a"})
+    (second,) = db.save({"_id": "a", "_rev": first, "n": 2})
+    wrong = "1-00000000000000000000000000000000"
+    for method, path, body in [
+        ("PUT", "/a", {}),
+        ("PUT", "/a", {"_rev": first}),
+        ("PUT", "/a", {"_rev": wrong}),
+        ("PUT", f"/a?rev={first}", {}),
+        ("PUT", "/new", {"_rev": wrong}),
+        ("POST", "", {"_id": "a"}),
+        ("DELETE", "/a", None),
+        ("DELETE", f"/a?rev={first}", None),
+    ]:
+        answer = db(method, path, json=body)
+        assert (answer.status_code, answer.json()) == (409, CONFLICT), (method, path, body)
+    assert db.get("/a").json()["_rev"] == second
+
+
+def test_revision_in_url_or_header(db):
+    (first,) = db.save({"_id": "a"})
+    second = db.put(f"/a?rev={first}", {"n": 2}).json()["rev"]
+    third = db.put("/a", {"n": 3}, headers={"If-Match": second}).json()["rev"]
+    assert third.startswith("3-")
+    assert db.put(f"/a?rev={first}", {"_rev": third}).status_code == 400
+    assert db.delete("/a", headers={"If-Match": third}).json()["ok"] is True
+
+
+def test_former_revision(db):
+    (first,) = db.save({"_id": "a", "n": 1})
+    (second,) = db.save({"_id": "a", "_rev": first, "n": 2})
+    assert db.get("/a", params={"rev": first}).json() == {"_id": "a", "_rev": first, "n": 1}
+    assert db.get("/a", params={"rev": second}).json()["n"] == 2
+    assert db.get("/a", params={"rev": "2-00000000000000000000000000000000"}).status_code == 404
+    third = db.delete("/a", params={"rev": second}).json()["rev"]
+    assert db.get("/a", params={"rev": third}).json() == {"_id": "a", "_rev": third, "_deleted": True}
+
+
+def test_history(db):
+    (first,) = db.save({"_id": "a", "n": 1})
+    (second,) = db.save({"_id": "a", "_rev": first, "n": 2})
+    hashes = [rev.split("-")[1] for rev in (second, first)]
+    assert db.get("/a?revs=true").json()["_revisions"] == {"start": 2, "ids": hashes}
+    info = db.get("/a?revs_info=true").json()["_revs_info"]
+    assert [one["rev"] for one in info] == [second, first]
+    assert info[0]["status"] == "available"
+    assert "_conflicts" not in db.get("/a?conflicts=true").json()
+    # What is available can change without a new revision, so it must not be kept by a cache.
+    assert "ETag" not in db.get("/a?revs_info=true").headers
+
+
+def test_open_revs(db):
+    (first,) = db.save({"_id": "a", "n": 1})
+    unknown = "9-00000000000000000000000000000000"
+    rows = db.get("/a", params={"open_revs": json.dumps([first, unknown])}).json()
+    assert {"ok": {"_id": "a", "_rev": first, "n": 1}} in rows
+    assert {"missing": unknown} in rows
+    assert [row["ok"]["_rev"] for row in db.get("/a?open_revs=all").json()] == [first]
+
+
+def test_latest(db):
+    (first,) = db.save({"_id": "a", "n": 1})
+    db.save({"_id": "a", "_rev": first, "n": 2})
+    assert db.get("/a", params={"rev": first, "latest": "true"}).json()["n"] == 2
+
+
+def test_delete_by_writing(db):
+    (first,) = db.save({"_id": "a", "n": 1})
+    answer = db.put("/a", {"_rev": first, "_deleted": True, "why": "test"})
+    assert answer.status_code in (200, 201, 202)
+    assert db.get("/a").json()["reason"] == "deleted"
+    kept = db.get("/a", params={"rev": answer.json()["rev"]}).json()
+    assert (kept["_deleted"], kept["why"]) == (True, "test")
+
+
+def test_equal_writes_still_conflict(db):
+    db.save({"_id": "a", "n": 1})
+    assert db.put("/a", {"n": 1}).status_code == 409
+
+
+def test_post(db):
+    named = db.post("", {"_id": "a", "n": 1})
+    assert named.status_code in CREATED
+    assert named.json()["id"] == "a"
+    unnamed = db.post("", {"n": 2})
+    assert unnamed.status_code in CREATED
+    assert len(unnamed.json()["id"]) == 32
+    assert db.get(f"/{unnamed.json()['id']}").json()["n"] == 2
+
+
+@pytest.mark.parametrize(
+    "doc_id",
+    ["with space", "slash/inside", "plus+254", "ünïcode-Σ-😀", "question?mark", "a:b@c", "percent%25", "UPPER"],
+)
+def test_ids(db, doc_id):
+    from urllib.parse import quote
+
+    path = f"/{quote(doc_id, safe='')}"
+    assert db.put(path, {"n": 1}).json()["id"] == doc_id
+    assert db.get(path).json()["_id"] == doc_id
+    assert db.get("/_all_docs").json()["rows"][0]["id"] == doc_id
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "error"),
+    [
+        ("/a", b"{", "bad_request"),
+        ("/a", b"", "bad_request"),
+        ("/a", b"[]", "bad_request"),
+        ("/a", b'"text"', "bad_request"),
+        ("/a", b'{"_unknown": 1}', "doc_validation"),
+        ("/_unknown", b"{}", "illegal_docid"),
+        ("/a", b'{"_rev": "nonsense"}', "bad_request"),
+        ("/a?rev=nonsense", b"{}", "bad_request"),
+    ],
+)
+def test_refused(db, path, body, error):
+    answer = db("PUT", path, data=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+def test_post_must_be_json(db):
+    answer = db("POST", "", data=b"{}", headers={"Content-Type": "text/plain"})
+    assert (answer.status_code, answer.json()["error"]) == (415, "bad_content_type")
+
+
+def test_gzipped_body(db):
+    body = gzip.compress(json.dumps({"text": "ö" * 1000}).encode())
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    assert db("PUT", "/a", data=body, headers=headers).status_code in CREATED
+    assert db.get("/a").json()["text"] == "ö" * 1000
+
+
+def test_too_large(db):
+    answer = db.put("/big", {"text": "x" * 8_000_001})
+    assert (answer.status_code, answer.json()) == (413, {"error": "document_too_large", "reason": "big"})
+
+
+def test_values_come_back_as_they_were(db):
+    values = {
+        "null": None,
+        "numbers": [0, -1, 1.5, 1e100, 2**53],
+        "text": 'ä\u0000"\\/\n\u2028😀',
+        "nested": {"": {"a": [[], {}]}},
+        "z": 1,
+        "a": 2,
+    }
+    db.put("/a", values)
+    got = db.get("/a").json()
+    assert {name: value for name, value in got.items() if not name.startswith("_")} == values
+    assert [name for name in got if not name.startswith("_")] == list(values)
+
+
+def test_local_documents(db):
+    made = db.put("/_local/checkpoint", {"seq": "1"})
+    assert made.status_code in CREATED
+    assert made.json() == {"ok": True, "id": "_local/checkpoint", "rev": "0-1"}
+    assert db.get("/_local/checkpoint").json() == {"_id": "_local/checkpoint", "_rev": "0-1", "seq": "1"}
+    changed = db.put("/_local/checkpoint", {"_rev": "0-1", "seq": "2"})
+    assert changed.json()["rev"] == "0-2"
+    assert db.get("/_all_docs").json()["rows"] == []
+    assert db.get("/_changes").json()["results"] == []
+    assert db.get("").json()["doc_count"] == 0
+    assert db.delete("/_local/checkpoint?rev=0-2").status_code in (200, 202)
+    assert db.get("/_local/checkpoint").status_code == 404
