@@ -16,10 +16,10 @@ from functools import partial
 
 import structlog
 
-from mjumbe import states
+from mjumbe import states, text
 from mjumbe.batcher import Batcher
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError, Update
-from mjumbe.documents import OutgoingMessage, find_task
+from mjumbe.documents import OutgoingMessage, find_task, milliseconds
 from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -263,7 +263,7 @@ class Outbox:
             # Ours already: the write went through, only its answer was lost.
             mine = task.get("claim") == claim_id and states.of(task) is State.FORWARDED_TO_GATEWAY
             if not mine:
-                if not _is_due(doc, message):
+                if not self._is_due(doc, message):
                     return False
                 if not self._admit(task, message, counted):
                     return True
@@ -272,8 +272,8 @@ class Outbox:
             claimed[message.key] = Claimed(message, number, Claim(claim_id, service, states.attempts(task)))
             return not mine
 
-        self._insist(messages, take)
-        return claimed
+        stored = self._insist(messages, take)
+        return {key: claim for key, claim in claimed.items() if key[0] in stored}
 
     def _assign(self, service: str, messages: Sequence[OutgoingMessage]) -> None:
         """Leave messages to the phone gateway: it takes them at its next poll."""
@@ -281,7 +281,7 @@ class Outbox:
 
         def take(message: OutgoingMessage, doc: Document) -> bool:
             task = find_task(doc, message.uuid)
-            if task is None or task.get("service") == service or not _is_due(doc, message):
+            if task is None or task.get("service") == service or not self._is_due(doc, message):
                 return False
             if self._admit(task, message, counted):
                 task["service"] = service
@@ -289,6 +289,11 @@ class Outbox:
 
         self._insist(messages, take)
         self._forget(messages)
+
+    def _is_due(self, doc: Document, message: OutgoingMessage) -> bool:
+        """Whether a message is still to be sent. One that grew too old in the queue is left for the clock to expire."""
+        oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
+        return any(due.uuid == message.uuid and due.due >= oldest for due in due_messages(doc))
 
     def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
         """Count a message against the duplicate limit when it is first given to a service; False, and the task is a
@@ -305,8 +310,14 @@ class Outbox:
         self._recent.add(number, message.text)
         return True
 
-    def _insist(self, messages: Sequence[OutgoingMessage], take: Callable[[OutgoingMessage, Document], bool]) -> None:
-        """Write what `take` makes of the messages' documents, however long CouchDB is away, while we lead."""
+    def _insist(
+        self, messages: Sequence[OutgoingMessage], take: Callable[[OutgoingMessage, Document], bool]
+    ) -> set[str]:
+        """Write what `take` makes of the messages' documents, however long CouchDB is away, while we lead.
+
+        Returns the ids of the documents that are now as `take` left them: not those that are gone, or that CouchDB
+        refuses.
+        """
         by_doc: dict[str, list[Edit]] = {}
         for message in messages:
             by_doc.setdefault(message.doc_id, []).append(partial(take, message))
@@ -315,12 +326,16 @@ class Outbox:
         while True:
             self._fence()
             try:
-                self._database.update(edits, known)
-                return
+                updates = self._database.update(edits, known)
+                break
             except UnavailableError as error:
                 log.warning("claims wait for CouchDB", reason=str(error), messages=len(messages))
                 known = {}
                 self._pause.wait(1.0)
+        for doc_id, update in updates.items():
+            if update.error:
+                log.error("a document takes no claim, so nothing of it is sent", doc=doc_id, reason=update.error)
+        return {doc_id for doc_id, update in updates.items() if update.doc is not None and not update.error}
 
     # ---- the sending threads
 
@@ -329,21 +344,23 @@ class Outbox:
         try:
             results = self._ask(service, batch)
             if results is None:
+                self._forget(claimed.message for claimed in batch)
                 return
             if service.answered(results):
                 self.wake()
             self._keep(service, batch, results)
         except Exception:
             log.exception("a request's results could not be stored; its messages are in doubt", service=service.name)
+            self._forget(claimed.message for claimed in batch)
         finally:
             service.finished()
-            self._forget(claimed.message for claimed in batch)
             self.wake()
 
     def _ask(self, service: Service, batch: Sequence[Claimed]) -> list[Outcome] | None:
         """The outcomes of a request; None when this process may no longer send, and did not."""
         first = batch[0].message
-        request = Batch(first.text, tuple(claimed.number for claimed in batch), first.link_id)
+        body = text.limit_parts(first.text, self._settings.current.multipart_sms_limit)
+        request = Batch(body, tuple(claimed.number for claimed in batch), first.link_id)
         try:
             return service.gateway.send(request)
         except SendError as error:
@@ -390,10 +407,6 @@ class Outbox:
 
 def _stored(doc_id: str, update: Update) -> Document | Exception | None:
     return CouchError(409, f"document {doc_id} did not take its result: {update.error}") if update.error else update.doc
-
-
-def _is_due(doc: Document, message: OutgoingMessage) -> bool:
-    return any(due.uuid == message.uuid for due in due_messages(doc))
 
 
 def _all_of(edits: Sequence[Edit]) -> Edit:
