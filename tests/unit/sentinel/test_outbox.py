@@ -1,0 +1,358 @@
+"""Claims and results against a CouchDB that conflicts, refuses, and loses answers."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mjumbe import documents, settings, states
+from mjumbe.couch import Document
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import ServiceSettings
+from mjumbe.states import State, Task
+from sentinel.outbox import Outbox
+from sentinel.pipeline import due_messages
+from sentinel.recent import RecentMessages
+from sentinel.services import Service, Services
+from tests.unit.sentinel.memory import MemoryCouch, MemoryDatabase, away
+
+PHONE = "+254711000001"
+SOON = 30.0
+
+
+class Desk:
+    """The gateway: what was asked of it, and what it answers."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.answer: Callable[[Batch], list[Outcome]] = lambda batch: [
+            Outcome("Sent", State.SENT, ref=f"r{number}") for number in batch.recipients
+        ]
+
+    def send(self, batch: Batch) -> list[Outcome]:
+        self.batches.append(batch)
+        return self.answer(batch)
+
+
+class Lab:
+    """An outbox with one service, driven by hand: `run` dispatches until nothing starts any more."""
+
+    def __init__(self, **values: Any) -> None:
+        self.couch = MemoryCouch()
+        self.desk = Desk()
+        self.service: Service | str | None = Service(
+            "africas-talking", cast(Gateway, self.desk), ServiceSettings(batch_size=10)
+        )
+        self.live = SimpleNamespace(current=settings.parse(values))
+        self.referenced: list[str] = []
+        self.fence: Callable[[], None] = lambda: None
+        services = SimpleNamespace(choose=lambda via: self.service, refresh=lambda: False, say_if_none=lambda: None)
+        self.recent = RecentMessages()
+        self.outbox = Outbox(
+            self.couch.as_couch(),
+            cast(LiveSettings, self.live),
+            cast(Services, services),
+            self.recent,
+            self.referenced.extend,
+            self.check,
+        )
+
+    @property
+    def database(self) -> MemoryDatabase:
+        return self.couch.main
+
+    def offer(self, *docs: Document) -> None:
+        self.database.store(*docs)
+        for doc in docs:
+            self.outbox.offer(due_messages(self.stored(doc["_id"])))
+
+    def run(self) -> None:
+        """Send all that can be sent, and let it finish."""
+        while self.outbox._dispatch():
+            pass
+        self.outbox._workers.shutdown(wait=True)
+        self.outbox._workers = ThreadPoolExecutor(4)
+
+    def close(self) -> None:
+        self.outbox._workers.shutdown(wait=True)
+        self.outbox._results.close()
+
+    def check(self) -> None:
+        self.fence()
+
+    def stored(self, doc_id: str = "d") -> Document:
+        """The document as CouchDB would give it to us."""
+        found = self.database.get(doc_id)
+        assert found is not None
+        return found
+
+    def task(self, doc_id: str = "d") -> Task:
+        found: Task = self.database.docs[doc_id]["tasks"][0]
+        return found
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    made = Lab()
+    yield made
+    made.close()
+
+
+def doc(doc_id: str = "d", to: str = PHONE, text: str = "Habari", **more: Any) -> Document:
+    now = states.now()
+    return documents.outgoing_document(documents.new_task(to, text, now, **more), now, None) | {"_id": doc_id}
+
+
+def test_sent_and_stored(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.run()
+    assert lab.desk.batches == [Batch("Habari", (PHONE,))]
+    assert (lab.task()["state"], lab.task()["gateway_ref"], lab.task()["attempts"]) == ("sent", f"r{PHONE}", 1)
+    assert lab.referenced == [f"r{PHONE}"]
+    assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"]))
+
+
+def test_equal_texts_are_one_request_and_one_claim(lab: Lab) -> None:
+    lab.offer(*(doc(f"d{n}", f"+2547110000{n:02}") for n in range(10)))
+    lab.run()
+    assert [len(batch.recipients) for batch in lab.desk.batches] == [10]
+    assert lab.database.bulks == 2
+
+
+def test_what_is_offered_twice_is_sent_once(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    lab.outbox.offer([])
+    assert len(lab.desk.batches) == 1
+
+
+def change(lab: Lab, state: str) -> None:
+    """Somebody else writes between our read and our write, once."""
+    lab.database.before_bulk = lambda: None
+    stored = lab.database.docs["d"]
+    stored["tasks"][0]["state"] = state
+    lab.database.store(stored)
+
+
+@pytest.mark.parametrize(("state", "sent"), [("pending", 1), ("cleared", 0), ("muted", 0), ("delivered", 0)])
+def test_somebody_writes_before_the_claim(lab: Lab, state: str, sent: int) -> None:
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: change(lab, state)
+    lab.run()
+    assert len(lab.desk.batches) == sent
+    assert lab.task()["state"] == ("sent" if sent else state)
+
+
+def test_the_document_is_gone(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: cast(None, lab.database.docs.clear())
+    lab.run()
+    assert lab.desk.batches == []
+
+
+def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
+    lab.offer(doc())
+
+    def lose() -> None:
+        lab.database.after_bulk = lambda: None
+        away()
+
+    lab.database.after_bulk = lose
+    lab.run()
+    assert len(lab.desk.batches) == 1
+    assert (lab.task()["state"], lab.task()["attempts"]) == ("sent", 1)
+
+
+def test_couchdb_is_away_when_the_result_is_to_be_stored(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
+    lab.offer(doc())
+    troubles = iter([False, True, True, False])
+    lab.database.before_bulk = lambda: away() if next(troubles) else None
+    lab.run()
+    assert len(lab.desk.batches) == 1
+    assert lab.task()["state"] == "sent"
+
+
+def test_a_claim_that_couchdb_refuses_is_none(lab: Lab) -> None:
+    """Without its claim stored a message would be sent again and again."""
+    lab.database.refused = {"d"}
+    lab.offer(doc(), doc("e", "+254711000002"))
+    lab.run()
+    assert [batch.recipients for batch in lab.desk.batches] == [("+254711000002",)]
+    assert lab.task()["state"] == "pending"
+    lab.database.refused = set()
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert lab.task()["state"] == "sent"
+
+
+def test_nothing_is_claimed_behind_the_fence(lab: Lab) -> None:
+    def fence() -> None:
+        raise FencedError("this sentinel no longer leads")
+
+    lab.offer(doc())
+    lab.fence = fence
+    with pytest.raises(FencedError):
+        lab.outbox._dispatch()
+    assert lab.task()["state"] == "pending"
+
+
+def test_a_request_behind_the_fence_leaves_its_claim(lab: Lab) -> None:
+    def fenced(batch: Batch) -> list[Outcome]:
+        raise FencedError("this sentinel no longer leads")
+
+    lab.desk.answer = fenced
+    lab.offer(doc())
+    lab.run()
+    assert lab.task()["state"] == "forwarded-to-gateway", "the next leader says that it is in doubt"
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "in_doubt"),
+    [
+        (SendError(Outcome("HTTP 500", failure=Failure.RETRY)), "pending", False),
+        (SendError(Outcome("no answer in time", failure=Failure.AMBIGUOUS)), "pending", True),
+        (RuntimeError("a bug"), "pending", True),
+    ],
+)
+def test_requests_that_fail(lab: Lab, error: Exception, state: str, in_doubt: bool) -> None:
+    def fail(batch: Batch) -> list[Outcome]:
+        raise error
+
+    lab.desk.answer = fail
+    lab.offer(doc())
+    lab.run()
+    assert (lab.task()["state"], lab.task().get("in_doubt", False)) == (state, in_doubt)
+    assert len(lab.desk.batches) == 1, "not at once again"
+
+
+def test_a_held_service_gives_its_messages_back(lab: Lab) -> None:
+    def refuse(batch: Batch) -> list[Outcome]:
+        return [Outcome("InsufficientBalance", failure=Failure.CONFIGURATION)] * len(batch.recipients)
+
+    lab.desk.answer = refuse
+    lab.offer(*(doc(f"d{n}", f"+2547110000{n:02}") for n in range(10)))
+    assert isinstance(lab.service, Service)
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+    assert lab.service.status.held
+    for number in range(10):
+        task = lab.task(f"d{number}")
+        assert (task["state"], task["attempts"]) == ("pending", 0)
+        assert lab.outbox.knows((f"d{number}", task["messages"][0]["uuid"])), "queued again by itself"
+
+
+# ---- duplicates
+
+
+def test_the_duplicate_limit(lab: Lab) -> None:
+    for number in range(7):
+        lab.offer(doc(f"d{number}", "0711000001" if number % 2 else PHONE))
+        lab.run()
+    counted = [lab.task(f"d{number}")["state"] for number in range(7)]
+    assert counted == ["sent"] * 5 + ["duplicate"] * 2
+    assert "sms.duplicate_limit" in lab.task("d6")["state_details"]
+    assert PHONE not in lab.task("d6")["state_details"]
+
+
+def test_another_attempt_is_no_duplicate(lab: Lab) -> None:
+    for _ in range(5):
+        lab.recent.add(PHONE, "Habari")
+    lab.offer(doc(), doc("e") | {"tasks": [doc("e")["tasks"][0] | {"service": "africas-talking"}]})
+    lab.run()
+    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("duplicate", "sent")
+
+
+def test_conflicts_count_once(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: change(lab, "pending")
+    lab.run()
+    assert lab.recent.count(PHONE, "Habari") == 1
+
+
+# ---- what the settings say when it is sent
+
+
+def test_numbers_go_out_normalised_and_replaced(lab: Lab) -> None:
+    lab.live.current = settings.parse({"outgoing_phone_replace": {"match": "+254", "replace": "+1"}})
+    lab.offer(doc(to="0711000001"))
+    lab.run()
+    assert lab.desk.batches[0].recipients == ("+1711000001",)
+    assert lab.task()["messages"][0]["to"] == "0711000001"
+
+
+def test_long_texts_are_cut_to_the_limit(lab: Lab) -> None:
+    lab.live.current = settings.parse({"multipart_sms_limit": 2})
+    lab.offer(doc(text="x" * 1000))
+    lab.run()
+    (batch,) = lab.desk.batches
+    assert batch.text == "x" * 303 + "..."
+    assert lab.task()["messages"][0]["message"] == "x" * 1000
+
+
+def test_nothing_expired_leaves_the_queue(lab: Lab) -> None:
+    """It was queued in time, but the service was held for longer than the message lives."""
+    lab.offer(doc(due=datetime.now(UTC) - timedelta(days=6)))
+    lab.live.current = settings.parse({"sms": {"expire_after": "5d"}})
+    lab.run()
+    assert lab.desk.batches == []
+    assert lab.task()["state"] == "pending"
+    assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"])), "the clock finds and expires it"
+
+
+# ---- the phone gateway
+
+
+def test_the_phone_gateway_is_only_assigned(lab: Lab) -> None:
+    lab.service = PHONE_GATEWAY
+    lab.offer(doc())
+    lab.run()
+    assert (lab.task()["state"], lab.task()["service"]) == ("pending", PHONE_GATEWAY)
+    assert "attempts" not in lab.task()
+    before = lab.database.bulks
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert lab.database.bulks == before, "once"
+
+
+def test_what_the_phone_gateway_has_goes_by_another_service_when_it_must(lab: Lab) -> None:
+    service, lab.service = lab.service, PHONE_GATEWAY
+    lab.offer(doc())
+    lab.run()
+    lab.service = service
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert (lab.task()["state"], lab.task()["service"]) == ("sent", "africas-talking")
+
+
+# ---- stopping
+
+
+def test_a_stop_waits_for_what_is_under_way(lab: Lab) -> None:
+    asked, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(batch: Batch) -> list[Outcome]:
+        asked.set()
+        assert go_on.wait(SOON)
+        return [Outcome("Sent", State.SENT, ref="r1")]
+
+    lab.desk.answer = slow
+    lab.offer(doc())
+    running = threading.Thread(target=lab.outbox.run, args=(stop,))
+    running.start()
+    assert asked.wait(SOON)
+    stop.set()
+    lab.outbox.wake()
+    assert running.is_alive()
+    go_on.set()
+    running.join(SOON)
+    assert not running.is_alive()
+    assert lab.task()["state"] == "sent"
