@@ -70,7 +70,7 @@ class Feed:
                 self._pipeline.forget_translations()
             elif change.doc is not None and not change.deleted and not change.id.startswith("_design/"):
                 if change.doc.get("phone"):
-                    self._pipeline.contacts.forget(change.doc)
+                    self._pipeline.forget_person(change.doc)
                 docs.append(change.doc)
         self._pipeline.process(docs)
 

@@ -37,7 +37,7 @@ class Pipeline:
         self._offer = offer
         self._translations: dict[str, dict[str, str]] = {}
         self._translations_read = 0.0
-        self.contacts = Contacts(couch.main)
+        self._contacts = Contacts(couch.main)
         self._lock = threading.Lock()
 
     def process(self, docs: Sequence[Document]) -> None:
@@ -60,8 +60,8 @@ class Pipeline:
         return Context(
             settings=self._settings.current,
             now=states.now(),
-            contacts=self.contacts.by_phone([doc["from"] for doc in fresh]) if fresh else {},
-            documents=self.contacts.lineage([doc for doc in docs if needs_lineage(doc)]),
+            contacts=self._contacts.by_phone([doc["from"] for doc in fresh]) if fresh else {},
+            documents=self._contacts.lineage([doc for doc in docs if needs_lineage(doc)]),
             translations=self._read_translations() if incoming or any(needs_lineage(doc) for doc in docs) else {},
             adopted=self._adopted,
         )
@@ -78,6 +78,11 @@ class Pipeline:
                 self._translations.setdefault(locale, {}).update(texts)
             self._translations_read = time.monotonic()
         return self._translations
+
+    def forget_person(self, doc: Document) -> None:
+        """A person's document changed: look their numbers up again."""
+        with self._lock:
+            self._contacts.forget(doc)
 
     def forget_translations(self) -> None:
         """Read the `messages-<locale>` documents again at the next need."""
