@@ -24,6 +24,7 @@ from mjumbe.gateways.base import (
     Outcome,
     SendError,
     Wiring,
+    sending_outcome,
 )
 from mjumbe.settings import Settings
 from mjumbe.states import State
@@ -104,7 +105,7 @@ class AfricasTalking(Gateway):
         if batch.link_id:
             form |= {"linkId": batch.link_id, "bulkSMSMode": "0"}
         url = f"{self._content if batch.link_id else self._api}/version1/messaging"
-        answer = self._http.json("POST", url, data=form, headers=self._headers())
+        answer = self._http.json("POST", url, data=form, headers=self._headers(), refusal=sending_outcome)
         return read_answer(answer, batch.recipients, datetime.now(UTC))
 
     def check(self) -> Check:

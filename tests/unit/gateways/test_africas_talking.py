@@ -292,6 +292,10 @@ XML = (
         (401, b"The supplied authentication is invalid", Failure.CONFIGURATION, None, "HTTP 401"),
         (403, b"", Failure.CONFIGURATION, None, "HTTP 403"),
         (400, b"Must have username in your request", Failure.PERMANENT, State.FAILED, "HTTP 400"),
+        (
+            *(404, b"<html>Not here</html>", Failure.CONFIGURATION, None),
+            "HTTP 404: nothing is at this address; check the service's settings",
+        ),
         (429, b"", Failure.RETRY, None, "HTTP 429"),
         (500, b"<html>", Failure.RETRY, None, "HTTP 500"),
         (502, b"Bad Gateway", Failure.RETRY, None, "HTTP 502"),
@@ -312,6 +316,14 @@ def test_requests_that_fail_as_a_whole(
     outcome = caught.value.outcome
     assert (outcome.failure, outcome.state, outcome.details) == (failure, state, details)
     assert KEY not in str(caught.value)
+
+
+def test_too_many_requests_hold_the_service_until_it_says(service: responses.RequestsMock) -> None:
+    service.post(SENDING, status=429, headers={"Retry-After": "120"})
+    with pytest.raises(SendError) as caught:
+        gateway().send(Batch("Habari", (FIRST,)))
+    assert (caught.value.outcome.failure, caught.value.outcome.state) == (Failure.QUOTA, None)
+    assert caught.value.outcome.retry_at is not None
 
 
 def test_another_2xx_will_do(service: responses.RequestsMock) -> None:
