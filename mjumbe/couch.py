@@ -344,12 +344,15 @@ class Database:
         ]
         return Changes(changes, str(answer["last_seq"]), int(answer.get("pending") or 0))
 
-    def update(self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None) -> dict[str, Update]:
+    def update(
+        self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None, *, create: bool = False
+    ) -> dict[str, Update]:
         """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict.
 
         `known` may hold documents just read, to save the first read (the edits change them in place). Returns what
         became of each id: a document that CouchDB refuses, or that is still contended after CONFLICT_ROUNDS rounds,
-        has its `error` and keeps nobody else from being written.
+        has its `error` and keeps nobody else from being written. With `create`, an edit of a document that does not
+        exist gets one with nothing but its `_id`.
         """
         current = {doc_id: doc for doc_id, doc in (known or {}).items() if doc_id in edits}
         outcome: dict[str, Update] = {}
@@ -358,7 +361,7 @@ class Database:
             current |= self.fetch([doc_id for doc_id in waiting if doc_id not in current])
             changed = []
             for doc_id in waiting:
-                doc = current.get(doc_id)
+                doc = current.get(doc_id, {"_id": doc_id} if create else None)
                 if doc is not None and edits[doc_id](doc):
                     changed.append(doc)
                 else:

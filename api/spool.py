@@ -1,0 +1,149 @@
+"""The spool: where acknowledged documents wait on this machine's disk while CouchDB is away.
+
+A small SQLite file in MJUMBE_DATA, synced before a service gets its 200. It is drained in the order of receipt; an
+entry that CouchDB refuses is set aside with the reason, so that the rest goes on.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from mjumbe.documents import Document
+
+log = structlog.get_logger()
+
+FILE = "spool.sqlite"
+# Another process of the same machine may hold the file's lock for a commit.
+LOCK_SECONDS = 5.0
+DRAINED_AT_ONCE = 200
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS waiting (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, db TEXT NOT NULL, id TEXT NOT NULL, doc TEXT NOT NULL, UNIQUE (db, id));
+CREATE TABLE IF NOT EXISTS set_aside (
+    place INTEGER PRIMARY KEY, db TEXT NOT NULL, id TEXT NOT NULL, doc TEXT NOT NULL, reason TEXT NOT NULL,
+    at INTEGER NOT NULL);
+"""
+
+Refusals = Mapping[str, str]
+Write = Callable[[str, Sequence[Document]], Refusals]
+"""Writes documents to a database; returns why for those that it will never take, by id. Raises when it is away."""
+
+
+class SpoolError(Exception):
+    """The spool cannot be written: the disk is full, or the directory is not ours. Nothing was acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolState:
+    """How many documents wait for CouchDB, and how many it will never take."""
+
+    waiting: int
+    set_aside: int
+
+
+class Spool:
+    """The spool of one machine. Threads and processes may share it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Nothing is made on disk before there is something to spool."""
+        self._path = directory / FILE
+        self._lock = threading.Lock()
+        self._empty = not self._path.exists()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits, as far as this process knows; no I/O."""
+        return self._empty
+
+    def add(self, database: str, docs: Sequence[Document]) -> list[bool]:
+        """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
+        try:
+            with self._lock, closing(self._open()) as connection, connection:
+                answers = [_insert(connection, database, doc) for doc in docs]
+                self._empty = False
+                return answers
+        except (sqlite3.Error, OSError) as error:
+            raise SpoolError(
+                f"the spool {self._path} cannot be written ({error}); free some disk space, or make it writable"
+            ) from None
+
+    def drain(self, write: Write) -> int:
+        """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
+
+        Stops with what `write` raises, having kept everything that was not written.
+        """
+        drained = 0
+        while not self._empty:
+            with self._lock:
+                rows = self._first()
+                self._empty = not rows
+            if not rows:
+                break
+            database = rows[0][1]
+            batch = [row for row in rows if row[1] == database]
+            refused = write(database, [json.loads(row[3]) for row in batch])
+            self._remove(batch, refused)
+            drained += len(batch) - len(refused)
+        return drained
+
+    def state(self) -> SpoolState:
+        """What is in the spool. Raises SpoolError when it cannot be read."""
+        if not self._path.exists():
+            return SpoolState(0, 0)
+        try:
+            with closing(self._open()) as connection:
+                waiting, aside = (
+                    int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # our names
+                    for table in ("waiting", "set_aside")
+                )
+        except sqlite3.Error as error:
+            raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
+        return SpoolState(waiting, aside)
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._path.exists():
+            self._path.touch(mode=0o600)  # numbers and texts of people
+        connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(SCHEMA)
+        return connection
+
+    def _first(self) -> list[tuple[int, str, str, str]]:
+        with closing(self._open()) as connection:
+            return connection.execute(
+                "SELECT place, db, id, doc FROM waiting ORDER BY place LIMIT ?", (DRAINED_AT_ONCE,)
+            ).fetchall()
+
+    def _remove(self, rows: Sequence[tuple[int, str, str, str]], refused: Refusals) -> None:
+        now = int(time.time() * 1000)
+        with self._lock, closing(self._open()) as connection, connection:
+            for place, database, doc_id, doc in rows:
+                if doc_id in refused:
+                    connection.execute(
+                        "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)",
+                        (place, database, doc_id, doc, refused[doc_id], now),
+                    )
+                    log.error(
+                        "a spooled document is refused and set aside",
+                        database=database,
+                        id=doc_id,
+                        reason=refused[doc_id],
+                    )
+                connection.execute("DELETE FROM waiting WHERE place = ?", (place,))
+
+
+def _insert(connection: sqlite3.Connection, database: str, doc: Document) -> bool:
+    cursor = connection.execute(
+        "INSERT OR IGNORE INTO waiting (db, id, doc) VALUES (?, ?, ?)", (database, doc["_id"], json.dumps(doc))
+    )
+    return cursor.rowcount == 1

@@ -1,0 +1,71 @@
+"""What services tell of people: opt-outs, subscriptions, Viber users. Taken from `<db>-callbacks`, kept in the main
+database, then removed there."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from mjumbe import phone
+from mjumbe.couch import Couch, Document
+from mjumbe.live_settings import LiveSettings
+from sentinel.registers import Entry, Register
+
+log = structlog.get_logger(__name__)
+
+OPTED_OUT = "opted-out"
+KINDS = ("opt_out", "subscription", "viber_user")
+
+
+class Notices:
+    """Applies notices. Used by the thread that follows the callbacks."""
+
+    def __init__(self, couch: Couch, settings: LiveSettings, opt_outs: Register, viber_users: Register) -> None:
+        self._couch = couch
+        self._settings = settings
+        self._opt_outs = opt_outs
+        self._viber_users = viber_users
+
+    def take(self, docs: Sequence[Document]) -> None:
+        """Keep what these documents tell, then remove them."""
+        notices = sorted((doc for doc in docs if doc.get("type") in KINDS), key=lambda doc: doc.get("received", 0))
+        for doc in notices:
+            if doc["type"] == "opt_out":
+                source = f"{doc['gateway']}: opt-out from {doc.get('sender_id') or 'bulk messages'}"
+                self._opt_outs.record(Entry(self._number(doc["phone"]), OPTED_OUT, doc["received"], source))
+            elif doc["type"] == "subscription":
+                self._subscription(doc)
+            else:
+                self._viber_user(doc)
+        self._couch.callbacks.purge(notices)
+
+    def _number(self, written: str) -> str:
+        return phone.canonical(written, self._settings.current.default_country_code)
+
+    def _subscription(self, doc: Document) -> None:
+        """A subscription is a register of its own for each product: who is in it."""
+        product = f"subscription:{doc.get('short_code') or '-'}:{doc.get('keyword') or '-'}"
+        value = "active" if doc["update"] == "addition" else None
+        Register(self._couch.main, product).record(
+            Entry(self._number(doc["phone"]), value, doc["received"], f"{doc['gateway']}: {doc['update']}")
+        )
+
+    def _viber_user(self, doc: Document) -> None:
+        user = str(doc.get("user") or "")
+        if doc.get("update") == "unsubscribed":
+            number, value = self._viber_users.number_of(user), None
+        else:
+            number, value = self._registered_number(doc), user
+        if number and (user or value is None):
+            self._viber_users.record(Entry(number, value, doc["received"], f"viber: {doc.get('update')}"))
+        else:
+            log.info("a Viber user is not known by number", update=doc.get("update"))
+
+    def _registered_number(self, doc: Document) -> str | None:
+        """The number that the person shared, or wrote, or that stands in the contact whose id they wrote."""
+        code = self._settings.current.default_country_code
+        if doc.get("phone"):
+            return phone.canonical(str(doc["phone"]), code)
+        customer = str(doc.get("customer") or "").strip()
+        is_id = bool(customer) and not customer.startswith("_") and not phone.normalise(customer, code)
+        contact = self._couch.main.get(customer) if is_id else None
+        return phone.normalise(str((contact or {}).get("phone") or customer), code)

@@ -1,0 +1,91 @@
+"""What is known of numbers beside their contacts: who opted out, and who has which Viber id.
+
+One document a number in the main database, `<kind>:<number>`, with its history; the whole register is in memory,
+because every message asks it before it is sent.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mjumbe import states
+from mjumbe.couch import Database, Document
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened to a number: `value` is what holds from then on, None takes it back."""
+
+    number: str  # E.164
+    value: str | None
+    at: int  # ms since epoch
+    source: str  # where we know it from, in words
+
+
+class Register:
+    """One kind of fact. Reading is for any thread; `record` may be called by several."""
+
+    def __init__(self, database: Database, kind: str) -> None:
+        """`kind` up to a colon is also the type of the documents, its dashes as underscores."""
+        self._database = database
+        self._prefix = f"{kind}:"
+        self._type = kind.split(":")[0].replace("-", "_")
+        self._values: dict[str, str] = {}
+
+    def load(self) -> None:
+        """Read all documents of this kind."""
+        for doc in self._database.all(self._prefix, self._prefix + "\ufff0"):
+            self.learn(doc)
+
+    def owns(self, doc_id: str) -> bool:
+        """Whether a document of this id belongs here."""
+        return doc_id.startswith(self._prefix)
+
+    def learn(self, doc: Document) -> None:
+        """A document of this kind was read or changed."""
+        number = str(doc["_id"]).removeprefix(self._prefix)
+        if doc.get("value") and not doc.get("_deleted"):
+            self._values[number] = str(doc["value"])
+        else:
+            self._values.pop(number, None)
+
+    def get(self, number: str) -> str | None:
+        """What holds for a number now, None when nothing does."""
+        return self._values.get(number)
+
+    def number_of(self, value: str) -> str | None:
+        """The number for which this value holds."""
+        return next((number for number, held in list(self._values.items()) if held == value), None)
+
+    def record(self, *entries: Entry) -> None:
+        """Store what happened. Of two entries for one number the later one holds, whatever order they come in."""
+        edits: dict[str, Callable[[Document], bool]] = {}
+        for entry in sorted(entries, key=lambda entry: entry.at):
+            doc_id = self._prefix + entry.number
+            edits[doc_id] = _both(edits.get(doc_id), self._edit(entry))
+        for update in self._database.update(edits, create=True).values():
+            if update.doc is not None:
+                self.learn(update.doc)
+
+    def _edit(self, entry: Entry) -> Callable[[Document], bool]:
+        happened = {
+            "value": entry.value,
+            "source": entry.source,
+            "timestamp": states.timestamp(datetime.fromtimestamp(entry.at / 1000, UTC)),
+        }
+
+        def edit(doc: Document) -> bool:
+            history: list[Mapping[str, Any]] = doc.get("history") or []
+            if happened in history:
+                return False
+            doc |= {"type": self._type, "phone": entry.number}
+            doc["history"] = sorted([*history, happened], key=lambda each: str(each["timestamp"]))
+            doc["value"] = doc["history"][-1]["value"]
+            return True
+
+        return edit
+
+
+def _both(first: Callable[[Document], bool] | None, second: Callable[[Document], bool]) -> Callable[[Document], bool]:
+    return second if first is None else lambda doc: first(doc) | second(doc)
