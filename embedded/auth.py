@@ -114,7 +114,9 @@ class Authenticator:
         name, colon, password = admin.partition(":")
         if not name or not colon or not password:
             raise ValueError("The admin must be given as name:password.")
-        salt = secrets.token_hex(16)
+        # The salt is the same at every start, so that cookies given before a restart stay valid.
+        secret = store.config.get("chttpd_auth", "secret") or ""
+        salt = hmac.digest(secret.encode(), f"salt of admin {name}".encode(), "sha256").hex()[:32]
         own = _Account(name, ("_admin",), derive(password, salt, ITERATIONS), salt, ITERATIONS, "sha256")
         self._own_admin = own
         self._verified[self._fingerprint(name, password)] = own
@@ -222,8 +224,8 @@ class Authenticator:
         return self.cookie_header(user.name) if age > self.session_seconds * 0.1 else None
 
     def _sign(self, account: _Account, stamp: str) -> bytes:
-        """Bound to the server's secret and to the password's salt: a new password ends all sessions."""
-        key = f"{self._store.config.get('chttpd_auth', 'secret')}{account.salt}".encode()
+        """Bound to the server's secret and to the password's hash: a new password ends all sessions."""
+        key = f"{self._store.config.get('chttpd_auth', 'secret')}{account.salt}{account.derived_key}".encode()
         return hmac.digest(key, f"{account.name}:{stamp}".encode(), "sha256")
 
     def _by_cookie(self, cookie: str) -> User | None:

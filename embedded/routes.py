@@ -145,12 +145,14 @@ def find_route(method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
 
 
 def _is_reserved(named: dict[str, str]) -> bool:
-    """Whether a name that stands for a database or a document is a URL of CouchDB's that is not spoken."""
-    return named.get("db") in _UNSPOKEN_OF_SERVERS or named.get("doc") in _UNSPOKEN_OF_DATABASES
+    """Whether a name that stands for a database or a document is a URL of CouchDB's instead."""
+    return named.get("db") in _OF_THE_SERVER or named.get("doc") in _UNSPOKEN_OF_DATABASES
 
 
-_UNSPOKEN_OF_SERVERS = frozenset(
+# Names that are no databases: URLs of the server, spoken or not.
+_OF_THE_SERVER = frozenset(
     (
+        *("_all_dbs", "_membership", "_node", "_session", "_up", "_uuids"),
         *("_active_tasks", "_cluster_setup", "_config", "_db_updates", "_dbs_info", "_log", "_nouveau_analyze"),
         *(
             "_replicate",

@@ -45,7 +45,9 @@ INSERT INTO progress VALUES ('', 0, 0);
 
 # Documents mapped in one call into V8 and written in one transaction; also bounded by size, for memory's sake.
 BATCH_DOCUMENTS = 500
-BATCH_CHARACTERS = 8_000_000
+BATCH_CHARACTERS = 4_000_000
+# After an update of more batches than this V8 has taken memory that it does not give back: it is started anew.
+LONG_UPDATE = 10
 _SMALL = 2**53
 
 
@@ -141,8 +143,12 @@ class Index:
         with self._lock:
             if self._purge_seq < self._database.counters.purge_seq:
                 self._forget_purged()
+            batches = 0
             while self.seq < goal and not self._database.closed:
                 self._index(self._next_batch(goal))
+                batches += 1
+            if batches > LONG_UPDATE:
+                self._free_maps()
 
     def _next_batch(self, goal: int) -> list[_Changed]:
         """The next documents in the order of changes; empty when the rest up to `goal` has changed again since."""
@@ -225,9 +231,12 @@ class Index:
         with self._lock:
             self._readers.close()
             self._writing.close()
-            if self._maps is not None:
-                self._maps.close()
-                self._maps = None
+            self._free_maps()
+
+    def _free_maps(self) -> None:
+        if self._maps is not None:
+            self._maps.close()
+            self._maps = None
 
 
 def _rows(doc_id: str, by_view: list[list[Row]], counts: dict[int, int]) -> list[tuple[Any, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from urllib.parse import quote
 
 import pytest
 
@@ -152,8 +153,6 @@ def test_post(db):
     ["with space", "slash/inside", "plus+254", "ünïcode-Σ-😀", "question?mark", "a:b@c", "percent%25", "UPPER"],
 )
 def test_ids(db, doc_id):
-    from urllib.parse import quote
-
     path = f"/{quote(doc_id, safe='')}"
     assert db.put(path, {"n": 1}).json()["id"] == doc_id
     assert db.get(path).json()["_id"] == doc_id

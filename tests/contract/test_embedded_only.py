@@ -1,0 +1,249 @@
+"""What only the embedded store promises: refusing what it does not speak, durability, speed of waking, its files."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+AUTH = ("admin", "contract")
+
+
+@pytest.fixture(autouse=True)
+def _only_embedded(server):
+    if not server.is_embedded:
+        pytest.skip("COUCH_URL is not an embedded store")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/a/attachment.txt", None),
+        ("PUT", "/a", {"_attachments": {"a.txt": {"data": "", "content_type": "text/plain"}}}),
+        ("PUT", "/a?new_edits=false", {"_rev": "1-abc"}),
+        ("COPY", "/a", None),
+        ("POST", "/_bulk_docs", {"docs": [], "new_edits": False}),
+        ("GET", "/_changes?feed=eventsource", None),
+        ("GET", "/_changes?filter=d/f", None),
+        ("GET", "/_changes?filter=_view&view=d/v", None),
+        ("GET", "/_all_docs?startkey=1", None),
+        ("GET", "/_all_docs?group=true", None),
+        ("GET", "/_partition/x", None),
+        ("GET", "/_shards", None),
+        ("POST", "/_explain", {"selector": {}}),
+        ("GET", "/_design/d/_show/x", None),
+        ("GET", "/_design/d/_list/x/y", None),
+        ("POST", "/_design/d/_update/x", {}),
+        ("GET", "/_design/d/_search/x", None),
+        ("PUT", "/_design/d", {"validate_doc_update": "function () {}"}),
+        ("PUT", "/_design/d", {"views": {"v": {"map": "function (doc) {}"}}, "options": {"include_design": True}}),
+        ("POST", "/_find", {"selector": {"a": {"$allMatch": {}}}}),
+        ("POST", "/_index", {"type": "text", "index": {"fields": ["a"]}}),
+    ],
+)
+def test_what_is_not_spoken_is_refused(db, method, path, body):
+    answer = db(method, path, json=body)
+    assert (answer.status_code, answer.json()["error"]) == (501, "not_implemented"), answer.text
+    assert "embedded store" in answer.json()["reason"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/_active_tasks"),
+        ("POST", "/_replicate"),
+        ("GET", "/_node/_local/_stats"),
+        ("GET", "/_node/_local/_system"),
+    ],
+)
+def test_servers_urls_that_are_not_spoken(couch, method, path):
+    assert couch(method, path).status_code == 501
+
+
+@pytest.mark.parametrize("reducer", ["function (keys, values) { return 1; }", "_approx_count_distinct"])
+def test_other_reduce_functions(db, reducer):
+    db.save({"_id": "a"})
+    db.design("d", v=("function (doc) { emit(1, 1); }", reducer))
+    assert db.get("/_design/d/_view/v").status_code == 501
+    assert len(db.get("/_design/d/_view/v?reduce=false").json()["rows"]) == 1
+
+
+def test_a_map_that_needs_a_module_fails_loudly(db):
+    db.save({"_id": "a"})
+    db.design("d", v="function (doc) { emit(require('views/lib/x').key(doc)); }")
+    assert db.get("/_design/d/_view/v").status_code == 501
+
+
+def test_a_map_without_end_is_stopped(db):
+    db.save({"_id": "a"})
+    db.design("d", v="function (doc) { while (true); }", other="function (doc) { emit(1); }")
+    answer = db.get("/_design/d/_view/v")
+    assert (answer.status_code, answer.json()["error"]) == (500, "os_process_error")
+    assert db.get("/a").status_code == 200
+
+
+def test_maps_do_not_see_what_another_one_wrote(db):
+    db.save({"_id": "a", "n": 1, "in": {"n": 1}})
+    db.design(
+        "d",
+        a="function (doc) { doc.n = 5; doc.in.n = 5; emit(1); }",
+        b="function (doc) { emit([doc.n, doc.in.n]); }",
+    )
+    assert db.get("/_design/d/_view/b").json()["rows"][0]["key"] == [1, 1]
+
+
+def test_a_waiting_feed_wakes_within_20_ms(db):
+    delays = []
+    for number in range(10):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(db.get, "/_changes?feed=longpoll&since=now&timeout=10000")
+            while not db_is_waited_for(db, waiting):
+                pass
+            db.save({"_id": str(number)})
+            written = time.monotonic()
+            waiting.result()
+            delays.append(time.monotonic() - written)
+    # The best of ten, because the machine may be busy; what is to be shown is that nothing polls.
+    assert min(delays) < 0.02
+
+
+def db_is_waited_for(db, waiting) -> bool:
+    """Whether the request has had time to arrive: some round trips of another one."""
+    for _ in range(5):
+        db.get("")
+    return not waiting.done()
+
+
+def test_a_sequence_of_another_database_starts_at_the_beginning(new_database):
+    one, other = new_database(), new_database()
+    one.save({"_id": "a"})
+    other.save({"_id": "b"}, {"_id": "c"})
+    foreign = other.get("").json()["update_seq"]
+    assert [row["id"] for row in one.get("/_changes", params={"since": foreign}).json()["results"]] == ["a"]
+
+
+class Process:
+    """An embedded store in a process of its own."""
+
+    def __init__(self, data: Path) -> None:
+        command = [sys.executable, "-m", "embedded", "--port", "0", "--data", str(data), "--admin", ":".join(AUTH)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        self.url = self.line.split()[-1].rstrip("/") if self.line else ""
+
+    def __call__(self, method: str, path: str, **options: object) -> requests.Response:
+        return requests.request(method, self.url + path, auth=AUTH, timeout=30, **options)  # type: ignore[arg-type]
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(timeout=20)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Starts embedded stores on one data directory; ends those that still run."""
+    processes: list[Process] = []
+
+    def make() -> Process:
+        processes.append(Process(tmp_path / "data"))
+        return processes[-1]
+
+    yield make
+    for one in processes:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+def test_answered_writes_survive_kill_9(start):
+    first = start()
+    first("PUT", "/db")
+    first("PUT", "/db/_design/d", json={"views": {"v": {"map": "function (doc) { emit(doc.n); }", "reduce": "_count"}}})
+    first("PUT", "/_node/_local/_config/vault/key", json="value")
+    answered: list[str] = []
+    killed = threading.Event()
+
+    def write(writer: int) -> None:
+        with requests.Session() as session:
+            session.auth = AUTH
+            for number in range(10_000):
+                doc_id = f"{writer}-{number}"
+                try:
+                    session.put(f"{first.url}/db/{doc_id}", json={"n": number}, timeout=30).raise_for_status()
+                except requests.RequestException:
+                    assert killed.is_set()
+                    return
+                answered.append(doc_id)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    while len(answered) < 200:
+        first("GET", "/db/_design/d/_view/v")
+    killed.set()
+    first.process.kill()
+    for writer in writers:
+        writer.join()
+    second = start()
+    rows = second("POST", "/db/_all_docs", json={"keys": answered}).json()["rows"]
+    assert [row for row in rows if "error" in row] == []
+    info = second("GET", "/db").json()
+    assert info["doc_count"] == len(second("GET", "/db/_all_docs").json()["rows"])
+    assert second("GET", "/db/_design/d/_view/v").json()["rows"][0]["value"] == info["doc_count"] - 1
+    assert second("GET", "/_node/_local/_config/vault/key").json() == "value"
+    assert second.stop() == 0
+
+
+def test_cookies_and_sequences_survive_a_restart(start):
+    first = start()
+    first("PUT", "/db")
+    first("PUT", "/db/a", json={})
+    seq = first("GET", "/db").json()["update_seq"]
+    cookie = first("POST", "/_session", json={"name": AUTH[0], "password": AUTH[1]}).cookies["AuthSession"]
+    assert first.stop() == 0
+    second = start()
+    assert second("GET", "/db/_changes", params={"since": seq}).json()["results"] == []
+    again = requests.get(f"{second.url}/_session", cookies={"AuthSession": cookie}, timeout=30)
+    assert again.json()["userCtx"]["name"] == AUTH[0]
+
+
+def test_a_second_server_on_the_same_data_is_refused(start):
+    first = start()
+    second = start()
+    assert second.line == ""
+    _, errors = second.process.communicate(timeout=20)
+    assert second.process.returncode == 1
+    assert "Another embedded store is running" in errors
+    assert first("GET", "/_up").status_code == 200
+
+
+def test_says_where_it_listens_and_nothing_secret(start):
+    one = start()
+    one("GET", "/_session")
+    one("PUT", "/db")
+    one.process.terminate()
+    output, errors = one.process.communicate(timeout=20)
+    assert one.line == f"embedded store listening on {one.url}/\n"
+    assert (output, errors) == ("", "")
+
+
+def test_concurrent_writes_share_commits(db):
+    """Many single writes at once take far less than as many times as long as one."""
+
+    def write(number: int) -> int:
+        return db.put(f"/{number}", {"n": number}).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(write, range(400))) == {201}
+    seqs = [json.loads(line)["seq"] for line in db.get("/_changes?feed=continuous&timeout=100").text.splitlines()[:-1]]
+    assert len(set(seqs)) == 400
