@@ -21,7 +21,7 @@ from aiohttp import web
 
 from embedded.engine import revisions
 from embedded.engine.store import Store
-from embedded.errors import bad_request, forbidden, not_found, unauthorized
+from embedded.errors import bad_request, forbidden, unauthorized
 
 USER_PREFIX = "org.couchdb.user:"
 # OWASP's number for PBKDF2 with SHA-256, and CouchDB 3.4's default.
@@ -189,8 +189,8 @@ class Authenticator:
         if found is None or found.deleted:
             return None
         document = json.loads(found.body)
-        if document.get("password_scheme") != "pbkdf2":
-            return None
+        if document.get("password_scheme") != "pbkdf2" or not {"derived_key", "salt", "iterations"} <= document.keys():
+            return None  # written by somebody else's server, or without a password
         return _Account(
             name,
             tuple(document.get("roles", [])),
@@ -288,7 +288,6 @@ def require_server_admin(user: User) -> None:
         raise unauthorized("You are not a server admin.")
 
 
-def require_own_document(user: User, doc_id: str) -> None:
-    """Raise 404 unless a document of `_users` is the user's own or the user an admin."""
-    if not user.is_server_admin and (user.name is None or doc_id != USER_PREFIX + user.name):
-        raise not_found()
+def is_own_document(user: User, database: str, doc_id: str) -> bool:
+    """Whether a document is the one in `_users` that tells who the user is, which the user may read and change."""
+    return user.name is not None and database == "_users" and doc_id == USER_PREFIX + user.name

@@ -68,7 +68,8 @@ class Feed:
     def rows(self, connection: sqlite3.Connection, since: int, most: int) -> list[Change]:
         """Changes after `since`, at most `most`, before any filter but `_doc_ids` and `_design`."""
         body = "body" if self.include_docs or self.selector else "NULL"
-        source = "documents INDEXED BY changes" if self.doc_ids is None else "documents"
+        filtered = self.design_only or self.doc_ids is not None
+        source = "documents" if filtered else "documents INDEXED BY changes"
         if self.include_docs or self.selector:
             source += " JOIN bodies USING (number)"
         condition = "seq > ?"
@@ -277,8 +278,9 @@ async def _longpoll(call: Call, feed: Feed) -> web.StreamResponse:
         else:
             await response.write(b"\n")
 
-    if feed.descending:
-        return await _normal(call, feed)
+    everything = feed.selector is None and feed.doc_ids is None and not feed.design_only
+    if feed.descending or (everything and feed.database.counters.update_seq > feed.since):
+        return await _normal(call, feed)  # there is something already, and there may be much
     since, found, at_end = feed.since, list[Change](), False
     while not found:
         found, since, at_end = await _next_changes(feed, since, feed.limit or 1_000_000)

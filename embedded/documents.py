@@ -101,7 +101,6 @@ async def guard(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit:
         if not edit.deleted:
             await asyncio.to_thread(check_design_document, fields)
     elif call.database.name == "_users" and not edit.id.startswith(LOCAL):
-        auth.require_own_document(call.user, edit.id)
         if not edit.deleted:
             auth.check_user_document(edit.id, fields)
             _keep_roles(call, edit.id, fields)
@@ -213,8 +212,6 @@ async def delete(call: Call) -> web.Response:
 
 def _existing(call: Call, doc_id: str) -> Document:
     """The current revision of a document. Raises 404, `missing` or `deleted`."""
-    if call.database.name == "_users":
-        auth.require_own_document(call.user, doc_id)
     document = revisions.read(call.database.near(), doc_id)
     if document is None:
         raise not_found()
@@ -236,8 +233,6 @@ async def get(call: Call) -> web.StreamResponse:
         return _open_revs(call, doc_id)
     if "rev" in call.query and not call.flag("latest"):
         rev = revisions.parse_rev(call.query["rev"])
-        if call.database.name == "_users":
-            auth.require_own_document(call.user, doc_id)
         document = revisions.read_rev(call.database.near(), doc_id, rev)
         if document is None:
             raise not_found()

@@ -31,7 +31,8 @@ def _authorize(call: Call, route: Route) -> None:
         case Access.SERVER_ADMIN:
             auth.require_server_admin(call.user)
         case Access.MEMBER:
-            if not (call.path["db"] == "_users" and "doc" in call.path and call.user.name is not None):
+            doc_id = call.path.get("prefix", "") + call.path.get("doc", "")
+            if not auth.is_own_document(call.user, call.path["db"], doc_id):
                 auth.require_member(call.user, call.database.security)
         case Access.DB_ADMIN:
             auth.require_db_admin(call.user, call.database.security)

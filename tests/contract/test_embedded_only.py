@@ -131,6 +131,32 @@ def test_a_sequence_of_another_database_starts_at_the_beginning(new_database):
     assert [row["id"] for row in one.get("/_changes", params={"since": foreign}).json()["results"]] == ["a"]
 
 
+def test_users_see_only_their_own_document(server, new_user, couch):
+    (name, password), (other, _) = new_user("sms"), new_user()
+
+    def ask(method: str, path: str, **options: object) -> requests.Response:
+        auth = (name.encode(), password.encode())
+        return requests.request(method, f"{server.url}/_users{path}", auth=auth, timeout=30, **options)  # type: ignore[arg-type]
+
+    own = ask("GET", f"/org.couchdb.user:{name}")
+    assert own.json()["roles"] == ["sms"]
+    for path in (
+        f"/org.couchdb.user:{other}",
+        f"/org.couchdb.user:{other}?open_revs=all",
+        "/_local/x",
+        "/_design/x",
+        "/_all_docs",
+        "",
+    ):
+        assert ask("GET", path).status_code == 403, path
+    assert ask("POST", "/_find", json={"selector": {}}).status_code == 403
+    assert ask("POST", "/_bulk_get", json={"docs": [{"id": f"org.couchdb.user:{other}"}]}).status_code == 403
+    promoted = own.json() | {"roles": ["sms", "gateway"]}
+    assert ask("PUT", f"/org.couchdb.user:{name}", json=promoted).status_code == 403
+    assert ask("PUT", f"/org.couchdb.user:{name}", json=own.json() | {"password": "new"}).status_code == 201
+    assert couch.get(f"/_users/org.couchdb.user:{name}").json()["roles"] == ["sms"]
+
+
 class Process:
     """An embedded store in a process of its own."""
 
