@@ -6,7 +6,8 @@ import sys
 
 from api import server
 from mjumbe import log
-from mjumbe.config import Config, ConfigError
+from mjumbe.config import Config
+from mjumbe.credentials import CredentialError
 
 
 def main() -> None:
@@ -19,10 +20,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         config = Config.load(os.environ)
-    except ConfigError as error:
+        log.configure(config.log)
+        server.run(config, arguments.host, arguments.port, arguments.workers, arguments.threads)
+    except (ValueError, CredentialError) as error:
         sys.exit(str(error))
-    log.configure(config.log)
-    server.run(config, arguments.host, arguments.port, arguments.workers, arguments.threads)
 
 
 if __name__ == "__main__":

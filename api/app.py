@@ -75,7 +75,6 @@ def create_app(config: Config | None = None, couch: Couch | None = None) -> Flas
 
 
 def _wire(config: Config, couch: Couch) -> Context:
-    environ = {"MJUMBE_VAULT_KEY": config.vault_key} if config.vault_key else {}
     live = LiveSettings(couch.main)
     metrics = Metrics()
     intake = Intake(metrics)
@@ -83,7 +82,7 @@ def _wire(config: Config, couch: Couch) -> Context:
     return Context(
         config=config,
         couch=couch,
-        vault=CachedVault(couch, VaultKeys.load(environ, config.data)),
+        vault=CachedVault(couch, VaultKeys.load(config.vault_environ, config.data)),
         settings=live,
         intake=intake,
         users=Users(couch, FailureLimit()),

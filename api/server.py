@@ -13,7 +13,9 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
-from mjumbe.config import Config
+from mjumbe.config import Config, ConfigError
+from mjumbe.couch import Couch
+from mjumbe.credentials import VaultKeys
 
 WORKERS = 1
 THREADS = 64
@@ -35,9 +37,12 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then end the process. Must run in the main thread, before other threads start.
 
-    Port 0 takes a free one. Prints the address once it listens, then calls `on_ready` with the port. Raises OSError
-    when the address cannot be had.
+    Port 0 takes a free one. Prints the address once it listens, then calls `on_ready` with the port. Raises ConfigError
+    when the address cannot be had, ValueError (COUCH_URL) and CredentialError (the vault's key).
     """
+    # Looked at here, where they end the start with a sentence, not a worker with a traceback.
+    Couch(config.couch_url)
+    VaultKeys.load(config.vault_environ, config.data)
     listener = _listen(host, port)
     actual = int(listener.getsockname()[1])
     shown = f"[{host}]" if ":" in host else host
@@ -71,17 +76,17 @@ def run(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Connections inherit these. Gunicorn reads and writes without a time limit, with one thread for each connection.
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
     try:
         listener.bind((host, port))
-    except OSError:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the API cannot listen at {host}, port {port} ({reason}); choose another --port") from None
     return listener
 
 

@@ -1,0 +1,317 @@
+"""/api/sms, as CHT's Android app calls it."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from mjumbe import documents, states
+from mjumbe.couch import Couch
+from mjumbe.documents import Document
+from tests.integration.conftest import StartApi
+from tests.integration.processes import Process, make_user
+
+Login = tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def phone(couch: Couch) -> Login:
+    return make_user(couch, "phone", "phone-password", ["gateway"])
+
+
+@pytest.fixture(scope="module")
+def other_phone(couch: Couch) -> Login:
+    return make_user(couch, "other", "other-password", ["gateway"])
+
+
+def poll(api: Process, login: Login, **body: Any) -> list[dict[str, str]]:
+    answer = requests.post(f"{api.url}/api/sms", auth=login, json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    messages: list[dict[str, str]] = answer.json()["messages"]
+    return messages
+
+
+def assigned(
+    couch: Couch,
+    count: int = 1,
+    *,
+    due: datetime | None = None,
+    claimed: datetime | None = None,
+    by: str = "",
+    **facts: Any,
+) -> list[str]:
+    """Messages that the sentinel has given to the phone gateway: their uuids, oldest first."""
+    docs = []
+    for number in range(count):
+        at = (due or states.now()) + timedelta(milliseconds=number)
+        facts = {"service": "medic-gateway"} | facts
+        task = documents.new_task(f"0711 000 {number:03d}", f"text {number}", at, due=at, **facts)
+        if claimed:
+            states.claim(task, claimed, "medic-gateway", by)
+        docs.append(documents.outgoing_document(task, at, None))
+    assert all(saved.rev for saved in couch.main.bulk(docs))
+    return [doc["tasks"][0]["messages"][0]["uuid"] for doc in docs]
+
+
+def task_of(couch: Couch, message_uuid: str) -> Document:
+    row = couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid, include_docs=True)[0]
+    assert row.doc
+    task = documents.find_task(row.doc, message_uuid)
+    assert task
+    return task
+
+
+def history(couch: Couch, message_uuid: str) -> list[str]:
+    return [entry["state"] for entry in states.history(task_of(couch, message_uuid))]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(api: Process, couch: Couch) -> None:
+    rows = couch.main.view("mjumbe", "assigned", include_docs=True)
+    couch.main.bulk([{**row.doc, "_deleted": True} for row in rows if row.doc])
+
+
+def test_greeting(api: Process, phone: Login) -> None:
+    answer = requests.get(f"{api.url}/api/sms", auth=phone, timeout=30)
+    assert (answer.status_code, answer.json()) == (200, {"medic-gateway": True})
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_who_may_poll(api: Process, couch: Couch, admin: Login, method: str) -> None:
+    def status(login: Login | None) -> requests.Response:
+        return requests.request(method, f"{api.url}/api/sms", auth=login, json={}, timeout=30)
+
+    nobody = status(None)
+    assert nobody.status_code == 401
+    assert nobody.headers["WWW-Authenticate"].startswith("Basic ")
+    assert status(("nobody", "wrong")).status_code == 401
+    assert status(make_user(couch, "sms", "sms-password", ["sms"])).status_code == 403
+    assert status(admin).status_code == 200
+
+
+def test_a_role_that_the_settings_permit(api: Process, couch: Couch, admin: Login) -> None:
+    login = make_user(couch, "field", "field-password", ["field-phone"])
+    change = {"permissions": {"can_access_gateway_api": ["gateway", "field-phone"]}}
+    requests.put(f"{api.url}/api/v1/settings", auth=admin, json=change, timeout=30).raise_for_status()
+    assert poll(api, login) == []
+
+
+def test_a_session_cookie_logs_in(api: Process, couch: Couch, phone: Login) -> None:
+    name, password = phone
+    session = requests.post(f"{couch.server_url}/_session", json={"name": name, "password": password}, timeout=30)
+    cookies = {"AuthSession": session.cookies["AuthSession"]}
+    assert requests.get(f"{api.url}/api/sms", cookies=cookies, timeout=30).status_code == 200
+    assert requests.get(f"{api.url}/api/sms", cookies={"AuthSession": "no; way"}, timeout=30).status_code == 401
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
+def test_messages_come_in_once(api: Process, couch: Couch, phone: Login, content_type: str) -> None:
+    ref = uuid.uuid4().hex
+    body = (
+        f'{{"messages":[{{"id":"{ref}","from":"0711000111","content":"héllo 😀",'
+        '"sms_sent":1769848200000,"sms_received":1769848201000}]}'
+    )
+    for _ in range(2):
+        answer = requests.post(
+            f"{api.url}/api/sms", auth=phone, data=body.encode(), headers={"Content-Type": content_type}, timeout=30
+        )
+        assert (answer.status_code, answer.json()) == (200, {"messages": []})
+    doc = couch.main.get(f"incoming:medic-gateway:{ref}")
+    assert doc
+    assert doc["_rev"].startswith("1-")
+    assert doc["from"] == "+254711000111"
+    sms = doc["sms_message"]
+    assert (sms["message"], sms["gateway"], sms["sent_timestamp"]) == ("héllo 😀", "medic-gateway", "1769848200000")
+
+
+def test_bad_entries_are_passed_over_and_good_ones_kept(api: Process, couch: Couch, phone: Login) -> None:
+    good, numbered = uuid.uuid4().hex, uuid.uuid4().int % 10**12
+    entries = [
+        None,
+        "text",
+        [],
+        {"from": "1", "content": "no id"},
+        {"id": "x", "content": "no sender"},
+        {"id": {}, "from": "1"},
+        {"id": good, "from": "SAFARICOM", "content": ""},
+        {"id": numbered, "from": 254711000111, "content": None},
+    ]
+    assert poll(api, phone, messages=entries, updates=["x", {}, {"id": "nobody's", "status": "SENT"}]) == []
+    empty = couch.main.get(f"incoming:medic-gateway:{good}")
+    assert empty and (empty["from"], empty["sms_message"]["message"]) == ("SAFARICOM", "")
+    assert couch.main.get(f"incoming:medic-gateway:{numbered}")
+    assert poll(api, phone, messages={"not": "a list"}, updates=7) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b'{"a": NaN}', "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b'{"a":"' + b"x" * 1_048_576 + b'"}', "application/json", 413),
+    ],
+)
+def test_bodies_that_are_no_poll(api: Process, phone: Login, body: bytes, content_type: str, status: int) -> None:
+    answer = requests.post(
+        f"{api.url}/api/sms", auth=phone, data=body, headers={"Content-Type": content_type}, timeout=30
+    )
+    assert answer.status_code == status
+    assert answer.json()["reason"]
+
+
+def test_what_is_due_goes_out_oldest_first_until_acknowledged(api: Process, couch: Couch, phone: Login) -> None:
+    late = assigned(couch)
+    early = assigned(couch, due=states.now() - timedelta(hours=1))
+    expected = [
+        {"id": early[0], "to": "+254711000000", "content": "text 0"},
+        {"id": late[0], "to": "+254711000000", "content": "text 0"},
+    ]
+    assert [poll(api, phone) for _ in range(3)] == [expected] * 3
+    task = task_of(couch, early[0])
+    assert (task["state"], task["attempts"], task["claim"]) == ("forwarded-to-gateway", 1, phone[0])
+    assert poll(api, phone, updates=[{"id": early[0], "status": "UNSENT"}]) == expected[1:]
+    assert poll(api, phone, updates=[{"id": late[0], "status": "PENDING"}]) == []
+    assert history(couch, early[0]) == ["pending", "forwarded-to-gateway", "received-by-gateway"]
+    assert history(couch, late[0]) == ["pending", "forwarded-to-gateway", "forwarded-by-gateway"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"service": None},
+        {"service": "africas-talking"},
+        {"service": "medic-gateway", "state": "scheduled"},
+        {"service": "medic-gateway", "state": "cleared"},
+        {"service": "medic-gateway", "state": "sent"},
+    ],
+)
+def test_what_is_not_the_phone_s_stays(api: Process, couch: Couch, phone: Login, facts: dict[str, Any]) -> None:
+    assigned(couch, **facts)
+    assert poll(api, phone) == []
+
+
+def test_what_is_weeks_old_stays(api: Process, couch: Couch, phone: Login) -> None:
+    assigned(couch, due=states.now() - timedelta(days=8))
+    assert poll(api, phone) == []
+
+
+def test_poll_limit(api: Process, couch: Couch, phone: Login) -> None:
+    uuids = assigned(couch, 30)
+    first = [message["id"] for message in poll(api, phone)]
+    assert first == uuids[:25]
+    second = poll(api, phone, updates=[{"id": message, "status": "SENT"} for message in first])
+    assert [message["id"] for message in second] == uuids[25:]
+
+
+def test_several_messages_of_one_document(api: Process, couch: Couch, phone: Login) -> None:
+    now = states.now()
+    tasks = [documents.new_task("+254711000111", text, now, service="medic-gateway") for text in ("one", "two")]
+    doc = documents.outgoing_document(tasks[0], now, None)
+    couch.main.put({**doc, "tasks": tasks})
+    out = poll(api, phone)
+    assert {message["content"] for message in out} == {"one", "two"}
+    poll(api, phone, updates=[{"id": message["id"], "status": "DELIVERED"} for message in out])
+    assert [task_of(couch, message["id"])["state"] for message in out] == ["delivered", "delivered"]
+
+
+STATUSES = [
+    ("UNSENT", None, "received-by-gateway", None),
+    ("PENDING", None, "forwarded-by-gateway", None),
+    ("SENT", None, "sent", None),
+    ("DELIVERED", None, "delivered", None),
+    ("FAILED", "no credit", "failed", "no credit"),
+    ("FAILED", None, "failed", None),
+    ("EXPLODED", "loudly", "unrecognised", "EXPLODED"),
+]
+
+
+@pytest.mark.parametrize(("status", "reason", "state", "details"), STATUSES)
+def test_statuses(
+    api: Process, couch: Couch, phone: Login, status: str, reason: str | None, state: str, details: str | None
+) -> None:
+    [message] = assigned(couch)
+    poll(api, phone)
+    poll(api, phone, updates=[{"id": message, "status": status, "reason": reason}])
+    task = task_of(couch, message)
+    assert (task["state"], task.get("state_details"), "claim" in task) == (state, details, False)
+
+
+def test_several_states_of_one_id_in_one_poll(api: Process, couch: Couch, phone: Login) -> None:
+    [message] = assigned(couch)
+    poll(api, phone)
+    told = [{"id": message, "status": status} for status in ("UNSENT", "PENDING", "SENT", "DELIVERED")]
+    before = ["pending", "forwarded-to-gateway"]
+    applied = [*before, "received-by-gateway", "forwarded-by-gateway", "sent", "delivered"]
+    poll(api, phone, updates=told)
+    assert history(couch, message) == applied
+    rev = couch.main.view("mjumbe", "messages_by_uuid", key=message, include_docs=True)[0].doc
+    poll(api, phone, updates=told)  # the phone repeats what got no answer
+    assert couch.main.view("mjumbe", "messages_by_uuid", key=message, include_docs=True)[0].doc == rev
+
+
+def test_states_only_move_forward(api: Process, couch: Couch, phone: Login) -> None:
+    [message] = assigned(couch)
+    poll(api, phone)
+    poll(api, phone, updates=[{"id": message, "status": "DELIVERED"}])
+    poll(api, phone, updates=[{"id": message, "status": "SENT"}, {"id": message, "status": "FAILED"}])
+    assert task_of(couch, message)["state"] == "delivered"
+    assert history(couch, message)[-2:] == ["sent", "failed"]
+    [other] = assigned(couch)
+    poll(api, phone)
+    poll(api, phone, updates=[{"id": other, "status": "FAILED"}, {"id": other, "status": "DELIVERED"}])
+    assert task_of(couch, other)["state"] == "delivered"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_phones_that_poll_at_once_never_get_the_same_message(
+    api: Process,
+    start_api: StartApi,
+    couch_url: str,
+    couch: Couch,
+    phone: Login,
+    other_phone: Login,
+    processes: int,
+) -> None:
+    servers = [api, start_api(couch_url)][:processes]
+    logins = [phone, other_phone]
+    for _ in range(5):
+        uuids = assigned(couch, 40)
+        together = threading.Barrier(2)
+
+        def take(number: int, together: threading.Barrier = together) -> list[str]:
+            together.wait(30)
+            return [message["id"] for message in poll(servers[number % processes], logins[number])]
+
+        with ThreadPoolExecutor(2) as pool:
+            taken = [message for messages in pool.map(take, range(2)) for message in messages]
+        assert len(taken) == len(set(taken)) >= 25
+        assert set(taken) <= set(uuids)
+        for message in taken:
+            assert history(couch, message) == ["pending", "forwarded-to-gateway"]
+        poll(api, phone, updates=[{"id": message, "status": "UNSENT"} for message in uuids])
+
+
+def test_another_user_s_phone_takes_over_after_ten_minutes(
+    api: Process, couch: Couch, phone: Login, other_phone: Login
+) -> None:
+    [fresh] = assigned(couch, claimed=states.now() - timedelta(minutes=9), by=phone[0])
+    [stale] = assigned(couch, claimed=states.now() - timedelta(minutes=11), by=phone[0])
+    assert [message["id"] for message in poll(api, other_phone)] == [stale]
+    assert [message["id"] for message in poll(api, phone)] == [fresh]
+    assert task_of(couch, stale)["claim"] == other_phone[0]
+
+
+def test_a_message_without_text_or_recipient_is_not_handed_out(api: Process, couch: Couch, phone: Login) -> None:
+    now = datetime.now(UTC)
+    for change in ({"to": ""}, {"message": None}):
+        task = documents.new_task("+254711000111", "text", now, service="medic-gateway")
+        task["messages"][0] |= change
+        couch.main.put(documents.outgoing_document(task, now, None))
+    assert poll(api, phone) == []

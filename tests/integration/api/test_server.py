@@ -1,0 +1,171 @@
+"""The web server: connections, signals, ports, several workers."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+import requests
+
+from mjumbe.couch import Couch
+from tests.integration.conftest import StartApi
+from tests.integration.processes import ROOT, Process
+
+
+def connect(api: Process) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", api.port), timeout=30)
+
+
+def healthy(api: Process, seconds: float = 4.0) -> bool:
+    return requests.get(f"{api.url}/healthz", timeout=seconds).status_code == 200
+
+
+def test_silent_connections_take_no_threads(api: Process) -> None:
+    silent = [connect(api) for _ in range(80)]
+    try:
+        assert healthy(api)
+    finally:
+        for one in silent:
+            one.close()
+
+
+def test_many_idle_connections_are_kept(api: Process) -> None:
+    idle = [http.client.HTTPConnection("127.0.0.1", api.port, timeout=30) for _ in range(200)]
+    try:
+        for _ in range(2):
+            for one in idle:
+                one.request("GET", "/healthz")
+                answer = one.getresponse()
+                answer.read()
+                assert (answer.status, answer.getheader("Connection")) == (200, "keep-alive")
+    finally:
+        for one in idle:
+            one.close()
+
+
+def test_half_a_request_does_not_keep_a_thread(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url, "--threads", "2")
+    halves = [connect(api) for _ in range(2)]
+    try:
+        for half in halves:
+            half.sendall(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Le")
+        assert healthy(api, 30)
+    finally:
+        for half in halves:
+            half.close()
+    assert "Traceback" not in api.log()
+
+
+def raw(api: Process, request: bytes) -> bytes:
+    """The answer to exact bytes, after which the client sends no more."""
+    with closing(connect(api)) as client:
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := client.recv(65536):
+            answer += chunk
+    return answer
+
+
+CALLBACK = b"/api/v1/sms/africastalking/incoming-messages?key=the-key-in-the-url"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST " + CALLBACK + b" HTTP/9.9\r\n\r\n",
+        b"POST " + CALLBACK + b" \r\n\r\n",
+        b"POST " + CALLBACK + b"&x=" + b"y" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PO ST " + CALLBACK + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST " + CALLBACK + b" HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n",
+        b"POST " + CALLBACK + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+)
+def test_broken_requests_leak_no_key_and_end_nothing(api: Process, request_bytes: bytes) -> None:
+    assert b" 200 " not in raw(api, request_bytes).split(b"\r\n")[0]
+    assert healthy(api)
+    assert "the-key-in-the-url" not in api.log()
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"Content-Length: 60\r\n\r\nid=cut-off-1&from=%2B254711000111&te",
+        b"Transfer-Encoding: chunked\r\n\r\n24\r\nid=cut-off-1&from=%2B254711000111&te\r\n",
+    ],
+)
+def test_a_body_that_is_cut_off_is_not_stored(api: Process, couch: Couch, admin: tuple[str, str], tail: bytes) -> None:
+    """Stored, the whole message would be taken for a repetition when the service sends it again."""
+    url = f"{api.url}/api/v1/credentials/africastalking.com:incoming"
+    requests.put(url, auth=admin, data="the-key-in-the-url", timeout=30).raise_for_status()
+    answer = raw(api, b"POST " + CALLBACK + b" HTTP/1.1\r\nHost: x\r\n" + tail)
+    assert b" 200 " not in answer.split(b"\r\n")[0]
+    assert couch.main.get("incoming:africas-talking:cut-off-1") is None
+
+
+def test_sigterm_finishes_what_is_under_way(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url)
+    assert healthy(api)
+    with closing(connect(api)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        api.popen.send_signal(signal.SIGTERM)
+        client.sendall(b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    assert api.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_at_once_when_idle(start_api: StartApi, couch_url: str, number: signal.Signals) -> None:
+    api = start_api(couch_url)
+    assert healthy(api)
+    began = time.monotonic()
+    assert api.stop(number) == 0
+    assert time.monotonic() - began < 10
+
+
+def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url, "--workers", "2")
+    for _ in range(20):
+        assert healthy(api)
+
+    def counted() -> float:
+        lines = requests.get(f"{api.url}/metrics", timeout=30).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("mjumbe_http_requests_total"))
+
+    assert counted() >= 20
+    assert counted() >= 21
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "api", *arguments],
+        check=False,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_what_is_wrong_at_the_start_is_said_in_a_sentence(api: Process) -> None:
+    without = run()
+    assert without.returncode != 0
+    assert "COUCH_URL is not set" in without.stderr
+    taken = run("--port", str(api.port), COUCH_URL="http://admin:pw@127.0.0.1:1/medic")
+    assert taken.returncode != 0
+    assert "in use" in taken.stderr
+    wrong = run("--port", "0", COUCH_URL="nonsense")
+    assert wrong.returncode != 0
+    assert "COUCH_URL must be" in wrong.stderr
+    weak = run("--port", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY="short")
+    assert weak.returncode != 0
+    assert "MJUMBE_VAULT_KEY" in weak.stderr
+    for result in (without, taken, wrong, weak):
+        assert "Traceback" not in result.stderr
