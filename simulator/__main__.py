@@ -35,8 +35,11 @@ def _config(arguments: list[str] | None) -> SimulatorConfig:
     add("--key", action="append", dest="keys", default=[], help="an accepted apiKey; may be repeated")
     add("--short-code", default=defaults.short_code)
     add("--sender", action="append", dest="senders", default=[], help="a further sender that `from` may name")
-    for kind in ("incoming", "reports", "opt-out", "subscription"):
-        add(f"--{kind}-url", metavar="URL", help=f"where to post {kind} callbacks, with its ?key=")
+    for kind in ("incoming", "reports", "opt-out", "subscription", "textbee", "viber", "rapidpro"):
+        add(f"--{kind}-url", metavar="URL", help=f"where to post {kind} callbacks; with ?key= where that proves them")
+    add("--textbee-secret", default=defaults.textbee_secret, help="what TextBee's webhooks are signed with")
+    add("--viber-token", default=defaults.viber_token, help="what Viber's webhooks are signed with")
+    add("--rapidpro-key", default=defaults.rapidpro_key, help="what RapidPro shows with what it posts")
     add("--latency-ms", type=int, default=defaults.latency_ms)
     add("--report-delay-ms", type=int, default=defaults.report_delay_ms)
     add("--late-report-ms", type=int, default=defaults.late_report_ms)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from simulator import africas_talking_wire as wire
 from simulator.callbacks import Callback, Kind, Step
-from simulator.exchange import Dropped, Exchange, Refused, plain
+from simulator.exchange import Dropped, Exchange, Refused, plain, refuse
 from simulator.number_faults import (
     ACCEPTING_CODES,
     STATUS_NAMES,
@@ -100,7 +100,7 @@ class AfricasTalking:
         fault = fault_of_request(send.to) if control.number_faults else None
         if fault is not None:
             entry.fault = fault.name
-            wire.refuse(fault)
+            refuse(fault)
         rows = [row for number in send.to if (row := await self._take(send, number, entry)) is not None]
         if fault is not None:  # what is left: it drops the connection after accepting
             raise Dropped(fault.name)
@@ -177,7 +177,7 @@ class AfricasTalking:
         }
         if report.reason is not None:
             fields["failureReason"] = report.reason
-        return Callback(Kind.REPORT, fields, message)
+        return Callback(Kind.REPORT, fields, message, says=report.status)
 
     def network_of(self, number: str) -> str:
         """The networkCode of `number`: the sandbox's own, or the largest network of the country."""
@@ -294,15 +294,11 @@ class AfricasTalking:
         key = request.headers.get("apiKey")
         if not key:
             raise Refused(plain(401, wire.MISSING_KEY))
-        entry.key = "right" if self._is_right(key) else "wrong"
+        entry.key = "right" if self.exchange.knows(key) else "wrong"
         if entry.key == "wrong" or self.exchange.control.unauthorized:
             raise Refused(plain(401, wire.WRONG_KEY))
         if username is not None and username != self.exchange.config.username:
             raise Refused(plain(401, wire.WRONG_KEY))
-
-    def _is_right(self, key: str) -> bool:
-        keys = self.exchange.config.keys
-        return key in keys if keys else not key.startswith("wrong")
 
 
 def _remember(values: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -17,16 +17,12 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from simulator.exchange import Dropped, Held, Refused, plain
-from simulator.number_faults import RETRY_AFTER_S, NumberFault, Way
+from simulator.exchange import Refused, plain
 from simulator.record import ServiceRequest
 
 MISSING_KEY = "Request is missing required HTTP header 'apiKey'"
 WRONG_KEY = "The supplied authentication is invalid"
 NOT_FOUND = "The requested resource could not be found."
-SERVER_ERROR = "There was an internal server error."
-TOO_MANY = "Too many requests"
-NOT_JSON = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 SANDBOX_NETWORK = "99999"
 NETWORKS = {  # the first network of each country, by country code
@@ -151,21 +147,6 @@ def describe(entry: ServiceRequest, send: Send) -> None:
 
 
 # -- writing
-
-
-def refuse(fault: NumberFault) -> None:
-    """Raise the way in which `fault` leaves a request without an answer, before anything is accepted."""
-    match fault.way:
-        case Way.NEVER:
-            raise Held(fault.name)
-        case Way.DROP_BEFORE:
-            raise Dropped(fault.name)
-        case Way.ERROR_500:
-            raise Refused(plain(500, SERVER_ERROR))
-        case Way.TOO_MANY_429:
-            raise Refused(plain(429, TOO_MANY, {"Retry-After": str(RETRY_AFTER_S)}))
-        case Way.NOT_JSON:
-            raise Refused(web.Response(status=200, text=NOT_JSON, content_type="text/html"))
 
 
 def summary(recipients: list[Recipient], asked: int, cost: Decimal) -> str:

@@ -1,14 +1,16 @@
-"""Posting callbacks: form-urlencoded, later or at once, and again when the receiver is down."""
+"""Posting callbacks: forms or signed JSON, later or at once, and again when the receiver is down."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from sys import intern
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -30,6 +32,10 @@ class Kind(StrEnum):
     REPORT = "report"
     OPT_OUT = "opt-out"
     SUBSCRIPTION = "subscription"
+    TEXTBEE = "textbee"
+    VIBER = "viber"
+    RAPIDPRO = "rapidpro"
+    UNTOLD = "untold"  # goes nowhere
 
 
 _URL_FIELD = {
@@ -37,17 +43,34 @@ _URL_FIELD = {
     Kind.REPORT: "reports_url",
     Kind.OPT_OUT: "opt_out_url",
     Kind.SUBSCRIPTION: "subscription_url",
+    Kind.TEXTBEE: "textbee_url",
+    Kind.VIBER: "viber_url",
+    Kind.RAPIDPRO: "rapidpro_url",
 }
+
+
+Prove = Callable[[bytes], dict[str, str]]
+"""Makes of a body the headers that prove who posts it."""
 
 
 @dataclass(frozen=True)
 class Callback:
-    """Something to tell the service's customer."""
+    """Something to tell the service's customer: a form, or JSON when there is something to `prove` it with."""
 
     kind: Kind
-    fields: dict[str, str]
-    about: AcceptedMessage | None = None  # the message whose status this report tells
+    fields: dict[str, Any]
+    about: AcceptedMessage | None = None  # the message whose status this tells
+    says: str | None = None  # that status
     url: str | None = None  # instead of the kind's own
+    prove: Prove | None = None
+
+    def encoded(self) -> tuple[bytes, dict[str, str]]:
+        """The body and its headers."""
+        if self.prove is None:
+            body = urlencode(self.fields, errors="replace").encode()
+            return body, {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+        body = json.dumps(self.fields, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return body, {"Content-Type": "application/json", **self.prove(body)}
 
 
 @dataclass(frozen=True)
@@ -132,7 +155,9 @@ class Callbacks:
         return await self._attempt(callback, url, 1)
 
     def _url(self, callback: Callback) -> str | None:
-        url: str | None = callback.url or getattr(self._control(), _URL_FIELD[callback.kind])
+        if callback.url is not None or callback.kind not in _URL_FIELD:
+            return callback.url
+        url: str | None = getattr(self._control(), _URL_FIELD[callback.kind])
         return url
 
     def _after(self, delay_s: float, steps: tuple[Step, ...], attempt: int) -> None:
@@ -153,8 +178,8 @@ class Callbacks:
 
     async def _run(self, steps: tuple[Step, ...], attempt: int) -> None:
         callback, rest = steps[0].callback, steps[1:]
-        if callback.about is not None and attempt == 1:
-            self._record.reported(callback.about, callback.fields["status"])
+        if callback.about is not None and callback.says is not None and attempt == 1:
+            self._record.reported(callback.about, callback.says)
         url = self._url(callback)
         if url is not None:
             await self._attempt(callback, url, attempt)
@@ -177,8 +202,8 @@ class Callbacks:
         return post
 
     async def _request(self, callback: Callback, url: str) -> tuple[int | None, str | None, str | None]:
-        body = urlencode(callback.fields, errors="replace").encode()
-        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "User-Agent": "simulator"}
+        body, headers = callback.encoded()
+        headers["User-Agent"] = "simulator"
         try:
             async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 answer = await response.content.read(_CHUNK)

@@ -25,6 +25,12 @@ class SimulatorConfig:
     reports_url: str | None = field(default=None, repr=False)
     opt_out_url: str | None = field(default=None, repr=False)
     subscription_url: str | None = field(default=None, repr=False)
+    textbee_url: str | None = field(default=None, repr=False)
+    viber_url: str | None = field(default=None, repr=False)
+    rapidpro_url: str | None = field(default=None, repr=False)
+    textbee_secret: str = field(default="textbee-secret", repr=False)  # signs TextBee's webhooks
+    viber_token: str = field(default="viber-token", repr=False)  # signs Viber's
+    rapidpro_key: str = field(default="rapidpro-key", repr=False)  # RapidPro shows it
     latency_ms: int = 0  # between accepting a request and answering it
     report_delay_ms: int = 500  # between accepting a message and its delivery report
     late_report_ms: int = 30_000  # the same for the numbers whose report comes late

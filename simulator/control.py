@@ -38,6 +38,10 @@ class Control:
     reports_url: str | None = field(default=None, repr=False)
     opt_out_url: str | None = field(default=None, repr=False)
     subscription_url: str | None = field(default=None, repr=False)
+    textbee_url: str | None = field(default=None, repr=False)
+    viber_url: str | None = field(default=None, repr=False)
+    rapidpro_url: str | None = field(default=None, repr=False)
+    wrong_signatures: bool = False  # what proves a callback of TextBee, Viber and RapidPro is wrong
 
     @classmethod
     def at_start(cls, config: SimulatorConfig) -> Control:
@@ -48,10 +52,7 @@ class Control:
                 "latency_ms": config.latency_ms,
                 "report_delay_ms": config.report_delay_ms,
                 "late_report_ms": config.late_report_ms,
-                "incoming_url": config.incoming_url,
-                "reports_url": config.reports_url,
-                "opt_out_url": config.opt_out_url,
-                "subscription_url": config.subscription_url,
+                **{name: getattr(config, name) for name in _URLS},
             },
         )
 
@@ -110,7 +111,15 @@ _URL = _Check(
     "null or an http:// or https:// URL with its whole key (*** is how it is shown)",
     lambda value: value is None or is_url(value),
 )
-_URLS = ("incoming_url", "reports_url", "opt_out_url", "subscription_url")
+_URLS = (
+    "incoming_url",
+    "reports_url",
+    "opt_out_url",
+    "subscription_url",
+    "textbee_url",
+    "viber_url",
+    "rapidpro_url",
+)
 _CHECKS: Mapping[str, _Check] = {
     "latency_ms": _DELAY,
     "error_rate": _Check("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
@@ -127,6 +136,7 @@ _CHECKS: Mapping[str, _Check] = {
     "late_report_ms": _DELAY,
     "report_steps": _Check("a list of at most 20 report statuses", _is_steps),
     **dict.fromkeys(_URLS, _URL),
+    "wrong_signatures": _BOOLEAN,
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from simulator.control import BadField, changed, is_url
 from simulator.exchange import Exchange, Handler, json_text
 from simulator.phones import TypedMessage
 from simulator.record import CallbackPost, Ring
+from simulator.twin import Twin
 
 _LIMIT = 1_000
 _MAX_LIMIT = 100_000
@@ -27,9 +29,10 @@ _MAX_REPEAT = 10_000
 class Desk:
     """The operator's desk of one simulator."""
 
-    def __init__(self, exchange: Exchange, service: AfricasTalking) -> None:
+    def __init__(self, exchange: Exchange, service: AfricasTalking, twins: Sequence[Twin]) -> None:
         self.exchange = exchange
         self.service = service
+        self._twins = {twin.kind.value: twin for twin in twins}
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, none of them recorded or counted."""
@@ -42,6 +45,8 @@ class Desk:
             web.get("/callbacks", self.callbacks),
             web.get("/counts", self.counts),
             web.post("/incoming", self.incoming),
+            web.post("/incoming/{service}", self.incoming_elsewhere),
+            web.post("/events/{service}", self.event),
             web.post("/reports", self.report),
             web.post("/opt-out", self.opt_out),
             web.post("/subscription", self.subscription),
@@ -111,16 +116,40 @@ class Desk:
             message_id=_optional(body, "id"),
             date=_optional(body, "date"),
         )
-        answers = await self.deliver_typed(Callback(Kind.INCOMING, fields, url=_url(body)), *_times(body))
+        typed = self.exchange.phones.typed(sender, message.to, text)
+        answers = await self.deliver(typed, Callback(Kind.INCOMING, fields, url=_url(body)), *_times(body))
         return json_text({"id": message.id, "link_id": message.link_id, "answers": answers})
 
-    async def deliver_typed(self, callback: Callback, repeat: int = 1, concurrency: int = 1) -> list[dict[str, Any]]:
-        """Post an incoming message, if there is somewhere to post it, and show it on its phone with what became of it.
+    async def incoming_elsewhere(self, request: web.Request) -> web.Response:
+        """POST /incoming/textbee, /viber or /rapidpro `{from, text, id?, repeat?, concurrency?, url?}`."""
+        twin, body = self._twin(request), await _body(request)
+        sender, text = _text(body, "from"), _text(body, "text", empty=True)
+        message_id, callback = twin.incoming(sender, text, _optional(body, "id"))
+        typed = self.exchange.phones.typed(sender, twin.kind.value, text)
+        answers = await self.deliver(typed, replace(callback, url=_url(body)), *_times(body))
+        return json_text({"id": message_id, "answers": answers})
+
+    async def event(self, request: web.Request) -> web.Response:
+        """POST /events/textbee, /viber or /rapidpro `{event: {…}, repeat?, concurrency?, url?}`: posts it, proved."""
+        twin, body = self._twin(request), await _body(request)
+        fields = body.get("event")
+        if not isinstance(fields, dict):
+            raise BadField("event", "a JSON object, as the service posts it")
+        return await self._posted(replace(twin.event(fields), url=_url(body)), body)
+
+    def _twin(self, request: web.Request) -> Twin:
+        name = request.match_info["service"]
+        if name not in self._twins:
+            raise BadField("service", f"one of {', '.join(self._twins)}, in the path")
+        return self._twins[name]
+
+    async def deliver(
+        self, typed: TypedMessage, callback: Callback, repeat: int = 1, concurrency: int = 1
+    ) -> list[dict[str, Any]]:
+        """Post an incoming message, if there is somewhere to post it, and show on its phone what became of it.
 
         Without an incoming_url it is only in the inbox, and there are no answers.
         """
-        fields = callback.fields
-        typed = self.exchange.phones.typed(fields["from"], fields["to"], fields["text"])
         self.exchange.bell.ring()
         try:
             posts = await self._post(callback, repeat, concurrency)
@@ -182,7 +211,7 @@ class Desk:
 
 def _settle(typed: TypedMessage, posts: list[CallbackPost]) -> None:
     if not posts:
-        typed.status = "in the inbox: no incoming_url is set"
+        typed.status = "in the inbox: there is no URL to post it to"
     elif posts[0].status is None:
         typed.status = "no answer"
     else:

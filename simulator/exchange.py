@@ -12,10 +12,14 @@ from simulator.bell import Bell
 from simulator.callbacks import Callbacks
 from simulator.config import SimulatorConfig
 from simulator.control import Control
+from simulator.number_faults import RETRY_AFTER_S, NumberFault, Way
 from simulator.phones import Phones
 from simulator.record import Record, ServiceRequest
 
 CLIENT_LEFT = "the client closed the connection"
+SERVER_ERROR = "There was an internal server error."
+TOO_MANY = "Too many requests"
+NOT_JSON = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 Answer = Callable[[web.Request, ServiceRequest], Awaitable[web.Response]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -95,7 +99,11 @@ class Exchange:
         self._error_share += control.error_rate
         if self._error_share > 1 - _ROUNDING:
             self._error_share -= 1
-            raise Refused(plain(control.error_status, "There was an internal server error."))
+            raise Refused(plain(control.error_status, SERVER_ERROR))
+
+    def knows(self, key: str) -> bool:
+        """Whether a customer's key is right."""
+        return key in self.config.keys if self.config.keys else not key.startswith("wrong")
 
     async def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
         """Whether `reached()` held within `timeout_s` seconds; returns early when the simulator stops."""
@@ -109,6 +117,21 @@ class Exchange:
             return refused.response
         except web.HTTPRequestEntityTooLarge as error:
             return plain(error.status, error.text or error.reason)
+
+
+def refuse(fault: NumberFault) -> None:
+    """Raise the way in which `fault` leaves a request without an answer, before anything is accepted."""
+    match fault.way:
+        case Way.NEVER:
+            raise Held(fault.name)
+        case Way.DROP_BEFORE:
+            raise Dropped(fault.name)
+        case Way.ERROR_500:
+            raise Refused(plain(500, SERVER_ERROR))
+        case Way.TOO_MANY_429:
+            raise Refused(plain(429, TOO_MANY, {"Retry-After": str(RETRY_AFTER_S)}))
+        case Way.NOT_JSON:
+            raise Refused(web.Response(status=200, text=NOT_JSON, content_type="text/html"))
 
 
 def _closed(request: web.Request) -> web.Response:

@@ -83,8 +83,9 @@ class Page:
         form = await request.post()
         number, text = str(form.get("number", "")).strip(), str(form.get("text", ""))
         if number:
-            _, fields = self.service.receive(number, text)
-            await self.desk.deliver_typed(Callback(Kind.INCOMING, fields))
+            message, fields = self.service.receive(number, text)
+            typed = self.exchange.phones.typed(number, message.to, text)
+            await self.desk.deliver(typed, Callback(Kind.INCOMING, fields))
         raise web.HTTPSeeOther(f"/?{urlencode({'number': number})}")
 
     def _state(self, number: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class CallbackPost:
     sent: float
     kind: str
     url: str  # masked
-    fields: dict[str, str]
+    fields: dict[str, Any]
     attempt: int
     status: int | None  # None when no answer came: then `error` says why
     answer: str | None  # the beginning of the answer's body

@@ -15,6 +15,9 @@ from simulator.config import SimulatorConfig
 from simulator.desk import Desk, errors_in_json
 from simulator.exchange import Exchange
 from simulator.page import Page
+from simulator.rapidpro import RapidPro
+from simulator.textbee import TextBee
+from simulator.viber import Viber
 
 _LARGEST_BODY = 8 * 1024 * 1024
 _STOP_WITHIN_S = 2.0
@@ -34,9 +37,11 @@ async def running(config: SimulatorConfig) -> AsyncIterator[Simulator]:
     """A simulator in this event loop, for as long as the block runs. Raises OSError when the port is taken."""
     exchange = Exchange(config)
     service = AfricasTalking(exchange)
-    desk = Desk(exchange, service)
+    twins = (TextBee(exchange), Viber(exchange), RapidPro(exchange))
+    desk = Desk(exchange, service, twins)
     app = web.Application(middlewares=[errors_in_json], client_max_size=_LARGEST_BODY)
-    app.add_routes([*service.routes(), *desk.routes(), *Page(exchange, service, desk).routes()])
+    app.add_routes([route for twin in (service, *twins) for route in twin.routes()])
+    app.add_routes([*desk.routes(), *Page(exchange, service, desk).routes()])
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_WITHIN_S)
     await runner.setup()
     try:

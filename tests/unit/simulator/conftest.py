@@ -25,12 +25,14 @@ class Receiver:
 
     url: str = ""
     posts: list[tuple[str, str, bytes]] = field(default_factory=list)  # path with query, content type, body
+    headers: list[dict[str, str]] = field(default_factory=list)  # of each of them
     answers: list[int] = field(default_factory=list)
     before_answer: Callable[[], None] = lambda: None
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.posts.append((request.path_qs, request.headers["Content-Type"], body))
+        self.headers.append(dict(request.headers))
         self.before_answer()
         return web.json_response({"saved": 1}, status=self.answers.pop(0) if self.answers else 200)
 
@@ -82,7 +84,7 @@ async def laboratory(settings: dict[str, Any]) -> AsyncIterator[Lab]:
         receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         urls = {
             f"{kind}_url": f"{receiver.url}/{kind}?key=s3cret"
-            for kind in ("incoming", "reports", "opt_out", "subscription")
+            for kind in ("incoming", "reports", "opt_out", "subscription", "textbee", "viber", "rapidpro")
         }
         defaults = {"port": 0, "report_delay_ms": 0, "callback_retries_ms": (0, 0)}
         config = SimulatorConfig(**{**defaults, **urls, **settings})
