@@ -49,11 +49,11 @@ class Reports:
 
     def _take(self, docs: Sequence[Document]) -> None:
         reports = [doc for doc in docs if doc.get("type") == "delivery_report"]
-        matched = self._apply(reports)
+        # First they wait, then they are looked up: a reference that is stored in between finds them.
         with self._lock:
             for doc in reports:
-                if doc["_id"] not in matched:
-                    self._waiting.setdefault(str(doc["gateway_ref"]), {})[doc["_id"]] = doc
+                self._waiting.setdefault(str(doc["gateway_ref"]), {})[doc["_id"]] = doc
+        self._done(reports, self._apply(reports))
 
     def referenced(self, refs: Sequence[str]) -> None:
         """These references are stored now: apply the reports that wait for them."""
@@ -83,9 +83,13 @@ class Reports:
                 first=expired[0]["gateway_ref"],
             )
             self._couch.callbacks.purge(expired)
+        self._done(docs, done | {doc["_id"] for doc in expired})
+
+    def _done(self, docs: Sequence[Document], ids: set[str]) -> None:
+        """Those with these ids wait no longer."""
         with self._lock:
             for doc in docs:
-                if doc["_id"] in done or doc in expired:
+                if doc["_id"] in ids:
                     waiting = self._waiting.get(str(doc["gateway_ref"]), {})
                     waiting.pop(doc["_id"], None)
                     if not waiting:

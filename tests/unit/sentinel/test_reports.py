@@ -241,3 +241,17 @@ def test_a_reference_is_never_replaced_by_a_report() -> None:
     assert reports.apply(one, report("Success", "second"))
     assert (one["gateway_ref"], one["state"]) == ("first", State.DELIVERED)
     assert states.history(one)[-1]["gateway_ref"] == "second"
+
+
+def test_the_reference_is_stored_while_its_report_is_looked_up() -> None:
+    lab = Lab(doc(task(state="forwarded-to-gateway", ref=None)))
+
+    def stored_meanwhile(_: Document) -> list[tuple[str, str]]:
+        lab.couch.main.views["messages_by_gateway_ref"] = by_reference
+        lab.couch.main.docs["d"] = {**doc(task()), "_rev": "9-x"}
+        lab.reports.referenced(["r1"])
+        return []
+
+    lab.couch.main.views["messages_by_gateway_ref"] = stored_meanwhile
+    lab.come(document(report("Success")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
