@@ -87,7 +87,7 @@ class LiveSettings:
         return self._current
 
     def _take(self, values: Any) -> None:
-        known = set(self._problems)
+        known = self._problems
         self._current, self._values, self._problems = usable(values, self._values)
         for problem in self._problems:
             if problem not in known:

@@ -1,0 +1,138 @@
+"""Logins: remembered for seconds, limited when wrong."""
+
+import base64
+
+import pytest
+from flask import Request
+from werkzeug.test import EnvironBuilder
+
+from api.auth import REMEMBERED_SECONDS, Users
+from api.errors import ApiError
+from api.limiter import FailureLimit, network
+from tests.unit.api.conftest import MemoryCouch
+
+
+class Clock:
+    """Time that tests move."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def users(memory: MemoryCouch, clock: Clock) -> Users:
+    return Users(memory, FailureLimit(3), clock)  # type: ignore[arg-type]
+
+
+def request(authorization: str | None = None, cookie: str | None = None, address: str = "10.0.0.1") -> Request:
+    headers = {name: value for name, value in (("Authorization", authorization), ("Cookie", cookie)) if value}
+    return Request(EnvironBuilder(headers=headers, environ_base={"REMOTE_ADDR": address}).get_environ())
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+def refused(users: Users, asked: Request, roles: tuple[str, ...] = ()) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        users.require(asked, roles)
+    return caught.value
+
+
+def test_a_good_login_is_asked_once_in_ten_seconds(users: Users, memory: MemoryCouch, clock: Clock) -> None:
+    for _ in range(3):
+        assert users.require(request(basic("admin:pw"))).name == "admin"
+    assert len(memory.logins) == 1
+    clock.now += REMEMBERED_SECONDS
+    users.require(request(basic("admin:pw")))
+    assert len(memory.logins) == 2
+
+
+def test_roles(users: Users) -> None:
+    assert users.require(request(basic("p:p")), ("gateway",)).name == "p"
+    assert refused(users, request(basic("p:p")), ("sms",)).status == 403
+    assert "sms" in refused(users, request(basic("p:p")), ("sms",)).reason
+    assert refused(users, request(basic("p:p"))).status == 403
+    assert users.require(request(basic("admin:pw")), ("sms",)).name == "admin"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "cookie"),
+    [
+        (None, None),
+        ("Bearer x", None),
+        ("Basic", None),
+        ("Basic ???", None),
+        ("Basic " + base64.b64encode(b"no colon").decode(), None),
+        (None, "AuthSession="),
+        (None, "AuthSession=a b"),
+        (None, "Other=x"),
+    ],
+)
+def test_what_is_no_login_is_not_asked(
+    users: Users, memory: MemoryCouch, authorization: str | None, cookie: str | None
+) -> None:
+    error = refused(users, request(authorization, cookie))
+    assert (error.status, error.headers["WWW-Authenticate"][:5]) == (401, "Basic")
+    assert memory.logins == []
+
+
+def test_only_the_session_cookie_is_passed_on(users: Users, memory: MemoryCouch) -> None:
+    memory.users["AuthSession=abc-_="] = ("admin", ("_admin",))
+    assert users.require(request(cookie="other=1; AuthSession=abc-_=; more=2")).name == "admin"
+    assert memory.logins == [{"Cookie": "AuthSession=abc-_="}]
+
+
+def test_wrong_logins_are_limited_by_address_and_name(users: Users, memory: MemoryCouch) -> None:
+    statuses = [refused(users, request(basic(f"admin:{n}"))).status for n in range(5)]
+    assert statuses == [401, 401, 401, 429, 429]
+    assert len(memory.logins) == 3
+    assert refused(users, request(basic("p:wrong"))).status == 401
+    assert refused(users, request(basic("admin:wrong"), address="10.0.0.2")).status == 401
+
+
+def test_who_is_logged_in_already_is_not_limited(users: Users) -> None:
+    users.require(request(basic("admin:pw")))
+    for n in range(4):
+        refused(users, request(basic(f"admin:{n}")))
+    assert users.require(request(basic("admin:pw"))).name == "admin"
+
+
+def test_memory_is_bounded(users: Users, memory: MemoryCouch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.auth.REMEMBERED_LOGINS", 2)
+    for name in ("a", "b", "c"):
+        memory.users[basic(f"{name}:x")] = (name, ("_admin",))
+        users.require(request(basic(f"{name}:x")))
+    assert len(users._known) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        (None, "unknown"),
+        ("unix", "unknown"),
+    ],
+)
+def test_network(address: str | None, counted: str) -> None:
+    assert network(address) == counted
+
+
+def test_the_wait_is_said() -> None:
+    limit = FailureLimit(1)
+    limit.failed("x")
+    with pytest.raises(ApiError) as caught:
+        limit.failed("x")
+    assert 1 <= int(caught.value.headers["Retry-After"]) <= 61
+    with pytest.raises(ApiError):
+        limit.check("x")
+    limit.check("y")

@@ -1,0 +1,45 @@
+"""The process's environment."""
+
+from pathlib import Path
+
+import pytest
+
+from mjumbe.config import Config, ConfigError
+
+URL = "http://admin:s3cr3t@127.0.0.1:5984/medic"
+
+
+def test_defaults() -> None:
+    config = Config.load({"COUCH_URL": f" {URL} ", "MJUMBE_VAULT_KEY": "", "MJUMBE_DATA": ""})
+    assert config == Config(couch_url=URL, data=Path("data"), vault_key=None, log="console", trusted_proxies=0)
+    assert config.vault_environ == {}
+
+
+def test_all() -> None:
+    environ = {
+        "COUCH_URL": URL,
+        "MJUMBE_VAULT_KEY": "k3y",
+        "MJUMBE_DATA": "/var/lib/mjumbe",
+        "MJUMBE_LOG": "JSON",
+        "MJUMBE_TRUSTED_PROXIES": "2",
+    }
+    config = Config.load(environ)
+    assert config == Config(URL, Path("/var/lib/mjumbe"), "k3y", "json", 2)
+    assert config.vault_environ == {"MJUMBE_VAULT_KEY": "k3y"}
+    assert "s3cr3t" not in repr(config)
+    assert "k3y" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({}, "COUCH_URL is not set"),
+        ({"COUCH_URL": URL, "MJUMBE_LOG": "xml"}, "MJUMBE_LOG is 'xml'; expected json or console"),
+        ({"COUCH_URL": URL, "MJUMBE_TRUSTED_PROXIES": "-1"}, "MJUMBE_TRUSTED_PROXIES is '-1'"),
+        ({"COUCH_URL": URL, "MJUMBE_TRUSTED_PROXIES": "11"}, "0 to 10"),
+        ({"COUCH_URL": URL, "MJUMBE_TRUSTED_PROXIES": "one"}, "MJUMBE_TRUSTED_PROXIES is 'one'"),
+    ],
+)
+def test_wrong_values_are_named(environ: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Config.load(environ)

@@ -1,0 +1,85 @@
+"""The settings as they are now, whatever somebody writes into their document."""
+
+from typing import Any
+
+import pytest
+
+from mjumbe.couch import UnavailableError
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import Settings
+from tests.unit.api.conftest import MemoryDatabase
+
+
+def write(database: MemoryDatabase, values: Any) -> None:
+    database.put({**(database.get("settings") or {"_id": "settings"}), "settings": values})
+
+
+def test_before_the_first_reading(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    assert live.current.default_country_code == "254"
+    with pytest.raises(UnavailableError):
+        live.loaded()
+    write(database, {"default_country_code": "256"})
+    assert live.loaded().default_country_code == "256"
+
+
+def test_changes_are_picked_up(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    write(database, {"locale": "en"})
+    assert live.refresh().locale == "en"
+    write(database, {"locale": "sw"})
+    assert live.refresh_if_older(3600).locale == "en"
+    assert live.refresh_if_older(0).locale == "sw"
+    assert live.current.locale == "sw"
+
+
+def test_a_wrong_key_keeps_its_value_before_and_the_others_apply(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    write(database, {"locale": "en", "sms": {"duplicate_limit": 7}})
+    live.refresh()
+    write(database, {"locale": "sw", "sms": {"duplicate_limit": 50, "in_doubt": "hold"}})
+    now = live.refresh()
+    assert (now.locale, now.sms.duplicate_limit, now.sms.in_doubt) == ("sw", 7, "hold")
+    assert [str(problem) for problem in live.problems] == [
+        "sms.duplicate_limit is 50; expected a whole number from 1 to 20"
+    ]
+    write(database, {"sms": {"duplicate_limit": 50}})
+    assert live.refresh().sms.duplicate_limit == 7
+    write(database, {"sms": {"duplicate_limit": 8}})
+    assert live.refresh().sms.duplicate_limit == 8
+    assert live.problems == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        "text",
+        {"sms": 7},
+        {"sms": {"replies": [{"keyword": "two words", "message": "x"}]}},
+        {"sms": {"replies": "x", "duplicate_limit": -1, "africas_talking": {"base_url": "ftp://x", "batch_size": 0}}},
+        {"permissions": {"can_access_gateway_api": 7}},
+        {"default_country_code": "x", "locale": 7},
+    ],
+)
+def test_a_wrong_document_from_the_start_leaves_the_defaults(database: MemoryDatabase, values: Any) -> None:
+    live = LiveSettings(database)
+    write(database, values)
+    now = live.refresh()
+    assert now.sms == Settings().sms
+    assert now.default_country_code == "254"
+    assert live.problems
+
+
+def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    write(database, {"locale": "sw"})
+    live.refresh()
+    database.away = True
+    with pytest.raises(UnavailableError):
+        live.refresh()
+    assert live.loaded().locale == "sw"
+    live.refresh_soon(0)
+    with live._lock:  # until the thread is done
+        assert live.current.locale == "sw"
