@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from py_mini_racer import JSEvalException, JSTimeoutException, MiniRacer
+from py_mini_racer import JSEvalException, JSOOMException, JSTimeoutException, MiniRacer
 
 from embedded.errors import CouchError, not_implemented
 
@@ -20,6 +20,8 @@ MAP_TIMEOUT = 5.0
 MEMORY_LIMIT = 512 * 1024 * 1024
 
 Row = tuple[Any, str]
+
+_UNSUPPORTED = "a map function called require()"
 
 # What a map function sees as globals in CouchDB (share/server), and the loop that applies the maps to a batch. A map
 # that throws gives no rows for that document; one that needs a module we do not have must fail loudly instead, because
@@ -36,7 +38,7 @@ function log() {}
 function isArray(value) { return Array.isArray(value); }
 function toJSON(value) { return JSON.stringify(value); }
 function sum(values) { let total = 0; for (const value of values) total += value; return total; }
-function require(name) { throw new __Unsupported("require(" + JSON.stringify(name) + ") in a map function"); }
+function require() { throw new __Unsupported("a map function called require()"); }
 function __compile(source) {
   const compiled = (0, eval)("(" + source.replace(/[\s;]+$/, "") + "\n)");
   if (typeof compiled !== "function") throw new Error("Expression does not eval to a function.");
@@ -103,12 +105,14 @@ class MapFunctions:
             answer = self._context.eval(f"__batch({argument})", timeout_sec=MAP_TIMEOUT)
         except JSTimeoutException as error:
             raise CouchError(500, "os_process_error", "A map function ran for more than 5 seconds.") from error
-        except JSEvalException as error:
-            if "__Unsupported" in str(error) or "in a map function" in str(error):
-                raise not_implemented("require() in a map function") from error
+        except JSOOMException as error:
             self.close()
             self._context = self._compile()
             raise CouchError(500, "os_process_error", "A map function used more than its share of memory.") from error
+        except JSEvalException as error:
+            if _UNSUPPORTED in str(error):
+                raise not_implemented("require() in a map function") from error
+            raise CouchError(500, "os_process_error", "The map functions could not be run.") from error
         rows: list[list[list[Row]]] = json.loads(str(answer))
         return rows
 
