@@ -480,6 +480,16 @@ def test_a_key_changed_elsewhere_works_at_once(couch: MemoryCouch, cached: Cache
     assert cached.matches(INCOMING, "one") is False
 
 
+def test_what_is_made_of_a_credential(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    cached.set(INCOMING, "one")
+    assert cached.matches(INCOMING, "eno", lambda value: value[::-1])
+    assert not cached.matches(INCOMING, "one", lambda value: value[::-1])
+    assert not cached.matches("unset", "", lambda value: value[::-1])
+    vault_of(couch).set(INCOMING, "two")
+    clock.now += 1.1
+    assert cached.matches(INCOMING, "owt", lambda value: value[::-1])
+
+
 def test_wrong_keys_read_at_most_once_a_second(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
     cached.set(INCOMING, "one")
     clock.now += 1.1
