@@ -8,7 +8,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import callbacks, cht_gateway, credentials, errors, health, messages, monitoring, openapi, settings
+from api import callbacks, cht_gateway, credentials, errors, gateways, health, messages, monitoring, openapi, settings
 from api.auth import Users
 from api.context import EXTENSION, Context, context
 from api.deliveries import Deliveries
@@ -27,6 +27,7 @@ BLUEPRINTS = (
     credentials.blueprint,
     settings.blueprint,
     messages.blueprint,
+    gateways.blueprint,
     health.blueprint,
     monitoring.blueprint,
     openapi.blueprint,

@@ -19,6 +19,7 @@ class ServiceStatus:
     since: str | None = None
     last_success: str | None = None
     last_failure: str | None = None
+    balance: str | None = None  # as the service writes it, when it was last asked
 
 
 @dataclass(frozen=True, slots=True)

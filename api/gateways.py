@@ -1,0 +1,153 @@
+"""How the SMS services stand, and trying one out. For admins."""
+
+from dataclasses import asdict
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, Field
+
+from api.bodies import POLL_BYTES, json_object
+from api.context import Context, context
+from api.errors import ApiError, BadRequestError
+from api.openapi import describe
+from mjumbe import documents, overview, phone, states
+from mjumbe.documents import find_task, message_of
+from mjumbe.follow import follow
+from mjumbe.gateways import PHONE_GATEWAY, SERVICES
+from mjumbe.gateways.base import Check, Wiring
+
+FOLLOWED_SECONDS = 20.0
+TEST_TEXT = "mjumbe: a test message."
+
+blueprint = Blueprint("gateways", __name__)
+
+
+class Held(BaseModel):
+    """Why a service takes no messages for now, and since when (ISO 8601, UTC)."""
+
+    reason: str | None
+    since: str | None
+
+
+class GatewayState(BaseModel):
+    """One service."""
+
+    name: str
+    place: int | None = Field(description="1 is tried first; null when the settings do not use it.")
+    enabled: bool
+    configured: bool
+    missing: list[str] = Field(description="What is missing, in sentences that say what to do.")
+    held: Held | None
+    last_success: str | None
+    last_failure: str | None
+    balance: str | None = Field(description="As the service writes it.")
+    today: dict[str, int] = Field(description="Messages whose state last changed today (UTC), by state.")
+    callback_urls: dict[str, str] = Field(description="To paste into the service's dashboard.")
+
+
+class Gateways(BaseModel):
+    """All services, those in use first."""
+
+    gateways: list[GatewayState]
+
+
+class TestRequest(BaseModel):
+    """What to try."""
+
+    to: str | None = Field(default=None, description="A number to send a test message to; it costs what an SMS costs.")
+
+
+class TestResult(BaseModel):
+    """What the service said."""
+
+    ok: bool
+    says: str
+    balance: str | None = None
+    uuid: str | None = Field(default=None, description="The test message's.")
+    history: list[dict[str, object]] | None = Field(default=None, description="What became of it so far.")
+
+
+@blueprint.get("/api/v1/gateways")
+@describe("How the services stand", tag="gateways", security="user", answers={200: Gateways})
+def all_gateways() -> ResponseReturnValue:
+    """Every service with what an operator asks first."""
+    here = context()
+    here.users.require(request)
+    return {
+        "gateways": [
+            _shown(gateway) for gateway in overview.overview(here.couch, here.settings.refresh(), here.vault.get)
+        ]
+    }
+
+
+def _shown(gateway: overview.GatewayOverview) -> dict[str, object]:
+    status = gateway.status
+    shown = asdict(gateway)
+    del shown["status"]
+    return {
+        **shown,
+        "held": {"reason": status.reason, "since": status.since} if gateway.held else None,
+        "last_success": status.last_success,
+        "last_failure": status.last_failure,
+        "balance": status.balance,
+    }
+
+
+@blueprint.post("/api/v1/gateways/<name>/test")
+@describe(
+    "Try a service",
+    "Asks the service whether it takes our credentials, by its cheapest call. With `to`, also sends one message by it "
+    f"and follows that for up to {FOLLOWED_SECONDS:.0f} seconds.",
+    tag="gateways",
+    security="user",
+    body=TestRequest,
+    answers={200: TestResult},
+    errors=(404,),
+)
+def test(name: str) -> ResponseReturnValue:
+    """The check, then perhaps a message."""
+    here = context()
+    here.users.require(request)
+    if name not in (*SERVICES, PHONE_GATEWAY):
+        known = ", ".join([*SERVICES, PHONE_GATEWAY])
+        raise ApiError(404, f"There is no service {name}; there are {known}.")
+    number = _number(here)
+    check = _check(here, name)
+    result: dict[str, object] = asdict(check)
+    if check.ok and number is not None:
+        result |= _send(here, name, number)
+    return result
+
+
+def _number(here: Context) -> str | None:
+    body = json_object(request, POLL_BYTES) if request.content_length else {}
+    to = body.get("to")
+    if to in (None, ""):
+        return None
+    number = phone.normalise(str(to), here.settings.refresh().default_country_code)
+    if number is None:
+        raise BadRequestError("to", "a phone number, as +254711000111")
+    return number
+
+
+def _check(here: Context, name: str) -> Check:
+    if name == PHONE_GATEWAY:
+        return Check(True, "The phone polls by itself; nothing here can call it.")
+    return SERVICES[name].build(Wiring(here.settings.refresh(), here.vault.get)).check()
+
+
+def _send(here: Context, name: str, number: str) -> dict[str, object]:
+    now = states.now()
+    task = documents.new_task(number, TEST_TEXT, now, via=name)
+    doc = documents.outgoing_document(task, now, None)
+    here.couch.main.put(doc)
+    delivered = follow(here.couch, doc["_id"], FOLLOWED_SECONDS, lambda entry: None)
+    uuid = str(message_of(task)["uuid"])
+    found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task
+    says = "The test message was delivered." if delivered else f"The test message is {found['state']} so far."
+    return {
+        "ok": found["state"] not in ("failed", "denied"),
+        "says": says,
+        "uuid": uuid,
+        "history": states.history(found),
+    }
