@@ -131,7 +131,7 @@ GOOD = {"to": "+254711000111", "message": "x"}
         ({**GOOD, "due": "soon"}, 0, "due"),
         ({**GOOD, "due": 1e300}, 0, "due"),
         ({**GOOD, "due": True}, 0, "due"),
-        ({**GOOD, "service": "viber"}, 0, "service"),
+        ({**GOOD, "service": "pigeon"}, 0, "service"),
         ({**GOOD, "uuid": "no spaces"}, 0, "uuid"),
         ({**GOOD, "when": "soon"}, 0, "when"),
         ([GOOD, GOOD, {**GOOD, "to": "x"}], 2, "to"),
