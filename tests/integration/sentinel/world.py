@@ -1,4 +1,4 @@
-"""Everything that a message meets on its way: a store, an API, sentinels and a simulated service, all real processes."""
+"""All that a message meets on its way: a store, an API, sentinels and a simulated service, as real processes."""
 
 import itertools
 import os
@@ -69,12 +69,14 @@ class Simulator:
 class World:
     """One database with settings and credentials for the simulator; processes are started as they are needed."""
 
-    def __init__(self, couch_url: str, simulator: Simulator, folder: Path) -> None:
+    def __init__(self, couch_url: str, folder: Path) -> None:
         self.couch_url = couch_url
         self.couch = Couch(couch_url)
-        self.simulator = simulator
         self._folder = folder
-        self._processes: list[Process] = []
+        arguments = ["simulator", "--port", "0", "--key", OUTGOING_KEY]
+        delays = ["--report-delay-ms", "0", "--late-report-ms", "2000"]
+        self._processes = [start([*arguments, *delays], folder / "simulator")]
+        self.simulator = Simulator(self._processes[0])
         self._api: Process | None = None
         self.environment = {
             "COUCH_URL": couch_url,
@@ -87,7 +89,11 @@ class World:
         self.vault.set("africastalking.com:incoming", INCOMING_KEY)
         self.vault.set("africastalking.com:outgoing", OUTGOING_KEY)
         self.set(
-            sms={"retry_base": 1, "retry_max": 2, "africas_talking": {"base_url": simulator.url, "read_timeout": 30}}
+            sms={
+                "retry_base": 1,
+                "retry_max": 2,
+                "africas_talking": {"base_url": self.simulator.url, "read_timeout": 30},
+            }
         )
 
     # ---- settings
@@ -160,7 +166,6 @@ class World:
         """Stop what was started, and remove the databases."""
         for process in reversed(self._processes):
             process.stop()
-        self.simulator.control(incoming_url=None, reports_url=None)
         for database in self.couch.databases:
             self.couch.request("DELETE", f"/{database.name}")
 
