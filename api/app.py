@@ -81,7 +81,6 @@ def _wire(config: Config, couch: Couch) -> Context:
     intake = Intake(metrics)
     atexit.register(intake.close)
     return Context(
-        config=config,
         couch=couch,
         vault=CachedVault(couch, VaultKeys.load(config.vault_environ, config.data)),
         settings=live,

@@ -15,7 +15,6 @@ from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
-from mjumbe.config import Config
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
@@ -28,7 +27,6 @@ INSPECTION_WAIT = 2.0  # seconds; a CouchDB that hangs must not take all threads
 class Context:
     """One API process."""
 
-    config: Config
     couch: Couch
     vault: CachedVault
     settings: LiveSettings
