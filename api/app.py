@@ -16,6 +16,7 @@ from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
+from api.spool import Spool
 from mjumbe.config import Config
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault, VaultKeys
@@ -34,6 +35,7 @@ BLUEPRINTS = (
 )
 # Seconds that a start waits for a new CouchDB to be made ready; with CouchDB away it does not wait.
 PREPARATION_WAIT = 10.0
+QUICK_SECONDS = 3.0
 LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -76,15 +78,19 @@ def create_app(config: Config | None = None, couch: Couch | None = None) -> Flas
 
 
 def _wire(config: Config, couch: Couch) -> Context:
-    live = LiveSettings(couch.main)
+    # What a callback waits for must be quick, also when CouchDB hangs: then the spool takes over.
+    quick = couch.impatient(QUICK_SECONDS)
+    live = LiveSettings(quick.main)
     metrics = Metrics()
-    intake = Intake(metrics)
+    spool = Spool(config.data)
+    intake = Intake(metrics, spool, (quick.main, quick.callbacks))
     atexit.register(intake.close)
     return Context(
         couch=couch,
-        vault=CachedVault(couch, VaultKeys.load(config.vault_environ, config.data)),
+        vault=CachedVault(quick, VaultKeys.load(config.vault_environ, config.data)),
         settings=live,
         intake=intake,
+        spool=spool,
         users=Users(couch, FailureLimit()),
         wrong_keys=FailureLimit(),
         deliveries=Deliveries(),

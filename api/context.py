@@ -15,6 +15,7 @@ from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
+from api.spool import Spool
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
@@ -31,6 +32,7 @@ class Context:
     vault: CachedVault
     settings: LiveSettings
     intake: Intake
+    spool: Spool
     users: Users
     wrong_keys: FailureLimit
     deliveries: Deliveries

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from api.context import Context, context
 from api.openapi import describe, package_version
+from api.spool import SpoolError
 from mjumbe import documents, gateways, setup, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.credentials import CredentialError
@@ -209,8 +210,24 @@ def _settings(here: Context) -> tuple[bool, str]:
     return True, "All settings are in force."
 
 
+def _spool(here: Context) -> tuple[bool, str]:
+    try:
+        state = here.spool.state()
+    except SpoolError as error:
+        return False, _sentence(str(error))
+    if state.waiting:
+        return False, f"{state.waiting} documents wait in the spool for CouchDB; they go there by themselves."
+    if state.set_aside:
+        says = (
+            f"CouchDB refused {state.set_aside} spooled documents; the log says why, and the spool's file keeps them."
+        )
+        return False, says
+    return True, "Nothing waits in the spool."
+
+
 CHECKS: Mapping[str, Callable[[Context], tuple[bool, str]]] = {
     "couchdb": _couchdb,
+    "spool": _spool,
     "views": _views,
     "vault": _vault,
     "sentinel": _sentinel,

@@ -1,6 +1,7 @@
 """The intake: documents that come in over HTTP reach CouchDB in shared bulk writes.
 
-Each caller is answered when its own document is on disk, and learns whether it was its own write that stored it.
+Each caller is answered when its own document is on disk, and learns whether it was its own write that stored it. While
+CouchDB is away the disk is the spool's, and a thread brings to CouchDB what waits there.
 """
 
 import threading
@@ -12,14 +13,16 @@ from functools import partial
 import structlog
 
 from api.metrics import Metrics
+from api.spool import Spool, SpoolError
 from mjumbe.batcher import Batcher
 from mjumbe.couch import CouchError, Database, Saved, UnavailableError
 from mjumbe.documents import Document
 
-RETRY_SECONDS = 5.0  # how long a write is tried again when CouchDB is away
+RETRY_SECONDS = 0.5  # how long a write is tried again when CouchDB is away, before it is spooled
 PAUSES = (0.05, 0.1, 0.25, 0.5)  # seconds between the attempts; the last repeats
-# A CouchDB that takes connections and does not answer must not keep every thread busy.
+# Services give up after 5 s (Africa's Talking, Viber): what takes longer must not keep every thread busy.
 ANSWER_WITHIN = 15.0
+DRAIN_SECONDS = 1.0  # how often a waiting spool is tried
 
 log = structlog.get_logger()
 
@@ -29,19 +32,31 @@ Answer = bool | Exception
 class Intake:
     """Group commit of documents with an `_id` and a `receipt`, one writer thread a database."""
 
-    def __init__(self, metrics: Metrics, retry_seconds: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self, metrics: Metrics, spool: Spool, databases: Sequence[Database], retry_seconds: float = RETRY_SECONDS
+    ) -> None:
+        """`databases` are those that may be written; their answers must not take long (`Couch.impatient`)."""
         self._metrics = metrics
+        self._spool = spool
         self._retry_seconds = retry_seconds
-        self._batchers: dict[str, Batcher[Document, bool]] = {}
-        self._lock = threading.Lock()
+        self._databases = {database.name: database for database in databases}
+        self._batchers = {
+            name: Batcher(f"intake {name}", partial(self._write, database))
+            for name, database in self._databases.items()
+        }
+        self._closing = threading.Event()
+        self._waiting = threading.Event()  # there may be something in the spool
+        self._waiting.set()
+        self._drainer = threading.Thread(target=self._drain, name="spool", daemon=True)
+        self._drainer.start()
 
     def store(self, database: Database, docs: Sequence[Document]) -> list[bool]:
         """Store documents; for each, True when this call stored it, False when one with its `_id` was there.
 
-        The documents must be fit for JSON. Raises UnavailableError when CouchDB stays away, CouchError when it
-        refuses a document.
+        The documents must be fit for JSON. Raises UnavailableError when neither CouchDB nor the spool takes them,
+        CouchError when CouchDB refuses a document.
         """
-        batcher = self._batcher(database)
+        batcher = self._batchers[database.name]
         futures = [batcher.submit(doc) for doc in docs]
         try:
             return [future.result(ANSWER_WITHIN) for future in futures]
@@ -49,16 +64,11 @@ class Intake:
             raise UnavailableError(f"CouchDB did not answer a write within {ANSWER_WITHIN:.0f} s") from None
 
     def close(self) -> None:
-        """Write what was handed in, then end the threads."""
+        """Write what was handed in, then end the threads. What waits in the spool stays there."""
         for batcher in self._batchers.values():
             batcher.close()
-
-    def _batcher(self, database: Database) -> Batcher[Document, bool]:
-        with self._lock:
-            if database.name not in self._batchers:
-                name = f"intake {database.name}"
-                self._batchers[database.name] = Batcher(name, partial(self._write, database))
-            return self._batchers[database.name]
+        self._closing.set()
+        self._waiting.set()
 
     def _write(self, database: Database, docs: Sequence[Document]) -> list[Answer]:
         self._metrics.batch(len(docs))
@@ -69,20 +79,59 @@ class Intake:
         # Of equal documents in one batch only the first was sent.
         return [_own(answers[doc["_id"]], doc is distinct[doc["_id"]]) for doc in docs]
 
-    def _save(self, database: Database, docs: Mapping[str, Document]) -> dict[str, Answer]:
+    def _save(self, database: Database, docs: Mapping[str, Document]) -> Mapping[str, Answer]:
+        """To CouchDB; to the spool when it is away, and behind what already waits there."""
+        if self._spool.is_empty:
+            try:
+                return self._insist(database, docs)
+            except UnavailableError as error:
+                log.warning("CouchDB is away, so callbacks are spooled", reason=str(error))
+        try:
+            stored = self._spool.add(database.name, list(docs.values()))
+        except SpoolError as error:
+            log.error("callbacks can be stored nowhere, and are answered 503", reason=str(error))
+            raise UnavailableError(str(error)) from None
+        self._metrics.spooled(sum(stored))
+        self._waiting.set()
+        return dict(zip(docs, stored, strict=True))
+
+    def _insist(self, database: Database, docs: Mapping[str, Document]) -> dict[str, Answer]:
         """Write, again and again while CouchDB is away, for `retry_seconds`."""
         deadline = time.monotonic() + self._retry_seconds
         attempts = 0
         while True:
             try:
                 return self._attempt(database, docs, again=attempts > 0)
-            except UnavailableError as error:
+            except UnavailableError:
                 pause = PAUSES[min(attempts, len(PAUSES) - 1)]
                 if time.monotonic() + pause > deadline:
                     raise
                 attempts += 1
-                log.info("CouchDB is away, writing again", documents=len(docs), attempt=attempts, reason=str(error))
                 time.sleep(pause)
+
+    def _drain(self) -> None:
+        """Bring what waits in the spool to CouchDB, as long as there is something."""
+        while self._waiting.wait() and not self._closing.is_set():
+            self._waiting.clear()
+            try:
+                drained = self._spool.drain(self._drain_batch)
+            except UnavailableError:
+                drained = 0
+                self._waiting.set()
+            except (SpoolError, CouchError) as error:
+                log.error("the spool cannot be drained, trying again", reason=str(error))
+                drained = 0
+                self._waiting.set()
+            if drained:
+                log.info("what was spooled is in CouchDB", documents=drained)
+            self._closing.wait(DRAIN_SECONDS)
+
+    def _drain_batch(self, name: str, docs: Sequence[Document]) -> dict[str, str]:
+        """Write spooled documents; why for those that CouchDB refuses, by id."""
+        if name not in self._databases:
+            return {doc["_id"]: f"this process does not write the database {name}" for doc in docs}
+        answers = self._attempt(self._databases[name], {doc["_id"]: doc for doc in docs}, again=False)
+        return {doc_id: str(answer) for doc_id, answer in answers.items() if isinstance(answer, Exception)}
 
     def _attempt(self, database: Database, docs: Mapping[str, Document], *, again: bool) -> dict[str, Answer]:
         answers = {saved.id: _answer(saved) for saved in self._bulk(database, list(docs.values()))}

@@ -24,6 +24,9 @@ class Metrics:
         self._repeated = Counter(
             "mjumbe_documents_repeated", "Documents that were there already.", ("kind",), registry=self._registry
         )
+        self._spooled = Counter(
+            "mjumbe_documents_spooled", "Documents that waited on disk for CouchDB.", registry=self._registry
+        )
         self._wrong_keys = Counter(
             "mjumbe_callbacks_refused", "Callbacks without the right key.", ("service",), registry=self._registry
         )
@@ -44,6 +47,10 @@ class Metrics:
         new = sum(stored)
         self._stored.labels(kind).inc(new)
         self._repeated.labels(kind).inc(len(stored) - new)
+
+    def spooled(self, count: int) -> None:
+        """Documents were put into the spool."""
+        self._spooled.inc(count)
 
     def wrong_key(self, service: str) -> None:
         self._wrong_keys.labels(service).inc()

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
-from gunicorn.glogging import Logger  # type: ignore[import-untyped]
-from gunicorn.workers import gthread  # type: ignore[import-untyped]
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers import gthread
 
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS set_aside (
     at INTEGER NOT NULL);
 """
 
+Row = tuple[int, str, str, str]  # place, database, id, document
 Refusals = Mapping[str, str]
 Write = Callable[[str, Sequence[Document]], Refusals]
 """Writes documents to a database; returns why for those that it will never take, by id. Raises when it is away."""
@@ -78,20 +79,20 @@ class Spool:
     def drain(self, write: Write) -> int:
         """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
 
-        Stops with what `write` raises, having kept everything that was not written.
+        Stops with what `write` raises, having kept everything that was not written. Raises SpoolError.
         """
         drained = 0
         while not self._empty:
-            with self._lock:
-                rows = self._first()
-                self._empty = not rows
-            if not rows:
-                break
-            database = rows[0][1]
-            batch = [row for row in rows if row[1] == database]
-            refused = write(database, [json.loads(row[3]) for row in batch])
-            self._remove(batch, refused)
-            drained += len(batch) - len(refused)
+            try:
+                with self._lock:
+                    rows = self._first()
+                    self._empty = not rows
+            except (sqlite3.Error, OSError) as error:
+                raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
+            for database, batch in _by_database(rows).items():
+                refused = write(database, [json.loads(row[3]) for row in batch])
+                self._remove(batch, refused)
+                drained += len(batch) - len(refused)
         return drained
 
     def state(self) -> SpoolState:
@@ -118,13 +119,13 @@ class Spool:
         connection.executescript(SCHEMA)
         return connection
 
-    def _first(self) -> list[tuple[int, str, str, str]]:
+    def _first(self) -> list[Row]:
         with closing(self._open()) as connection:
             return connection.execute(
                 "SELECT place, db, id, doc FROM waiting ORDER BY place LIMIT ?", (DRAINED_AT_ONCE,)
             ).fetchall()
 
-    def _remove(self, rows: Sequence[tuple[int, str, str, str]], refused: Refusals) -> None:
+    def _remove(self, rows: Sequence[Row], refused: Refusals) -> None:
         now = int(time.time() * 1000)
         with self._lock, closing(self._open()) as connection, connection:
             for place, database, doc_id, doc in rows:
@@ -140,6 +141,14 @@ class Spool:
                         reason=refused[doc_id],
                     )
                 connection.execute("DELETE FROM waiting WHERE place = ?", (place,))
+
+
+def _by_database(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each database, in their order: messages and reports have no order among each other."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[1], []).append(row)
+    return found
 
 
 def _insert(connection: sqlite3.Connection, database: str, doc: Document) -> bool:

@@ -112,8 +112,11 @@ when somebody else wrote first."""
 class Couch:
     """One CouchDB server, and mjumbe's databases there: `<db>`, `<db>-vault`, `<db>-sentinel`, `<db>-callbacks`."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is COUCH_URL: `http://user:password@host:5984/<db>`. Raises ValueError with what is wrong."""
+    def __init__(self, url: str, read_timeout: float = READ_TIMEOUT) -> None:
+        """`url` is COUCH_URL: `http://user:password@host:5984/<db>`. Raises ValueError with what is wrong.
+
+        `read_timeout` (seconds) is how long an answer may take: a view that is being built takes long.
+        """
         parts = urlsplit(url)
         name = parts.path.strip("/")
         if parts.scheme not in ("http", "https") or not parts.hostname or not name or "/" in name:
@@ -124,6 +127,8 @@ class Couch:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self.server_url = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
         self.name = name
+        self._url = url
+        self._read_timeout = read_timeout
         self.user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password or "")
         self._client = self._connect()
@@ -131,6 +136,10 @@ class Couch:
         self.vault = Database(self, f"{name}-vault")
         self.sentinel = Database(self, f"{name}-sentinel")
         self.callbacks = Database(self, f"{name}-callbacks")
+
+    def impatient(self, read_timeout: float) -> "Couch":
+        """The same CouchDB with connections of its own, for whoever cannot wait."""
+        return Couch(self._url, read_timeout)
 
     @property
     def databases(self) -> "tuple[Database, ...]":
@@ -148,7 +157,7 @@ class Couch:
         client.set_http_client(session)
         client.set_service_url(self.server_url)
         client.set_enable_gzip_compression(False)
-        client.set_http_config({"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)})
+        client.set_http_config({"timeout": (CONNECT_TIMEOUT, self._read_timeout)})
         return client
 
     def call(self, operation: Callable[[Any], Any]) -> Any:

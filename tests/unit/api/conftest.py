@@ -80,6 +80,9 @@ class MemoryCouch:
         self.users = {"Basic YWRtaW46cHc=": ("admin", ("_admin",)), "Basic cDpw": ("p", ("gateway",))}
         self.logins: list[Mapping[str, str]] = []
 
+    def impatient(self, read_timeout: float) -> "MemoryCouch":
+        return self
+
     def session_of(self, headers: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
         self.logins.append(headers)
         return self.users.get(headers.get("Authorization") or headers.get("Cookie") or "", (None, ()))

@@ -1,5 +1,7 @@
 """Callbacks into databases in memory: what is asked of CouchDB, and what goes wrong."""
 
+from pathlib import Path
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -39,9 +41,18 @@ def test_a_sender_is_read_by_the_country_of_the_settings(
     assert memory.main.docs["incoming:africas-talking:1"]["from"] == "+256772000111"
 
 
-def test_couchdb_away(client: FlaskClient, vault: CachedVault, memory: MemoryCouch, app: Flask) -> None:
-    app.extensions[EXTENSION].intake._retry_seconds = 0.1
+def test_couchdb_away(client: FlaskClient, vault: CachedVault, memory: MemoryCouch) -> None:
     memory.main.away = True
+    answer = client.post(PATH, query_string={"key": "the-key"}, data=FORM)
+    assert (answer.status_code, answer.json) == (200, {"saved": 1})
+    assert client.application.extensions[EXTENSION].spool.state().waiting == 1
+
+
+def test_neither_couchdb_nor_the_spool(
+    client: FlaskClient, vault: CachedVault, memory: MemoryCouch, tmp_path: Path
+) -> None:
+    memory.main.away = True
+    (tmp_path / "spool.sqlite").mkdir()
     answer = client.post(PATH, query_string={"key": "the-key"}, data=FORM)
     assert (answer.status_code, answer.json["error"] if answer.json else None) == (503, "unavailable")
     assert answer.headers["Retry-After"] == "5"

@@ -1,21 +1,32 @@
 """The intake: who stored a document, whatever becomes of CouchDB's answers."""
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.intake import Intake
 from api.metrics import Metrics
+from api.spool import Spool, SpoolState
 from mjumbe.couch import CouchError, Saved, UnavailableError
 from mjumbe.documents import Document
 from tests.unit.api.conftest import MemoryDatabase
 
 
 @pytest.fixture
-def intake() -> Intake:
-    return Intake(Metrics(), retry_seconds=0.5)
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path)
+
+
+@pytest.fixture
+def intake(spool: Spool, database: MemoryDatabase) -> Iterator[Intake]:
+    intake = Intake(Metrics(), spool, [database], retry_seconds=0.5)
+    yield intake
+    intake.close()
 
 
 def doc(doc_id: str, receipt: str | None = None) -> Document:
@@ -53,12 +64,52 @@ def test_a_document_without_a_receipt_is_never_taken_for_ours(intake: Intake, da
     assert intake.store(database, [{"_id": "a"}]) == [False]
 
 
-def test_couchdb_staying_away_is_said(intake: Intake, database: MemoryDatabase) -> None:
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread's work."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def test_while_couchdb_is_away_documents_are_spooled_then_stored_in_order(
+    intake: Intake, database: MemoryDatabase, spool: Spool
+) -> None:
     database.away = True
-    with pytest.raises(UnavailableError):
+    assert [intake.store(database, [doc(name)]) for name in ("a", "b", "a")] == [[True], [True], [False]]
+    assert spool.state() == SpoolState(waiting=2, set_aside=0)
+    database.away = False
+    until(lambda: spool.is_empty)
+    assert list(database.docs) == ["a", "b"]
+    assert spool.state() == SpoolState(waiting=0, set_aside=0)
+    assert intake.store(database, [doc("c"), doc("a", "again")]) == [True, False]
+
+
+def test_what_comes_while_something_waits_is_stored_behind_it(database: MemoryDatabase, spool: Spool) -> None:
+    spool.add("medic", [doc("first")])
+    intake = Intake(Metrics(), spool, [database])
+    intake.store(database, [doc("second")])
+    until(lambda: spool.is_empty and "second" in database.docs)
+    assert list(database.docs) == ["first", "second"]
+    intake.close()
+
+
+def test_a_process_that_was_killed_leaves_its_spool_to_the_next(database: MemoryDatabase, tmp_path: Path) -> None:
+    Spool(tmp_path).add("medic", [doc("a")])
+    intake = Intake(Metrics(), Spool(tmp_path), [database])
+    until(lambda: "a" in database.docs)
+    intake.close()
+
+
+def test_neither_couchdb_nor_the_disk(database: MemoryDatabase, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    intake = Intake(Metrics(), Spool(tmp_path / "file"), [database], retry_seconds=0)
+    database.away = True
+    with pytest.raises(UnavailableError, match="spool"):
         intake.store(database, [doc("a")])
     database.away = False
     assert intake.store(database, [doc("a")]) == [True]
+    intake.close()
 
 
 class Choosy(MemoryDatabase):
@@ -72,13 +123,26 @@ class Choosy(MemoryDatabase):
         return [*stored, *(Saved(doc_id, None, "forbidden", "not here") for doc_id in forbidden)]
 
 
-def test_one_refused_document_keeps_no_other_from_being_stored(intake: Intake) -> None:
+def test_a_poisoned_document_is_set_aside_and_the_rest_goes_on(spool: Spool) -> None:
     database = Choosy("choosy")
+    spool.add("choosy", [doc("a"), doc("forbidden"), doc("bad"), doc("b")])
+    spool.add("unknown", [doc("c")])
+    intake = Intake(Metrics(), spool, [database])
+    until(lambda: spool.is_empty)
+    assert list(database.docs) == ["a", "b"]
+    assert spool.state() == SpoolState(waiting=0, set_aside=3)
+    intake.close()
+
+
+def test_one_refused_document_keeps_no_other_from_being_stored(spool: Spool) -> None:
+    database = Choosy("choosy")
+    intake = Intake(Metrics(), spool, [database])
     answers = intake._write(database, [doc("a"), doc("bad"), doc("forbidden"), doc("b")])
     assert [answers[0], answers[3]] == [True, True]
     assert [type(answer) for answer in answers[1:3]] == [CouchError, CouchError]
     with pytest.raises(CouchError, match="bad"):
         intake.store(database, [doc("bad")])
+    intake.close()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
