@@ -132,13 +132,6 @@ class Lease:
                 log.error("the lease has run out; this sentinel stops sending")
                 return
 
-    def publish(self) -> None:
-        """Write a heartbeat now, because the services' status changed. Trouble waits for the next heartbeat."""
-        try:
-            self._write(released=False)
-        except (ConflictError, UnavailableError, CouchError):
-            return
-
     def release(self) -> None:
         """Let a standby take over at once."""
         self._deadline = 0.0

@@ -116,6 +116,7 @@ class Services:
         self._fence = fence
         self._services: dict[str, Service] = {}
         self._made_of: dict[str, object] = {}
+        self._troubles: dict[str, str | None] = {}
         self._checked = 0.0
         self._said: str | None = None
 
@@ -132,6 +133,7 @@ class Services:
                 settings.sms.reply_to,
                 self._credential(definition.outgoing_credential),
             )
+            self._troubles[name] = self._trouble(name, settings)
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
                 self._services[name] = Service(
@@ -153,16 +155,17 @@ class Services:
             if name == PHONE_GATEWAY:
                 return name
             service = self._services.get(name)
-            if service is not None and not self._trouble(name):
+            # Judged by the settings that it was made of: newer ones may complete what it still lacks.
+            if service is not None and not self._troubles[name]:
                 if service.room() > 0:
                     return service
                 if not service.status.held:
                     return None  # it works, it is only busy: no reason to go to the next
         return None
 
-    def _trouble(self, name: str) -> str | None:
+    def _trouble(self, name: str, settings: Settings) -> str | None:
         """Why a service cannot be used as it is configured, as a sentence."""
-        return next(iter(gateways.missing(name, self._settings(), self._credential)), None)
+        return next(iter(gateways.missing(name, settings, self._credential)), None)
 
     def status(self) -> Mapping[str, ServiceStatus]:
         """Every service in the order, with why it is held."""
@@ -171,7 +174,7 @@ class Services:
     def _statuses(self) -> Iterator[tuple[str, ServiceStatus]]:
         for name in self.order(None):
             service = self._services.get(name)
-            trouble = None if name == PHONE_GATEWAY else self._trouble(name)
+            trouble = self._troubles[name] if service else self._trouble(name, self._settings())
             if trouble:
                 yield name, ServiceStatus(held=True, reason=trouble)
             else:

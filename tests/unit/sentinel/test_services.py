@@ -302,6 +302,8 @@ def test_no_service_is_said_once(time: Time) -> None:
     config.services.refresh()
     config.services.say_if_none()
     config.keys.clear()
+    time.seconds += 3
+    config.services.refresh()
     with capture_logs() as logs:
         config.services.say_if_none()
     assert len(logs) == 1, "and again when it comes again"
@@ -349,6 +351,16 @@ def test_a_change_of_key_or_settings_frees_at_once(time: Time, change: Callable[
     assert config.chosen() == AT
     time.seconds += 2
     assert not config.services.refresh()
+
+
+def test_newer_settings_do_not_complete_an_older_gateway(time: Time) -> None:
+    config = Config(africas_talking={"username": ""})
+    config.services.refresh()
+    config.change(africas_talking={"username": "sandbox"})
+    assert config.chosen() is None, "it would be asked without a user name"
+    time.seconds += 2
+    config.services.refresh()
+    assert config.chosen() == AT
 
 
 def test_the_gateway_has_the_settings_limits(time: Time) -> None:
