@@ -52,7 +52,7 @@ def test_ready_says_what_is_missing_until_nothing_is(api: Process, couch: Couch,
     url = f"{api.url}/api/v1/credentials/africastalking.com:outgoing"
     requests.put(url, auth=admin, data="outgoing-key", timeout=30).raise_for_status()
     assert {name: ok for name, (ok, _) in checks(api).items()} == dict.fromkeys(
-        ("couchdb", "views", "vault", "sentinel", "service", "settings"), True
+        ("couchdb", "spool", "views", "vault", "sentinel", "service", "settings"), True
     )
     assert get(api, "/readyz").status_code == 200
 
