@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -164,7 +165,11 @@ class World:
 
     def close(self) -> None:
         """Stop what was started, and remove the databases."""
-        for process in reversed(self._processes):
+        for process in self._processes:
+            if process.popen.poll() is None:
+                process.popen.send_signal(signal.SIGCONT)
+                process.popen.terminate()
+        for process in self._processes:
             process.stop()
         for database in self.couch.databases:
             self.couch.request("DELETE", f"/{database.name}")
