@@ -154,6 +154,7 @@ class Couch:
         session.mount("https://", adapter)
         # Proxies of the environment and .netrc must not come between us and our database.
         session.trust_env = False
+        session.hooks["response"].append(self._check_login)
         client.set_http_client(session)
         client.set_service_url(self.server_url)
         client.set_enable_gzip_compression(False)
@@ -186,6 +187,13 @@ class Couch:
             # The SDK looks for the session cookie in whatever answered; a proxy's error page has none.
             self._login_failed()
             raise UnavailableError(f"CouchDB at {self.server_url} gave no session") from None
+
+    def _check_login(self, response: requests.Response, **_: Any) -> None:
+        """The SDK does not look at a login's status: a wrong password would pass for a CouchDB that is away."""
+        asked = response.request
+        if response.status_code == 401 and asked.method == "POST" and asked.path_url == "/_session":
+            self._login_failed()
+            raise CouchError(401, "the name or the password in COUCH_URL is wrong")
 
     def _login_failed(self) -> None:
         """The SDK takes a login for under way until it succeeds, and lets all others wait a minute for it."""
