@@ -1,0 +1,80 @@
+"""Preparing a CouchDB: once, by many at once, over what CHT left there, and for a newer version's views."""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mjumbe import documents, settings, setup, states
+from mjumbe.couch import Couch, CouchError
+from mjumbe.setup import Design
+from mjumbe.status import CHECKPOINT_ID
+
+
+@pytest.fixture
+def couch(server_url: str) -> Iterator[Couch]:
+    made = Couch(f"{server_url}/test-{uuid.uuid4().hex}")
+    yield made
+    for database in made.databases:
+        database.create()  # a test that failed may not have come so far
+        made.request("DELETE", f"/{database.name}")
+
+
+def test_everything_is_there(couch: Couch) -> None:
+    setup.prepare(couch)
+    stored = couch.main.get("settings")
+    assert stored is not None
+    assert stored["settings"] == settings.load_defaults()
+    checkpoint = couch.sentinel.get(CHECKPOINT_ID)
+    assert checkpoint is not None
+    assert abs(checkpoint["adopted"] - documents.milliseconds(states.now())) < 60_000
+    assert setup.unbuilt_views(couch) == []
+    assert couch.main.view("medic", "messages_by_state") == []
+    assert couch.request("GET", f"/{couch.sentinel.name}/_revs_limit") == setup.SENTINEL_REVS_LIMIT
+
+
+def test_again_and_by_many_at_once_changes_nothing(couch: Couch) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: setup.prepare(Couch(couch._url)), range(4)))
+    before = {name: couch.main.get(name) for name in ("settings", "_design/mjumbe", "_design/medic")}
+    assert all(doc is not None and doc["_rev"].startswith("1-") for doc in before.values())
+    checkpoint = couch.sentinel.get(CHECKPOINT_ID)
+    setup.prepare(couch)
+    assert {name: couch.main.get(name) for name in before} == before
+    assert couch.sentinel.get(CHECKPOINT_ID) == checkpoint
+
+
+def test_settings_and_chts_design_documents_stay(couch: Couch) -> None:
+    couch.main.create()
+    theirs = {"language": "javascript", "views": {"messages_by_state": {"map": "function (doc) { emit(1); }"}}}
+    couch.main.put({"_id": "_design/medic", **theirs})
+    couch.main.put({"_id": "settings", "settings": {"locale": "sw"}})
+    setup.prepare(couch)
+    for doc_id, content in (("_design/medic", theirs), ("settings", {"settings": {"locale": "sw"}})):
+        stored = couch.main.get(doc_id)
+        assert stored is not None
+        assert {name: stored[name] for name in content} == content
+
+
+def test_a_newer_version_brings_its_views(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = [Design("mjumbe-x", {"one": {"map": "function (doc) { emit(doc._id, 1); }"}})]
+    new = [Design("mjumbe-x", {"two": {"map": "function (doc) { emit(doc._id, 2); }"}})]
+    monkeypatch.setattr(setup, "read_designs", lambda: old)
+    setup.prepare(couch)
+    couch.main.put({"_id": "d"})
+    assert [row.value for row in couch.main.view("mjumbe-x", "one", key="d")] == [1]
+    monkeypatch.setattr(setup, "read_designs", lambda: new)
+    setup.prepare(couch)
+    assert [row.value for row in couch.main.view("mjumbe-x", "two", key="d")] == [2]
+    with pytest.raises(CouchError):
+        couch.main.view("mjumbe-x", "one")
+    assert couch.main.get(f"_design/{setup.STAGED}mjumbe-x") is None
+
+
+def test_a_wrong_password_is_said_and_not_waited_for(couch: Couch) -> None:
+    setup.prepare(couch)
+    assert couch.user is not None
+    wrong = Couch(couch._url.replace(f":{couch._password}@", ":wrong@"))
+    with pytest.raises(CouchError, match="COUCH_URL is wrong"):
+        wrong.main.get("settings")

@@ -1,0 +1,276 @@
+"""Who leads: takeover, conflicts, lost answers and the fence, on a clock of ours."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from mjumbe.couch import ConflictError, UnavailableError
+from mjumbe.gateways.base import FencedError
+from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus, read_status
+from sentinel import lease
+from sentinel.lease import MARGIN_SECONDS, Lease, is_dead
+from tests.unit.sentinel.memory import MemoryDatabase
+
+
+class Clock:
+    """Waiting moves it on; `at` makes something happen at a moment."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.events: list[tuple[float, Callable[[], None]]] = []
+        self.stop = threading.Event()
+
+    def now(self) -> float:
+        return self.seconds
+
+    def at(self, seconds: float, event: Callable[[], None]) -> None:
+        self.events.append((1000.0 + seconds, event))
+        self.events.sort(key=lambda entry: entry[0])
+
+    def is_set(self) -> bool:
+        return self.stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        self.seconds += seconds
+        while self.events and self.events[0][0] <= self.seconds:
+            self.events.pop(0)[1]()
+        return self.stop.is_set()
+
+    @property
+    def elapsed(self) -> float:
+        return self.seconds - 1000.0
+
+
+class LeaderDatabase(MemoryDatabase):
+    """`trouble` is raised by the next writes, before or after they are stored."""
+
+    def __init__(self) -> None:
+        super().__init__("medic-sentinel")
+        self.before: list[Exception | None] = []
+        self.after: list[Exception | None] = []
+
+    def put(self, doc: Mapping[str, Any]) -> str:
+        if self.before and (error := self.before.pop(0)):
+            raise error
+        rev = super().put(doc)
+        if self.after and (error := self.after.pop(0)):
+            raise error
+        return rev
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(lease, "clock", made.now)
+    return made
+
+
+@pytest.fixture
+def database() -> LeaderDatabase:
+    return LeaderDatabase()
+
+
+AWAY = UnavailableError("CouchDB is away")
+
+
+def acquire(subject: Lease, clock: Clock) -> bool:
+    return subject.acquire(clock)  # type: ignore[arg-type]
+
+
+def keep(subject: Lease, clock: Clock) -> None:
+    subject.keep(clock)  # type: ignore[arg-type]
+
+
+def stranger(**more: Any) -> dict[str, Any]:
+    """A leader on another machine."""
+    return {"_id": LEADER_ID, "owner": {"id": "x", "host": "elsewhere", "pid": 1, "started": "1"}, **more}
+
+
+def test_the_first(clock: Clock, database: LeaderDatabase) -> None:
+    subject = Lease(database, lambda: {"africas-talking": ServiceStatus(held=True, reason="no money")})
+    with pytest.raises(FencedError):
+        subject.check()
+    assert acquire(subject, clock)
+    assert clock.elapsed == 0
+    subject.check()
+    assert subject.previous is None
+    status = read_status(database.docs[LEADER_ID])
+    assert (status.released, status.services["africas-talking"].reason) == (False, "no money")
+
+
+def test_a_living_leader_is_left_alone(clock: Clock, database: LeaderDatabase) -> None:
+    database.store(stranger())
+    for second in range(0, 60, 2):
+        clock.at(second, lambda: database.store(stranger()))
+    clock.at(60, clock.stop.set)
+    assert not acquire(Lease(database), clock)
+
+
+def test_a_silent_leader_is_replaced_after_the_lease(clock: Clock, database: LeaderDatabase) -> None:
+    database.store(stranger())
+    clock.at(5, lambda: database.store(stranger()))
+    subject = Lease(database)
+    assert acquire(subject, clock)
+    assert 5 + LEASE_SECONDS < clock.elapsed <= 5 + LEASE_SECONDS + 3, "counted from its last heartbeat"
+    assert subject.previous is not None
+    assert subject.previous["owner"]["id"] == "x"
+
+
+@pytest.mark.parametrize(
+    "leader",
+    [
+        stranger(released=True),
+        {"_id": LEADER_ID, "owner": {"id": "x", "host": lease._host(), "pid": 2**22 + 1, "started": "1"}},
+        {"_id": LEADER_ID, "owner": {"id": "x", "host": lease._host(), "pid": 1, "started": "not then"}},
+    ],
+)
+def test_a_leader_that_left_or_died_is_replaced_at_once(
+    clock: Clock, database: LeaderDatabase, leader: dict[str, Any]
+) -> None:
+    database.store(leader)
+    assert acquire(Lease(database), clock)
+    assert clock.elapsed == 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "dead"),
+    [
+        ({}, False),
+        ({"host": "elsewhere", "pid": 2**22 + 1, "started": "1"}, False),
+        ({"host": lease._host(), "pid": None, "started": "1"}, False),
+        ({"host": lease._host(), "pid": 2**22 + 1, "started": "1"}, True),
+    ],
+)
+def test_who_is_dead(owner: dict[str, Any], dead: bool) -> None:
+    assert is_dead(owner) is dead
+
+
+def test_ourselves_are_not_dead(clock: Clock, database: LeaderDatabase) -> None:
+    acquire(Lease(database), clock)
+    assert not is_dead(database.docs[LEADER_ID]["owner"])
+
+
+def test_of_two_only_one_takes_over(clock: Clock, database: LeaderDatabase) -> None:
+    database.store(stranger(released=True))
+    first, second = Lease(database), Lease(database)
+    seen = database.get(LEADER_ID)
+    assert first._take(seen)
+    assert not second._take(seen)
+    first.check()
+    with pytest.raises(FencedError):
+        second.check()
+
+
+def test_couchdb_is_away_while_waiting(clock: Clock, database: LeaderDatabase) -> None:
+    database.before = [AWAY, AWAY, None]
+    assert acquire(Lease(database), clock)
+    assert clock.elapsed == 2
+
+
+def test_the_answer_to_the_first_write_is_lost(clock: Clock, database: LeaderDatabase) -> None:
+    database.after = [AWAY]
+    subject = Lease(database)
+    assert acquire(subject, clock)
+    subject.check()
+    assert clock.elapsed <= LEASE_SECONDS + 3
+
+
+# ---- heartbeats and the fence
+
+
+def lead(clock: Clock, database: LeaderDatabase) -> Lease:
+    subject = Lease(database)
+    assert acquire(subject, clock)
+    return subject
+
+
+def test_heartbeats_move_the_fence(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    clock.at(60, clock.stop.set)
+    for second in range(1, 60):
+        clock.at(second, subject.check)
+    keep(subject, clock)
+
+
+def test_the_fence_comes_before_a_standby_may_take_over(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    clock.seconds += LEASE_SECONDS - MARGIN_SECONDS - 0.1
+    subject.check()
+    clock.seconds += 0.2
+    with pytest.raises(FencedError, match="no longer leads"):
+        subject.check()
+
+
+def test_a_write_counts_from_when_it_began(clock: Clock, database: LeaderDatabase) -> None:
+    """The standby may see the heartbeat as soon as it is written, however late its answer comes."""
+    subject = lead(clock, database)
+
+    class Slow(LeaderDatabase):
+        def put(self, doc: Mapping[str, Any]) -> str:
+            clock.seconds += 7
+            return database.put(doc)
+
+    subject._database = Slow()
+    subject._write(released=False)
+    clock.seconds += 1.5
+    with pytest.raises(FencedError):
+        subject.check()
+
+
+def test_couchdb_is_away_for_too_long(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    database.before = [AWAY] * 100
+    keep(subject, clock)
+    assert clock.elapsed <= LEASE_SECONDS
+    with pytest.raises(FencedError):
+        subject.check()
+
+
+def test_couchdb_is_away_for_a_moment(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    database.before = [AWAY, AWAY, None]
+    clock.at(60, clock.stop.set)
+    keep(subject, clock)
+    assert clock.elapsed >= 60
+    subject.check()
+
+
+def test_a_heartbeat_whose_answer_is_lost_is_no_conflict(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    database.after = [AWAY]
+    clock.at(20, clock.stop.set)
+    keep(subject, clock)
+    assert clock.elapsed >= 20
+    subject.check()
+
+
+def test_another_has_taken_over(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    database.store(stranger())
+    keep(subject, clock)
+    assert clock.elapsed <= 2
+    with pytest.raises(FencedError):
+        subject.check()
+    subject.release()
+    assert database.docs[LEADER_ID]["owner"]["id"] == "x", "what is another's is left alone"
+
+
+def test_a_release(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    subject.release()
+    assert database.docs[LEADER_ID]["released"] is True
+    with pytest.raises(FencedError):
+        subject.check()
+    assert acquire(Lease(database), clock)
+    assert clock.elapsed == 0
+
+
+@pytest.mark.parametrize("error", [AWAY, ConflictError(409, "Document update conflict.")])
+def test_a_release_that_fails_is_only_said(clock: Clock, database: LeaderDatabase, error: Exception) -> None:
+    subject = lead(clock, database)
+    database.before = [error, error]
+    subject.release()
+    with pytest.raises(FencedError):
+        subject.check()

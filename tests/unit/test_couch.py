@@ -1,0 +1,294 @@
+"""The CouchDB client: what each answer means, the renewal of a session, bulk updates under conflicts."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+from responses import matchers
+
+from mjumbe.couch import ConflictError, Couch, CouchError, Document, NotFoundError, UnavailableError
+
+URL = "http://couch.example:5984"
+SESSION = f"{URL}/_session"
+
+
+@pytest.fixture
+def server() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.post(SESSION, json={"ok": True}, headers={"Set-Cookie": "AuthSession=one; Max-Age=600; Path=/; HttpOnly"})
+        yield mock
+
+
+@pytest.fixture
+def couch() -> Couch:
+    return Couch("http://ad%40min:p%3Ass@couch.example:5984/medic")
+
+
+# ---- COUCH_URL
+
+
+@pytest.mark.parametrize(
+    ("url", "server_url", "name", "user"),
+    [
+        ("http://a:b@h:5984/medic", "http://h:5984", "medic", "a"),
+        ("https://a:b@h/medic/", "https://h", "medic", "a"),
+        ("http://h:5984/medic", "http://h:5984", "medic", None),
+        ("http://ad%40min:p%3Ass@h:5984/medic", "http://h:5984", "medic", "ad@min"),
+        ("http://a:b@[::1]:5984/medic", "http://[::1]:5984", "medic", "a"),
+    ],
+)
+def test_the_url(url: str, server_url: str, name: str, user: str | None) -> None:
+    couch = Couch(url)
+    assert (couch.server_url, couch.name, couch.user) == (server_url, name, user)
+    assert [database.name for database in couch.databases] == [
+        name,
+        f"{name}-vault",
+        f"{name}-sentinel",
+        f"{name}-callbacks",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "medic", "ftp://h/medic", "http://h", "http://h/", "http://h/a/b", "http:///medic"]
+)
+def test_urls_that_name_no_database(url: str) -> None:
+    with pytest.raises(ValueError, match="COUCH_URL must be"):
+        Couch(url)
+
+
+# ---- answers
+
+
+def body(error: str, reason: str) -> dict[str, str]:
+    return {"error": error, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "kind"),
+    [
+        (400, body("bad_request", "invalid UTF-8 JSON"), CouchError),
+        (403, body("forbidden", "You are not allowed"), CouchError),
+        (404, body("not_found", "missing"), NotFoundError),
+        (409, body("conflict", "Document update conflict."), ConflictError),
+        (413, body("document_too_large", "x"), CouchError),
+        (429, body("too_many_requests", "x"), UnavailableError),
+        (500, body("internal_server_error", "x"), UnavailableError),
+        (503, body("unavailable", "x"), UnavailableError),
+        (502, "<html>Bad Gateway</html>", UnavailableError),
+    ],
+)
+def test_statuses(
+    server: responses.RequestsMock, couch: Couch, status: int, answer: Any, kind: type[Exception]
+) -> None:
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    server.put(f"{URL}/medic/d", body=text, status=status, content_type="application/json")
+    with pytest.raises(kind) as caught:
+        couch.main.put({"_id": "d"})
+    assert "p:ss" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [requests.exceptions.ConnectTimeout(), requests.exceptions.ReadTimeout(), requests.exceptions.ConnectionError()],
+)
+def test_no_answer(server: responses.RequestsMock, couch: Couch, error: Exception) -> None:
+    server.get(f"{URL}/medic/d", body=error)
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        couch.main.get("d")
+
+
+def test_a_session_that_couchdb_forgot_is_renewed_once(server: responses.RequestsMock, couch: Couch) -> None:
+    server.get(f"{URL}/medic/d", json=body("unauthorized", "x"), status=401)
+    server.get(f"{URL}/medic/d", json={"_id": "d"})
+    assert couch.main.get("d") == {"_id": "d"}
+    assert [call.request.url for call in server.calls].count(SESSION) == 2
+
+
+def test_a_wrong_password_is_said(server: responses.RequestsMock, couch: Couch) -> None:
+    server.replace(responses.POST, SESSION, json=body("unauthorized", "Name or password is incorrect."), status=401)
+    with pytest.raises(CouchError) as caught:
+        couch.main.get("d")
+    assert caught.value.status == 401
+
+
+def test_what_is_not_there(server: responses.RequestsMock, couch: Couch) -> None:
+    server.get(f"{URL}/medic/d", json=body("not_found", "deleted"), status=404)
+    assert couch.main.get("d") is None
+    server.get(f"{URL}/_node/_local/_config/a/b", json=body("not_found", "unknown_config_value"), status=404)
+    assert couch.config("a", "b") is None
+
+
+@pytest.mark.parametrize(
+    ("doc_id", "path"),
+    [
+        ("a/b c", "medic/a%2Fb%20c"),
+        ("_local/mjumbe-checkpoint", "medic/_local/mjumbe-checkpoint"),
+        ("_design/medic", "medic/_design/medic"),
+        ("org.couchdb.user:é", "medic/org.couchdb.user%3A%C3%A9"),
+    ],
+)
+def test_ids_in_paths(server: responses.RequestsMock, couch: Couch, doc_id: str, path: str) -> None:
+    server.get(re.compile(f"{URL}/medic/.*"), json={"_id": doc_id})
+    couch.main.get(doc_id)
+    assert server.calls[-1].request.url == f"{URL}/{path}"
+
+
+def test_bodies_are_not_compressed(server: responses.RequestsMock, couch: Couch) -> None:
+    server.post(f"{URL}/medic/_bulk_docs", json=[{"id": "d", "rev": "1-x"}], status=201)
+    couch.main.bulk([{"_id": "d", "text": "x" * 10_000}])
+    sent = server.calls[-1].request
+    assert "Content-Encoding" not in sent.headers
+    assert json.loads(sent.body) == {"docs": [{"_id": "d", "text": "x" * 10_000}]}
+
+
+def test_nothing_is_asked_for_nothing(server: responses.RequestsMock, couch: Couch) -> None:
+    assert couch.main.fetch([]) == {}
+    assert couch.main.bulk([]) == []
+    assert couch.main.update({}) == {}
+    couch.main.purge([])
+    assert len(server.calls) == 0
+
+
+def test_a_purge_goes_in_pieces(server: responses.RequestsMock, couch: Couch) -> None:
+    server.post(f"{URL}/medic/_purge", json={"purge_seq": None, "purged": {}}, status=201)
+    couch.main.purge([{"_id": f"d{n}", "_rev": "1-x"} for n in range(250)])
+    sizes = [len(json.loads(call.request.body)) for call in server.calls if "_purge" in str(call.request.url)]
+    assert sizes == [100, 100, 50]
+
+
+def test_waiting_for_changes(server: responses.RequestsMock, couch: Couch) -> None:
+    server.post(f"{URL}/medic/_changes", json={"results": [], "last_seq": "9-x", "pending": 0})
+    assert couch.main.changes("5-x", limit=10, wait=30).last_seq == "9-x"
+    query = str(server.calls[-1].request.url)
+    assert all(
+        part in query for part in ("since=5-x", "limit=10", "feed=longpoll", "timeout=30000", "include_docs=true")
+    )
+
+
+# ---- logins of others
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "who"),
+    [
+        (200, {"userCtx": {"name": "ann", "roles": ["gateway"]}}, ("ann", ("gateway",))),
+        (200, {"userCtx": {"name": None, "roles": []}}, (None, ())),
+        (401, body("unauthorized", "Name or password is incorrect."), (None, ())),
+    ],
+)
+def test_whose_credentials(couch: Couch, status: int, answer: Any, who: tuple[str | None, tuple[str, ...]]) -> None:
+    with responses.RequestsMock() as server:
+        server.get(
+            SESSION, json=answer, status=status, match=[matchers.header_matcher({"Authorization": "Basic YW5uOng="})]
+        )
+        assert couch.session_of({"Authorization": "Basic YW5uOng="}) == who
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_logins_cannot_be_checked(couch: Couch, status: int) -> None:
+    with responses.RequestsMock() as server:
+        server.get(SESSION, status=status)
+        with pytest.raises(UnavailableError):
+            couch.session_of({})
+
+
+# ---- updates
+
+
+class Store:
+    """The documents of a database behind `responses`, with revisions; `meddle` runs before each bulk write."""
+
+    def __init__(self, server: responses.RequestsMock, docs: dict[str, int]) -> None:
+        self.docs = docs  # id → revision and content at once
+        self.meddle: Callable[[], None] = lambda: None
+        self.forbidden: set[str] = set()
+        self.writes: list[list[str]] = []
+        self.reads: list[list[str]] = []
+        server.add_callback(
+            responses.POST, f"{URL}/medic/_all_docs", callback=self._read, content_type="application/json"
+        )
+        server.add_callback(
+            responses.POST, f"{URL}/medic/_bulk_docs", callback=self._write, content_type="application/json"
+        )
+
+    def _read(self, request: Any) -> tuple[int, dict[str, str], str]:
+        keys = json.loads(request.body)["keys"]
+        self.reads.append(keys)
+        rows = [
+            {"id": key, "doc": {"_id": key, "_rev": f"{self.docs[key]}-x", "count": self.docs[key]}}
+            if key in self.docs
+            else {"key": key, "error": "not_found"}
+            for key in keys
+        ]
+        return 200, {}, json.dumps({"rows": rows})
+
+    def _write(self, request: Any) -> tuple[int, dict[str, str], str]:
+        self.meddle()
+        docs = json.loads(request.body)["docs"]
+        self.writes.append([doc["_id"] for doc in docs])
+        return 201, {}, json.dumps([self._save(doc) for doc in docs])
+
+    def _save(self, doc: Document) -> Document:
+        if doc["_id"] in self.forbidden:
+            return {"id": doc["_id"], **body("forbidden", "no")}
+        if doc["_rev"] != f"{self.docs.get(doc['_id'])}-x":
+            return {"id": doc["_id"], **body("conflict", "Document update conflict.")}
+        self.docs[doc["_id"]] += 1
+        return {"id": doc["_id"], "rev": f"{self.docs[doc['_id']]}-x"}
+
+
+def bump(doc: Document) -> bool:
+    doc["count"] += 1
+    return True
+
+
+def test_an_update_is_one_read_and_one_write(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1, "b": 1})
+    done = couch.main.update({"a": bump, "b": lambda doc: False, "c": bump})
+    assert store.reads == [["a", "b", "c"]]
+    assert store.writes == [["a"]]
+    assert (done["a"].written, done["a"].doc) == (True, {"_id": "a", "_rev": "2-x", "count": 2})
+    assert (done["b"].written, done["b"].error) == (False, None)
+    assert (done["c"].doc, done["c"].written, done["c"].error) == (None, False, None)
+
+
+def test_what_is_known_is_not_read(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1})
+    assert couch.main.update({"a": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})["a"].written
+    assert store.reads == []
+
+
+def test_a_conflict_is_edited_anew(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1, "b": 1})
+
+    def meddle() -> None:
+        store.meddle = lambda: None
+        store.docs["a"] = 7
+
+    store.meddle = meddle
+    done = couch.main.update({"a": bump, "b": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})
+    assert done["a"].doc == {"_id": "a", "_rev": "8-x", "count": 8}
+    assert store.writes == [["a", "b"], ["a"]], "and nothing twice"
+
+
+def test_a_refusal_keeps_nobody_else_from_being_written(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1, "b": 1})
+    store.forbidden = {"a"}
+    done = couch.main.update({"a": bump, "b": bump})
+    assert (done["a"].error, done["a"].written, done["b"].written) == ("forbidden: no", False, True)
+
+
+def test_contention_ends(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1})
+
+    def meddle() -> None:
+        store.docs["a"] += 1
+
+    store.meddle = meddle
+    done = couch.main.update({"a": bump})
+    assert done["a"].error == "others keep writing it"
+    assert len(store.writes) == 20

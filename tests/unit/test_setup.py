@@ -1,0 +1,51 @@
+"""What is read before a CouchDB is prepared; tests/integration/sentinel/test_setup.py prepares a real one."""
+
+from pathlib import Path
+
+import pytest
+
+from mjumbe import setup
+from mjumbe.setup import Design, read_designs
+
+
+def test_designs_are_folders(tmp_path: Path) -> None:
+    for path, text in {
+        "b/views/two/map.js": "function (doc) { emit(2); }\n",
+        "b/views/one/map.js": "function (doc) { emit(1); }\n",
+        "b/views/one/reduce.js": "_count\n",
+        "a/views/x/map.js": "function (doc) {}",
+    }.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "README").write_text("no design document")
+    assert read_designs(tmp_path) == [
+        Design("a", {"x": {"map": "function (doc) {}"}}),
+        Design(
+            "b",
+            {
+                "one": {"map": "function (doc) { emit(1); }", "reduce": "_count"},
+                "two": {"map": "function (doc) { emit(2); }"},
+            },
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        *("medic/messages_by_state", "medic-sms/messages_by_uuid", "medic-sms/messages_by_gateway_ref"),
+        *("medic-sms/gateway_messages_by_state", "medic-sms/messages_by_last_updated_state"),
+        *("mjumbe/due", "mjumbe/assigned", "mjumbe/sent_recently", "mjumbe/messages_by_gateway_ref"),
+        *("mjumbe/messages_by_uuid", "mjumbe/messages", "mjumbe-contacts/by_phone"),
+    ],
+)
+def test_what_chts_tools_and_mjumbe_ask_for_is_there(view: str) -> None:
+    design, _, name = view.partition("/")
+    views = {design.name: design.views for design in read_designs()}
+    assert "function" in views[design][name]["map"]
+
+
+def test_only_names_of_ours_are_ours_alone() -> None:
+    names = {design.name for design in read_designs()}
+    assert {name for name in names if not name.startswith(setup.OWN)} == {"medic", "medic-sms"}
