@@ -71,6 +71,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Which services a message may go by: only `via` when its author chose one, and none of those in `without`."""
+
+    via: str | None = None
+    without: frozenset[str] = frozenset()  # those that cannot reach the recipient, or have just failed
+
+
+ANY_ROUTE = Route()
+
+
+@dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """A due message: a snapshot of a task in `pending`, as the outbox needs it."""
 
@@ -81,7 +92,7 @@ class OutgoingMessage:
     due: int  # ms since epoch
     reply: bool  # answers somebody, so it overtakes bulk
     link_id: str | None
-    via: str | None  # the one service that it may go by, when its author chose one
+    route: Route = ANY_ROUTE
     doc: Document | None = field(default=None, repr=False, compare=False)  # when the message is its only one
 
     @property
@@ -280,5 +291,5 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         due=due_of(task, doc),
         reply=incoming and in_tasks,
         link_id=sms.get("link_id") if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else None,
-        via=task.get("via"),
+        route=Route(task.get("via")),
     )

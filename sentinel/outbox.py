@@ -8,10 +8,9 @@ crash is never more than `concurrency` requests.
 
 import threading
 import uuid
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -19,25 +18,24 @@ import structlog
 from mjumbe import states, text
 from mjumbe.batcher import Batcher
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError, Update
-from mjumbe.documents import OutgoingMessage, find_task, milliseconds
+from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
+from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
 from sentinel.outcomes import Claim
 from sentinel.pipeline import due_messages, number_of
+from sentinel.queue import CAPACITY, Queue
 from sentinel.recent import RecentMessages
 from sentinel.services import Service, Services
 
 log = structlog.get_logger(__name__)
 
-CAPACITY = 2_000  # bulk messages kept in memory, with their documents
 ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
 IDLE_SECONDS = 0.5
 # Under load, claims and results wait this long for company: one write for ten messages instead of ten.
 LINGER_SECONDS = 0.01
-
-Lane = OrderedDict[tuple[str, str | None], deque[OutgoingMessage]]  # by text and linkId
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,64 +54,6 @@ class Result:
     doc_id: str
     edit: Edit
     doc: Document | None
-
-
-class Queue:
-    """Due messages: replies before bulk, equal texts together, texts taking turns. Not safe for threads by itself."""
-
-    def __init__(self, number: Callable[[OutgoingMessage], str]) -> None:
-        """`number` tells where a message goes: a request may not hold a number twice."""
-        self._number = number
-        self._lanes: OrderedDict[str | None, tuple[Lane, Lane]] = OrderedDict()  # by the service they are bound to
-        self._bulk_size = 0
-        self._reply_size = 0
-
-    def __len__(self) -> int:
-        return self._bulk_size + self._reply_size
-
-    @property
-    def is_full(self) -> bool:
-        return self._bulk_size >= CAPACITY
-
-    def add(self, message: OutgoingMessage) -> None:
-        replies, bulk = self._lanes.setdefault(message.via, (OrderedDict(), OrderedDict()))
-        lane = replies if message.reply else bulk
-        lane.setdefault((message.text, message.link_id), deque()).append(message)
-        self._count(message, 1)
-
-    def _count(self, message: OutgoingMessage, change: int) -> None:
-        if message.reply:
-            self._reply_size += change
-        else:
-            self._bulk_size += change
-
-    def vias(self) -> list[str | None]:
-        """The services that waiting messages are bound to (None for those that are not), those with replies first."""
-        return sorted(self._lanes, key=lambda via: not self._lanes[via][0])
-
-    def take(self, via: str | None, size: int) -> list[OutgoingMessage]:
-        """Up to `size` messages of one text, each number once; the rest of that text goes to the end of its lane."""
-        if via not in self._lanes:
-            return []
-        replies, bulk = self._lanes[via]
-        lane = replies or bulk
-        key = next(iter(lane))
-        waiting = lane.pop(key)
-        taken: dict[str, OutgoingMessage] = {}
-        again: list[OutgoingMessage] = []
-        while waiting and len(taken) < size:
-            message = waiting.popleft()
-            if taken.setdefault(self._number(message), message) is not message:
-                again.append(message)
-        waiting.extendleft(reversed(again))
-        if waiting:
-            lane[key] = waiting
-        self._lanes.move_to_end(via)
-        if not replies and not bulk:
-            del self._lanes[via]
-        for message in taken.values():
-            self._count(message, -1)
-        return list(taken.values())
 
 
 class Outbox:
@@ -135,7 +75,7 @@ class Outbox:
         self._recent = recent
         self._referenced = referenced
         self._fence = fence
-        self._queue = Queue(lambda message: number_of(message.to, settings.current))
+        self._queue = Queue(self._number)
         self._pause = threading.Event()  # never set: it only waits
         self._known: set[tuple[str, str]] = set()  # queued or under way
         self._lock = threading.Lock()
@@ -168,8 +108,8 @@ class Outbox:
     def forget_waiting(self) -> None:
         """Drop the queue; what is still due comes again from CouchDB."""
         with self._lock:
-            while via := self._queue.vias():
-                for message in self._queue.take(via[0], CAPACITY):
+            while routes := self._queue.routes():
+                for message in self._queue.take(routes[0], CAPACITY):
                     self._known.discard(message.key)
 
     # ---- the claiming thread
@@ -201,37 +141,56 @@ class Outbox:
         """Claim and start as many requests as may start; answers whether there were any."""
         self._fence()
         with self._lock:
-            vias = self._queue.vias()
-        for via in vias:
-            chosen = self._services.choose(via)
+            routes = self._queue.routes()
+        for route in routes:
+            chosen = self._services.choose(route)
             if isinstance(chosen, Service):
-                batches = self._take_batches(chosen, via)
+                batches = self._take_batches(chosen, route)
             elif chosen is not None:
-                batches = [self._take(via, ASSIGN_AT_ONCE)]
+                batches = [self._take(route, ASSIGN_AT_ONCE)]
+            elif not self._services.order(route):
+                self._guarded(self._set_aside, [self._take(route, ASSIGN_AT_ONCE)])
+                continue
             else:
                 continue
-            self._guarded(chosen, batches)
+            self._guarded(partial(self._start, chosen) if isinstance(chosen, Service) else self._assign, batches)
             return True
         return False
 
-    def _take_batches(self, service: Service, via: str | None) -> list[list[OutgoingMessage]]:
-        batches = (self._take(via, service.batch_size) for _ in range(service.room()))
-        return [batch for batch in batches if batch]
+    def _take_batches(self, service: Service, route: Route) -> list[list[OutgoingMessage]]:
+        """A batch for each request that may start; whom the service cannot reach waits for the next service."""
+        batches = []
+        for _ in range(service.room()):
+            taken = self._take(route, service.batch_size)
+            batch = [message for message in taken if service.gateway.reaches(self._number(message))]
+            self._queue_again([message for message in taken if message not in batch], service.name)
+            if batch:
+                batches.append(batch)
+        return batches
 
-    def _take(self, via: str | None, size: int) -> list[OutgoingMessage]:
+    def _take(self, route: Route, size: int) -> list[OutgoingMessage]:
         with self._lock:
-            return self._queue.take(via, size)
+            return self._queue.take(route, size)
 
-    def _guarded(self, chosen: Service | str, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
-        """Claim or assign; when CouchDB fails, the messages are forgotten, and found there again later."""
-        messages = [message for batch in batches for message in batch]
+    def _number(self, message: OutgoingMessage) -> str:
+        return number_of(message.to, self._settings.current)
+
+    def _queue_again(self, messages: Iterable[OutgoingMessage], service: str) -> None:
+        """Queue messages that are known already, for any service but this one."""
+        with self._lock:
+            for message in messages:
+                without = message.route.without | {service}
+                self._queue.add(replace(message, route=replace(message.route, without=without)))
+        self._bell.set()
+
+    def _guarded(
+        self, work: Callable[[Sequence[Sequence[OutgoingMessage]]], None], batches: Sequence[Sequence[OutgoingMessage]]
+    ) -> None:
+        """Do it; when CouchDB fails, the messages are forgotten, and found there again later."""
         try:
-            if isinstance(chosen, str):
-                self._assign(chosen, messages)
-            else:
-                self._start(chosen, batches)
+            work(batches)
         except Exception:
-            self._forget(messages)
+            self._forget(message for batch in batches for message in batch)
             raise
 
     def _forget(self, messages: Iterable[OutgoingMessage]) -> None:
@@ -268,23 +227,40 @@ class Outbox:
                 if not self._admit(task, message, counted):
                     return True
                 states.claim(task, states.now(), service, claim_id)
-            number = number_of(message.to, self._settings.current)
-            claimed[message.key] = Claimed(message, number, Claim(claim_id, service, states.attempts(task)))
+            claimed[message.key] = Claimed(
+                message, self._number(message), Claim(claim_id, service, states.attempts(task))
+            )
             return not mine
 
         stored = self._insist(messages, take)
         return {key: claim for key, claim in claimed.items() if key[0] in stored}
 
-    def _assign(self, service: str, messages: Sequence[OutgoingMessage]) -> None:
+    def _assign(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
         """Leave messages to the phone gateway: it takes them at its next poll."""
+        messages = [message for batch in batches for message in batch]
         counted: set[tuple[str, str]] = set()
 
         def take(message: OutgoingMessage, doc: Document) -> bool:
             task = find_task(doc, message.uuid)
-            if task is None or task.get("service") == service or not self._is_due(doc, message):
+            if task is None or task.get("service") == PHONE_GATEWAY or not self._is_due(doc, message):
                 return False
             if self._admit(task, message, counted):
-                task["service"] = service
+                task["service"] = PHONE_GATEWAY
+            return True
+
+        self._insist(messages, take)
+        self._forget(messages)
+
+    def _set_aside(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
+        """None of the services reaches these recipients: they stay due, and are looked at again after a while."""
+        messages = [message for batch in batches for message in batch]
+
+        def take(message: OutgoingMessage, doc: Document) -> bool:
+            task = find_task(doc, message.uuid)
+            if task is None or not self._is_due(doc, message):
+                return False
+            details = f"no service reaches this number: {', '.join(sorted(message.route.without))} cannot"
+            outcomes.set_aside(task, details, states.now())
             return True
 
         self._insist(messages, take)
@@ -300,8 +276,7 @@ class Outbox:
         duplicate, when its text went to its number `duplicate_limit` times within half an hour: machines in a loop."""
         if task.get("service") or message.key in counted:
             return True
-        settings = self._settings.current
-        number, limit = number_of(message.to, settings), settings.sms.duplicate_limit
+        number, limit = self._number(message), self._settings.current.sms.duplicate_limit
         if self._recent.count(number, message.text) >= limit:
             details = f"sent {limit} times to this number within 30 minutes (sms.duplicate_limit)"
             states.move(task, State.DUPLICATE, states.now(), details)
@@ -374,18 +349,22 @@ class Outbox:
     def _keep(self, service: Service, batch: Sequence[Claimed], results: Sequence[Outcome]) -> None:
         now, sms = states.now(), self._settings.current.sms
         stored: list[Future[Document | None]] = []
+        elsewhere: dict[tuple[str, str], OutgoingMessage] = {}
         for claimed, outcome in zip(batch, results, strict=True):
-
-            def store(doc: Document, claimed: Claimed = claimed, outcome: Outcome = outcome) -> bool:
-                task = find_task(doc, claimed.message.uuid)
-                return task is not None and outcomes.apply(task, outcome, claimed.claim, now, sms)
-
-            stored.append(self._results.submit(Result(claimed.message.doc_id, store, claimed.message.doc)))
+            at_once = self._services.goes_elsewhere(claimed.message.route, service.name, outcome)
+            if at_once:
+                elsewhere[claimed.message.key] = claimed.message
+            edit = partial(_apply, claimed, partial(outcomes.apply, now=now, sms=sms, at_once=at_once), outcome)
+            stored.append(self._results.submit(Result(claimed.message.doc_id, edit, claimed.message.doc)))
         docs = [future.result() for future in stored]
-        self._forget(claimed.message for claimed in batch)
         self._referenced([outcome.ref for outcome in results if outcome.ref])
+        due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
+        # A message that another service may take keeps its place here: nobody else may offer it without its route.
+        again = [replace(due[key], route=message.route) for key, message in elsewhere.items() if key in due]
+        self._forget(claimed.message for claimed in batch if claimed.message.key not in {each.key for each in again})
+        self._queue_again(again, service.name)
         # A message given back at once (a held service) is due again without anybody's changing it.
-        self.offer(message for doc in docs if doc for message in due_messages(doc))
+        self.offer(message for key, message in due.items() if key not in elsewhere)
 
     def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
         """Write the results of many requests in one bulk, however long CouchDB is away."""
@@ -403,6 +382,11 @@ class Outbox:
                 self._pause.wait(1.0)
             else:
                 return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
+
+
+def _apply(claimed: Claimed, store: Callable[[Task, Outcome, Claim], bool], outcome: Outcome, doc: Document) -> bool:
+    task = find_task(doc, claimed.message.uuid)
+    return task is not None and store(task, outcome, claimed.claim)
 
 
 def _stored(doc_id: str, update: Update) -> Document | Exception | None:

@@ -10,6 +10,8 @@ from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 
+UNREACHED_WAIT = timedelta(minutes=10)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -20,8 +22,10 @@ class Claim:
     attempt: int  # 1 for the first
 
 
-def apply(task: Task, outcome: Outcome, claim: Claim, now: datetime, sms: Sms) -> bool:
+def apply(task: Task, outcome: Outcome, claim: Claim, now: datetime, sms: Sms, *, at_once: bool = False) -> bool:
     """Store in `task` what became of the attempt that `claim` allowed; answers whether there was anything to store.
+
+    `at_once`: another service takes the message now, so that what may be tried again waits for nothing.
 
     An answer that comes when the claim is no longer ours (a report overtook it, a person cleared the message, another
     sentinel took over) still leaves its reference and its place in the history.
@@ -36,18 +40,19 @@ def apply(task: Task, outcome: Outcome, claim: Claim, now: datetime, sms: Sms) -
         task["cost"] = outcome.cost
     if outcome.parts:
         task["parts"] = outcome.parts
-    facts = {"service": claim.service, "attempt": claim.attempt, "code": outcome.code}
+    facts: dict[str, Any] = {"service": claim.service, "attempt": claim.attempt, "code": outcome.code}
     if outcome.failure is None or outcome.failure is Failure.PERMANENT:
         task.pop("in_doubt", None)
         states.move(task, outcome.state or State.FAILED, now, outcome.details, gateway_ref=outcome.ref, **facts)
     elif not ours or states.of(task) is not State.FORWARDED_TO_GATEWAY:
         states.note(task, now, f"a late answer: {outcome.details}", **facts)
     elif outcome.failure in (Failure.CONFIGURATION, Failure.QUOTA):
-        states.release(task, now, outcome.details, outcome.retry_at, spent=False, **facts)
+        # The service is held, not the message: another service may take it.
+        states.release(task, now, outcome.details, spent=False, **facts)
     elif outcome.failure is Failure.AMBIGUOUS:
         doubt(task, outcome.details, now, sms, **facts)
     else:
-        try_again(task, outcome, now, sms, **facts)
+        try_again(task, outcome, now, sms, at_once=at_once, **facts)
     return True
 
 
@@ -75,14 +80,22 @@ def doubt(task: Task, details: str, now: datetime, sms: Sms, **facts: Any) -> No
         try_again(task, outcome, now, sms, in_doubt=True, **facts)
 
 
-def try_again(task: Task, outcome: Outcome, now: datetime, sms: Sms, **facts: Any) -> None:
-    """Another attempt later, or none when there were enough."""
+def try_again(task: Task, outcome: Outcome, now: datetime, sms: Sms, *, at_once: bool = False, **facts: Any) -> None:
+    """Another attempt later (or `at_once`), or none when there were enough."""
     attempts = states.attempts(task)
-    if attempts >= sms.max_attempts:
+    if attempts >= min(sms.max_attempts, outcome.most_attempts or sms.max_attempts):
         states.move(task, State.FAILED, now, f"gave up after {attempts} attempts: {outcome.details}", **facts)
         return
-    retry_at = max(outcome.retry_at or now, now + _backoff(attempts, sms))
+    retry_at = None if at_once else max(outcome.retry_at or now, now + _backoff(attempts, sms))
     states.release(task, now, outcome.details, retry_at, **facts)
+
+
+def set_aside(task: Task, details: str, now: datetime) -> None:
+    """Nothing can take the message now: say why, once, and look again after a while."""
+    if task.get("state_details") != details:
+        states.note(task, now, details)
+        task["state_details"] = details
+    task["retry_at"] = states.timestamp(now + UNREACHED_WAIT)
 
 
 def _backoff(attempts: int, sms: Sms) -> timedelta:

@@ -30,7 +30,7 @@ class Register:
         """`kind` up to a colon is also the type of the documents, its dashes as underscores."""
         self._database = database
         self._prefix = f"{kind}:"
-        self._type = kind.split(":")[0].replace("-", "_")
+        self._type = kind.split(":", maxsplit=1)[0].replace("-", "_")
         self._values: dict[str, str] = {}
 
     def load(self) -> None:

@@ -13,8 +13,9 @@ from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
-from sentinel.outbox import CAPACITY, Outbox
+from sentinel.outbox import Outbox
 from sentinel.pipeline import Pipeline
+from sentinel.queue import CAPACITY
 from sentinel.reports import Reports
 
 log = structlog.get_logger(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from mjumbe import gateways, states
+from mjumbe.documents import ANY_ROUTE, Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome, Wiring
 from mjumbe.settings import ServiceSettings, Settings
@@ -52,6 +53,11 @@ class Service:
     def batch_size(self) -> int:
         """Messages for the next request: a probe of a held service risks a single one."""
         return 1 if self.status.held else self.limits.batch_size
+
+    def is_over_rate(self) -> bool:
+        """Whether only its rate keeps it from taking another request."""
+        with self._lock:
+            return bool(self.limits.max_per_second) and self._in_flight < self.limits.concurrency and self._fill() < 1
 
     def _fill(self) -> int:
         """The requests that the rate allows now: a bucket that fills with `max_per_second`."""
@@ -110,7 +116,14 @@ def _seconds_until(moment: datetime | None) -> float | None:
 class Services:
     """The configured services in the order in which they are tried, rebuilt when settings or credentials change."""
 
-    def __init__(self, settings: Callable[[], Settings], credential: Credential, fence: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        credential: Credential,
+        fence: Callable[[], None],
+        address_of: Callable[[str], str | None] = lambda number: None,
+    ) -> None:
+        self._address_of = address_of
         self._settings = settings
         self._credential = credential
         self._fence = fence
@@ -138,20 +151,24 @@ class Services:
                 self._made_of[name] = made_of
                 self._services[name] = Service(
                     name,
-                    definition.build(Wiring(settings, self._credential, self._fence)),
+                    definition.build(Wiring(settings, self._credential, self._fence, self._address_of)),
                     definition.section(settings),
                 )
                 changed = True
         return changed
 
-    def order(self, via: str | None) -> list[str]:
-        """The services for a message: the one it is bound to, else `outgoing_service` and its fallbacks."""
+    def order(self, route: Route = ANY_ROUTE) -> list[str]:
+        """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks."""
         sms = self._settings().sms
-        return [via] if via else list(dict.fromkeys([sms.outgoing_service, *sms.fallback_services]))
+        order = [route.via] if route.via else list(dict.fromkeys([sms.outgoing_service, *sms.fallback_services]))
+        return [name for name in order if name not in route.without]
 
-    def choose(self, via: str | None) -> "Service | str | None":
-        """The first service that takes messages now: a Service, the name of the polling phone gateway, or None."""
-        for name in self.order(via):
+    def choose(self, route: Route) -> "Service | str | None":
+        """The first service that takes messages now: a Service, the name of the polling phone gateway, or None.
+
+        Passed over is what is not configured, held, or over its rate; what is only busy is waited for.
+        """
+        for name in self.order(route):
             if name == PHONE_GATEWAY:
                 return name
             service = self._services.get(name)
@@ -159,9 +176,19 @@ class Services:
             if service is not None and not self._troubles[name]:
                 if service.room() > 0:
                     return service
-                if not service.status.held:
-                    return None  # it works, it is only busy: no reason to go to the next
+                if not (service.status.held or service.is_over_rate()):
+                    return None
         return None
+
+    def goes_elsewhere(self, route: Route, service: str, outcome: Outcome) -> bool:
+        """Whether a message that `service` surely did not take goes to another service at once."""
+        if outcome.failure is not Failure.RETRY or outcome.personal:
+            return False
+        return any(self._is_usable(name) for name in self.order(replace(route, without=route.without | {service})))
+
+    def _is_usable(self, name: str) -> bool:
+        service = self._services.get(name)
+        return name == PHONE_GATEWAY or (service is not None and not self._troubles[name] and not service.status.held)
 
     def _trouble(self, name: str, settings: Settings) -> str | None:
         """Why a service cannot be used as it is configured, as a sentence."""
@@ -172,7 +199,7 @@ class Services:
         return dict(self._statuses())
 
     def _statuses(self) -> Iterator[tuple[str, ServiceStatus]]:
-        for name in self.order(None):
+        for name in self.order():
             service = self._services.get(name)
             trouble = self._troubles[name] if service else self._trouble(name, self._settings())
             if trouble:

@@ -52,6 +52,22 @@ def test_a_batch_has_a_limit() -> None:
     batcher.close()
 
 
+def test_a_batch_that_lingers_waits_for_company() -> None:
+    batches: list[list[int]] = []
+
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(items))
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("test", work, limit=3, linger=SOON * 10)
+    futures = [batcher.submit(item) for item in range(3)]
+    assert [future.result(SOON) for future in futures] == [0, 1, 2], "a full one does not wait"
+    last = batcher.submit(3)
+    batcher.close()
+    assert last.result(0) == 3, "nor does one at the end"
+    assert batches == [[0, 1, 2], [3]]
+
+
 def test_an_answer_that_is_an_exception_is_its_submitters_alone() -> None:
     work = Work()
     batcher: Batcher[int, int] = Batcher("test", work)

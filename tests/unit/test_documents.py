@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mjumbe import documents
-from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, OutgoingMessage
+from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, OutgoingMessage, Route
 from mjumbe.states import State
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -220,32 +220,32 @@ LINKED = {"from": "0711000001", "link_id": "L1"}
         (
             {"_id": "d", "reported_date": 5},
             *("tasks", {"state": "pending", "messages": [MESSAGE]}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, False, None, None),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, False, None),
         ),
         (
             {"_id": "d"},
             *("scheduled_tasks", {"state": "pending", "messages": [MESSAGE], "due": STAMP, "via": "viber"}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, None, "viber"),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, None, Route("viber")),
         ),
         (  # an answer to somebody carries the linkId
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [MESSAGE]}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, True, "L1", None),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, True, "L1"),
         ),
         (  # in the spelling in which the sender's number came
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [{**MESSAGE, "to": "0711000001"}]}),
-            OutgoingMessage("d", "u1", "0711000001", "Habari", 5, True, "L1", None),
+            OutgoingMessage("d", "u1", "0711000001", "Habari", 5, True, "L1"),
         ),
         (  # not to anybody else
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [{**MESSAGE, "to": "+254711000002"}]}),
-            OutgoingMessage("d", "u1", "+254711000002", "Habari", 5, True, None, None),
+            OutgoingMessage("d", "u1", "+254711000002", "Habari", 5, True, None),
         ),
         (  # and not months later
             {**INCOMING, "sms_message": LINKED},
             *("scheduled_tasks", {"state": "pending", "messages": [MESSAGE], "due": STAMP}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, None, None),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, None),
         ),
         *(
             ({"_id": "d"}, "tasks", {"state": "pending", "messages": [{**MESSAGE, **wrong}]}, None)

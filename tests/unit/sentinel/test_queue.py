@@ -2,8 +2,8 @@
 
 import itertools
 
-from mjumbe.documents import OutgoingMessage
-from sentinel.outbox import CAPACITY, Queue
+from mjumbe.documents import OutgoingMessage, Route
+from sentinel.queue import CAPACITY, Queue
 
 serial = itertools.count()
 
@@ -12,7 +12,7 @@ def message(
     text: str, to: str = "", *, reply: bool = False, link_id: str | None = None, via: str | None = None
 ) -> OutgoingMessage:
     number = next(serial)
-    return OutgoingMessage(f"d{number}", f"u{number}", to or f"+2547{number:08}", text, 0, reply, link_id, via)
+    return OutgoingMessage(f"d{number}", f"u{number}", to or f"+2547{number:08}", text, 0, reply, link_id, Route(via))
 
 
 def queue(*messages: OutgoingMessage) -> Queue:
@@ -23,12 +23,12 @@ def queue(*messages: OutgoingMessage) -> Queue:
 
 
 def drain(waiting: Queue, size: int, via: str | None = None) -> list[list[OutgoingMessage]]:
-    return list(iter(lambda: waiting.take(via, size), []))
+    return list(iter(lambda: waiting.take(Route(via), size), []))
 
 
 def test_an_empty_queue() -> None:
     waiting = queue()
-    assert (len(waiting), waiting.vias(), waiting.take(None, 10)) == (0, [], [])
+    assert (len(waiting), waiting.routes(), waiting.take(Route(), 10)) == (0, [], [])
 
 
 def test_replies_go_first() -> None:
@@ -40,7 +40,7 @@ def test_replies_go_first() -> None:
 def test_equal_texts_go_together_up_to_the_size_in_their_order() -> None:
     equal = [message("news") for _ in range(5)]
     waiting = queue(equal[0], message("other"), *equal[1:])
-    assert waiting.take(None, 3) == equal[:3]
+    assert waiting.take(Route(), 3) == equal[:3]
 
 
 def test_texts_take_turns() -> None:
@@ -59,15 +59,15 @@ def test_a_number_is_once_in_a_request_in_whatever_spelling() -> None:
 def test_what_differs_in_text_linkid_or_service_is_another_request() -> None:
     plain, linked, bound = message("x"), message("x", link_id="L1"), message("x", via="viber")
     waiting = queue(plain, linked, bound)
-    assert sorted(waiting.vias(), key=str) == [None, "viber"]
+    assert set(waiting.routes()) == {Route(), Route("viber")}
     assert drain(waiting, 10) == [[plain], [linked]]
-    assert waiting.take("viber", 10) == [bound]
-    assert waiting.take("pigeon", 10) == []
+    assert waiting.take(Route("viber"), 10) == [bound]
+    assert waiting.take(Route("pigeon"), 10) == []
 
 
 def test_the_services_of_replies_come_first() -> None:
     waiting = queue(message("bulk"), message("reply", reply=True, via="viber"))
-    assert waiting.vias() == ["viber", None]
+    assert waiting.routes() == [Route("viber"), Route()]
 
 
 def test_only_bulk_fills_the_queue() -> None:
@@ -78,4 +78,4 @@ def test_only_bulk_fills_the_queue() -> None:
     assert waiting.is_full
     assert len(waiting) == 2 * CAPACITY + 1
     assert sum(map(len, drain(waiting, 100))) == 2 * CAPACITY + 1
-    assert (len(waiting), waiting.is_full, waiting.vias()) == (0, False, [])
+    assert (len(waiting), waiting.is_full, waiting.routes()) == (0, False, [])

@@ -1,0 +1,68 @@
+"""The outbox's queue: which due messages go next, and which of them together."""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from mjumbe.documents import OutgoingMessage, Route
+
+CAPACITY = 2_000  # bulk messages kept in memory, with their documents
+
+Lane = OrderedDict[tuple[str, str | None], deque[OutgoingMessage]]  # by text and linkId
+
+
+class Queue:
+    """Due messages: replies before bulk, equal texts together, texts taking turns. Not safe for threads by itself."""
+
+    def __init__(self, number: Callable[[OutgoingMessage], str]) -> None:
+        """`number` tells where a message goes: a request may not hold a number twice."""
+        self._number = number
+        self._lanes: OrderedDict[Route, tuple[Lane, Lane]] = OrderedDict()  # replies and bulk
+        self._bulk_size = 0
+        self._reply_size = 0
+
+    def __len__(self) -> int:
+        return self._bulk_size + self._reply_size
+
+    @property
+    def is_full(self) -> bool:
+        return self._bulk_size >= CAPACITY
+
+    def add(self, message: OutgoingMessage) -> None:
+        replies, bulk = self._lanes.setdefault(message.route, (OrderedDict(), OrderedDict()))
+        lane = replies if message.reply else bulk
+        lane.setdefault((message.text, message.link_id), deque()).append(message)
+        self._count(message, 1)
+
+    def _count(self, message: OutgoingMessage, change: int) -> None:
+        if message.reply:
+            self._reply_size += change
+        else:
+            self._bulk_size += change
+
+    def routes(self) -> list[Route]:
+        """The routes of what waits, those with replies first."""
+        return sorted(self._lanes, key=lambda route: not self._lanes[route][0])
+
+    def take(self, route: Route, size: int) -> list[OutgoingMessage]:
+        """Up to `size` messages of one text, each number once; the rest of that text goes to the end of its lane."""
+        if route not in self._lanes:
+            return []
+        replies, bulk = self._lanes[route]
+        lane = replies or bulk
+        key = next(iter(lane))
+        waiting = lane.pop(key)
+        taken: dict[str, OutgoingMessage] = {}
+        again: list[OutgoingMessage] = []
+        while waiting and len(taken) < size:
+            message = waiting.popleft()
+            if taken.setdefault(self._number(message), message) is not message:
+                again.append(message)
+        waiting.extendleft(reversed(again))
+        if waiting:
+            lane[key] = waiting
+        self._lanes.move_to_end(route)
+        if not replies and not bulk:
+            del self._lanes[route]
+        for message in taken.values():
+            self._count(message, -1)
+        return list(taken.values())
