@@ -198,7 +198,7 @@ def test_passing_trouble_is_tried_again_and_then_given_up(world: World, ending: 
 def test_too_many_requests_hold_the_service_until_it_says(world: World) -> None:
     text, after = next(texts), next(texts)
     doc_id = world.write(number("99805"), text)
-    task = world.until_task(doc_id, lambda task: task.get("retry_at"))
+    task = world.until_task(doc_id, lambda task: "429" in task.get("state_details", ""))
     assert (task["state"], task["attempts"]) == ("pending", 0)
     eventually(lambda: "429" in (world.held() or ""))
     eventually(lambda: cleared(world, doc_id))
