@@ -85,7 +85,7 @@ def test_on_time(status: str, reason: str | None, state: str) -> None:
     assert lab.waiting == 0
 
 
-@pytest.mark.parametrize("order", itertools.permutations(["Sent", "Submitted", "Success"]))
+@pytest.mark.parametrize("order", list(itertools.permutations(["Sent", "Submitted", "Success"])))
 def test_in_any_order_it_ends_delivered(order: tuple[str, ...]) -> None:
     lab = Lab(doc(task(state="received-by-gateway")))
     for status in order:
