@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import requests
 import urllib3
@@ -58,6 +58,7 @@ class Outcome:
     parts: int | None = None
     retry_at: datetime | None = None  # not before then
     most_attempts: int | None = None  # to give up after, where the service wants fewer than `sms.max_attempts`
+    opted_out: bool = False  # the recipient opted out of the service's messages
     personal: bool = False  # the recipient's own circumstances: they say nothing of how the service is
 
 
@@ -175,6 +176,9 @@ class Inbox:
 
 class Gateway(ABC):
     """One service, configured. Instances are used by many threads at once."""
+
+    inbox_ids_differ: ClassVar[bool] = False
+    """Whether `inbox` names messages otherwise than callbacks do, so that they are told apart by what they say."""
 
     @abstractmethod
     def send(self, batch: Batch) -> list[Outcome]:
