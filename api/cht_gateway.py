@@ -309,8 +309,4 @@ def _message(task: Task, settings: Settings) -> dict[str, str] | None:
     to, text = message.get("to"), message.get("message")
     if not to or not isinstance(text, str) or not text:
         return None
-    number = phone.canonical(str(to), settings.default_country_code)
-    replacement = settings.outgoing_phone_replace
-    if replacement:
-        number = phone.replace_prefix(number, replacement.match, replacement.replace)
-    return {"id": str(message["uuid"]), "to": number, "content": text}
+    return {"id": str(message["uuid"]), "to": phone.number_to_send_to(str(to), settings), "content": text}

@@ -70,6 +70,13 @@ def replace_prefix(number: str, match: str, replace: str) -> str:
     return replace + number.removeprefix(match) if match and number.startswith(match) else number
 
 
+def number_to_send_to(written: str, settings: Settings) -> str:
+    """The number that a message to `written` goes to: normalised, with the settings' replacement of its beginning."""
+    number = canonical(written, settings.default_country_code)
+    replacement = settings.outgoing_phone_replace
+    return replace_prefix(number, replacement.match, replacement.replace) if replacement else number
+
+
 def refusal(number: str, settings: Settings) -> Refusal | None:
     """Why `number` must not be written to, None when it may be.
 

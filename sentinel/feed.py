@@ -9,6 +9,7 @@ from mjumbe.couch import Changes, ConflictError, Couch, CouchError, Document, Un
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
 from mjumbe.status import CHECKPOINT_ID
 from sentinel.pipeline import Pipeline
+from sentinel.registers import Registers
 
 log = structlog.get_logger(__name__)
 
@@ -23,11 +24,19 @@ LINGER_SECONDS = 0.02
 class Feed:
     """One leader's reading of the main database. `run` in a thread of its own."""
 
-    def __init__(self, couch: Couch, settings: LiveSettings, pipeline: Pipeline, checkpoint: Document) -> None:
+    def __init__(
+        self,
+        couch: Couch,
+        settings: LiveSettings,
+        pipeline: Pipeline,
+        registers: Registers,
+        checkpoint: Document,
+    ) -> None:
         """`checkpoint` is the document CHECKPOINT_ID as it is now."""
         self._couch = couch
         self._settings = settings
         self._pipeline = pipeline
+        self._registers = registers
         self._checkpoint = checkpoint
         self._written = time.monotonic()
 
@@ -69,6 +78,7 @@ class Feed:
             elif change.id.startswith("messages-"):
                 self._pipeline.forget_translations()
             elif change.doc is not None and not change.deleted and not change.id.startswith("_design/"):
+                self._registers.learn(change.doc)
                 if change.doc.get("phone"):
                     self._pipeline.forget_person(change.doc)
                 docs.append(change.doc)

@@ -103,7 +103,9 @@ class Lease:
         return False
 
     def _is_free(self, doc: Document | None, seen_at: float) -> bool:
-        if doc is None or doc.get("released") or is_dead(doc.get("owner") or {}):
+        owner = (doc or {}).get("owner") or {}
+        # Our own lease, which ran out while CouchDB was away, need not be waited for.
+        if doc is None or doc.get("released") or owner.get("id") == self._owner.id or is_dead(owner):
             return True
         return clock() - seen_at > LEASE_SECONDS
 

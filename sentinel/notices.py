@@ -1,29 +1,29 @@
 """What services tell of people: opt-outs, subscriptions, Viber users. Taken from `<db>-callbacks`, kept in the main
 database, then removed there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
-from mjumbe import phone
+from mjumbe import phone, states
 from mjumbe.couch import Couch, Document
+from mjumbe.documents import milliseconds
 from mjumbe.live_settings import LiveSettings
-from sentinel.registers import Entry, Register
+from sentinel.registers import OPTED_OUT, Entry, Register, Registers
 
 log = structlog.get_logger(__name__)
 
-OPTED_OUT = "opted-out"
 KINDS = ("opt_out", "subscription", "viber_user")
 
 
 class Notices:
     """Applies notices. Used by the thread that follows the callbacks."""
 
-    def __init__(self, couch: Couch, settings: LiveSettings, opt_outs: Register, viber_users: Register) -> None:
+    def __init__(self, couch: Couch, settings: LiveSettings, registers: Registers) -> None:
         self._couch = couch
         self._settings = settings
-        self._opt_outs = opt_outs
-        self._viber_users = viber_users
+        self._opt_outs = registers.opt_outs
+        self._viber_users = registers.viber_users
 
     def take(self, docs: Sequence[Document]) -> None:
         """Keep what these documents tell, then remove them."""
@@ -36,7 +36,19 @@ class Notices:
                 self._subscription(doc)
             else:
                 self._viber_user(doc)
-        self._couch.callbacks.purge(notices)
+        if notices:
+            self._couch.callbacks.purge(notices)
+
+    def opted_out(self, numbers: Iterable[str | None], source: str) -> None:
+        """A service said of these people that they opted out of its messages."""
+        now = milliseconds(states.now())
+        entries = [
+            Entry(self._number(number), OPTED_OUT, now, source)
+            for number in numbers
+            if number and not self._opt_outs.get(self._number(number))
+        ]
+        if entries:
+            self._opt_outs.record(*entries)
 
     def _number(self, written: str) -> str:
         return phone.canonical(written, self._settings.current.default_country_code)

@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from mjumbe import states, text
+from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError, Update
 from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
@@ -25,10 +25,12 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
 from sentinel.outcomes import Claim
-from sentinel.pipeline import due_messages, number_of
+from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY, Queue
 from sentinel.recent import RecentMessages
+from sentinel.registers import Registers
 from sentinel.services import Service, Services
+from sentinel.transitions.refuse import deny_opted_out
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,14 @@ class Claimed:
     message: OutgoingMessage
     number: str
     claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Whom the outbox tells what it learns from the services' answers."""
+
+    references: Callable[[Sequence[str]], None]  # that are stored now
+    opt_outs: Callable[[Sequence[str], str], None]  # numbers, and which service said so
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +75,16 @@ class Outbox:
         settings: LiveSettings,
         services: Services,
         recent: RecentMessages,
-        referenced: Callable[[Sequence[str]], None],
+        registers: Registers,
+        heard: Heard,
         fence: Callable[[], None],
     ) -> None:
-        """`referenced` is told the references that services gave, once they are stored."""
         self._database = couch.main
         self._settings = settings
         self._services = services
         self._recent = recent
-        self._referenced = referenced
+        self._opt_outs = registers.opt_outs
+        self._heard = heard
         self._fence = fence
         self._queue = Queue(self._number)
         self._pause = threading.Event()  # never set: it only waits
@@ -173,7 +184,7 @@ class Outbox:
             return self._queue.take(route, size)
 
     def _number(self, message: OutgoingMessage) -> str:
-        return number_of(message.to, self._settings.current)
+        return phone.number_to_send_to(message.to, self._settings.current)
 
     def _queue_again(self, messages: Iterable[OutgoingMessage], service: str) -> None:
         """Queue messages that are known already, for any service but this one."""
@@ -272,8 +283,12 @@ class Outbox:
         return any(due.uuid == message.uuid and due.due >= oldest for due in due_messages(doc))
 
     def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
-        """Count a message against the duplicate limit when it is first given to a service; False, and the task is a
-        duplicate, when its text went to its number `duplicate_limit` times within half an hour: machines in a loop."""
+        """Whether a message may go: not to who opted out while it waited, and not the same text to the same number
+        more than `duplicate_limit` times within half an hour, counted when it is first given to a service: that is
+        two machines answering each other."""
+        if self._opt_outs.get(self._number(message)):
+            deny_opted_out(task, states.now())
+            return False
         if task.get("service") or message.key in counted:
             return True
         number, limit = self._number(message), self._settings.current.sms.duplicate_limit
@@ -357,7 +372,10 @@ class Outbox:
             edit = partial(_apply, claimed, partial(outcomes.apply, now=now, sms=sms, at_once=at_once), outcome)
             stored.append(self._results.submit(Result(claimed.message.doc_id, edit, claimed.message.doc)))
         docs = [future.result() for future in stored]
-        self._referenced([outcome.ref for outcome in results if outcome.ref])
+        self._heard.references([outcome.ref for outcome in results if outcome.ref])
+        self._heard.opt_outs(
+            [claimed.number for claimed, outcome in zip(batch, results, strict=True) if outcome.opted_out], service.name
+        )
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
         again = [replace(due[key], route=message.route) for key, message in elsewhere.items() if key in due]

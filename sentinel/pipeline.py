@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import structlog
 
-from mjumbe import phone, states, text
+from mjumbe import states, text
 from mjumbe.couch import Couch, Document
 from mjumbe.documents import OutgoingMessage, is_incoming, milliseconds, outgoing_message, read_moment, tasks_of
 from mjumbe.live_settings import LiveSettings
-from mjumbe.settings import Settings
-from sentinel import transitions
+from sentinel import opt_words, transitions
 from sentinel.contacts import Contacts
-from sentinel.transitions.base import Context
+from sentinel.registers import Registers
+from sentinel.transitions import link_sender
+from sentinel.transitions.base import Context, is_ours
 from sentinel.transitions.messages import needs_lineage
 
 log = structlog.get_logger(__name__)
@@ -30,7 +31,9 @@ class Pipeline:
         settings: LiveSettings,
         adopted: int,
         offer: Callable[[Sequence[OutgoingMessage]], None],
+        registers: Registers,
     ) -> None:
+        self._registers = registers
         self._database = couch.main
         self._settings = settings
         self._adopted = adopted
@@ -56,13 +59,18 @@ class Pipeline:
 
     def _context(self, docs: Sequence[Document]) -> Context:
         incoming = [doc for doc in docs if is_incoming(doc)]
-        fresh = [doc for doc in incoming if not doc.get("transitions")]
+        fresh = [doc for doc in incoming if not doc.get("transitions") and is_ours(doc, self._adopted)]
+        # Before the documents are marked as seen: a word that is heard twice is one entry.
+        heard = opt_words.entries(fresh, self._settings.current)
+        if heard:
+            self._registers.opt_outs.record(*heard)
         return Context(
             settings=self._settings.current,
             now=states.now(),
-            contacts=self._contacts.by_phone([doc["from"] for doc in fresh]) if fresh else {},
+            contacts=self._contacts.by_phone([link_sender.sender(doc, self._registers) for doc in fresh]),
             documents=self._contacts.lineage([doc for doc in docs if needs_lineage(doc)]),
             translations=self._read_translations() if incoming or any(needs_lineage(doc) for doc in docs) else {},
+            registers=self._registers,
             adopted=self._adopted,
         )
 
@@ -109,10 +117,3 @@ def due_messages(doc: Document) -> list[OutgoingMessage]:
         if message is not None and message.due <= now and (retry_at is None or retry_at <= now):
             found.append(replace(message, doc=doc) if len(tasks) == 1 else message)
     return found
-
-
-def number_of(to: str, settings: Settings) -> str:
-    """The number to send to: normalised, with the settings' replacement of its beginning."""
-    number = phone.canonical(to, settings.default_country_code)
-    replacement = settings.outgoing_phone_replace
-    return phone.replace_prefix(number, replacement.match, replacement.replace) if replacement else number

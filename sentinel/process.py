@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from mjumbe import setup, states
+from mjumbe import phone, setup, states
 from mjumbe.couch import Couch, CouchError, Document, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError
 from mjumbe.documents import milliseconds
@@ -13,9 +13,12 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.status import CHECKPOINT_ID, ServiceStatus
 from sentinel.feed import Feed
 from sentinel.lease import Lease, is_dead
-from sentinel.outbox import Outbox
-from sentinel.pipeline import Pipeline, number_of
+from sentinel.notices import Notices
+from sentinel.outbox import Heard, Outbox
+from sentinel.pipeline import Pipeline
+from sentinel.polls import Polls
 from sentinel.recent import RecentMessages
+from sentinel.registers import Registers
 from sentinel.reports import Reports
 from sentinel.schedule import GRACE_SECONDS, Clock
 from sentinel.services import Services
@@ -83,17 +86,25 @@ class Sentinel:
 
     def _start(self, threads: "Threads") -> Outbox:
         """Take over what the leader before left, then start the threads."""
-        recent, reports = RecentMessages(), Reports(self._couch)
-        recent.load(self._couch.main, lambda to: number_of(to, self._settings.current))
-        self._services = Services(lambda: self._settings.current, self._credential, self._lease.check)
-        outbox = Outbox(self._couch, self._settings, self._services, recent, reports.referenced, self._lease.check)
+        recent, registers = RecentMessages(), Registers.of(self._couch.main)
+        registers.load()
+        recent.load(self._couch.main, lambda to: phone.number_to_send_to(to, self._settings.current))
+        notices = Notices(self._couch, self._settings, registers)
+        reports = Reports(self._couch, notices)
+        services = Services(
+            lambda: self._settings.current, self._credential, self._lease.check, registers.viber_users.get
+        )
+        self._services = services
+        heard = Heard(reports.referenced, notices.opted_out)
+        outbox = Outbox(self._couch, self._settings, services, recent, registers, heard, self._lease.check)
         checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()
-        pipeline = Pipeline(self._couch, self._settings, checkpoint["adopted"], outbox.offer)
+        pipeline = Pipeline(self._couch, self._settings, checkpoint["adopted"], outbox.offer, registers)
         clock = Clock(self._couch, self._settings, pipeline, outbox, reports)
         clock.doubt_claims(self._grace())
-        threads.start("feed", Feed(self._couch, self._settings, pipeline, checkpoint).run)
+        threads.start("feed", Feed(self._couch, self._settings, pipeline, registers, checkpoint).run)
         threads.start("reports", reports.run)
         threads.start("clock", clock.run)
+        threads.start("polls", Polls(self._couch, self._settings, services).run)
         threads.start("outbox", outbox.run)
         return outbox
 

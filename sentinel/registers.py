@@ -12,6 +12,8 @@ from typing import Any
 from mjumbe import states
 from mjumbe.couch import Database, Document
 
+OPTED_OUT = "opted-out"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -89,3 +91,26 @@ class Register:
 
 def _both(first: Callable[[Document], bool] | None, second: Callable[[Document], bool]) -> Callable[[Document], bool]:
     return second if first is None else lambda doc: first(doc) | second(doc)
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """What the sentinel asks before it sends."""
+
+    opt_outs: Register
+    viber_users: Register
+
+    @classmethod
+    def of(cls, database: Database) -> "Registers":
+        return cls(Register(database, "opt-out"), Register(database, "viber-user"))
+
+    def load(self) -> None:
+        """Read them all."""
+        self.opt_outs.load()
+        self.viber_users.load()
+
+    def learn(self, doc: Document) -> None:
+        """A document of the main database changed; those of other kinds are passed over."""
+        for register in (self.opt_outs, self.viber_users):
+            if register.owns(str(doc["_id"])):
+                register.learn(doc)

@@ -15,6 +15,7 @@ from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
 from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_report
 from mjumbe.states import State, Task
+from sentinel.notices import Notices
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +29,9 @@ LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
 class Reports:
     """Applies the reports of one database. `run` follows it; `referenced` hears of new references from the outbox."""
 
-    def __init__(self, couch: Couch) -> None:
+    def __init__(self, couch: Couch, notices: Notices) -> None:
         self._couch = couch
+        self._notices = notices
         self._waiting: dict[str, dict[str, Document]] = {}  # reference → report documents by id
         self._lock = threading.Lock()
         self._looked = time.monotonic()
@@ -40,7 +42,9 @@ class Reports:
         while not stop.is_set():
             try:
                 changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=LONGPOLL_SECONDS)
-                self._take([change.doc for change in changes.changes if change.doc and not change.deleted])
+                docs = [change.doc for change in changes.changes if change.doc and not change.deleted]
+                self._take(docs)
+                self._notices.take(docs)
                 since = changes.last_seq
                 stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
@@ -113,6 +117,10 @@ class Reports:
             edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
         updates = self._couch.main.update({message_doc: _edit(several) for message_doc, several in edits.items()})
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
+        self._notices.opted_out(
+            [report.phone for doc_id, report in reports.items() if doc_id in applied and report.state is State.DENIED],
+            "a delivery report",
+        )
         self._couch.callbacks.purge([doc for doc in docs if doc["_id"] in applied])
         return applied
 

@@ -101,6 +101,11 @@ class Service:
             log.warning("a service is held" if self.status.held else "a service works again", **self._facts())
         return self.status.held != before.held
 
+    def learn_balance(self, balance: str | None) -> None:
+        """The service said what is left in the account."""
+        with self._lock:
+            self.status = replace(self.status, balance=balance or self.status.balance)
+
     def _hold(self, reason: str, seconds: float, now: str) -> None:
         self._held_until = time.monotonic() + seconds
         self.status = replace(self.status, held=True, reason=reason, since=self.status.since or now, last_failure=now)
@@ -179,6 +184,10 @@ class Services:
                 if not (service.status.held or service.is_over_rate()):
                     return None
         return None
+
+    def usable(self) -> list[Service]:
+        """The services that we call and that are configured, in use or not."""
+        return [service for name, service in list(self._services.items()) if not self._troubles[name]]
 
     def goes_elsewhere(self, route: Route, service: str, outcome: Outcome) -> bool:
         """Whether a message that `service` surely did not take goes to another service at once."""

@@ -12,6 +12,7 @@ from mjumbe.couch import Document
 from mjumbe.documents import is_incoming, read_moment
 from mjumbe.settings import Settings
 from mjumbe.text import Translations
+from sentinel.registers import Registers
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Context:
     contacts: Mapping[str, Contact]  # by normalised number, the senders of the batch
     documents: Mapping[str, Document]  # the contacts' parents and other documents that recipients are found in
     translations: Translations
+    registers: Registers
     adopted: int  # ms: when mjumbe first ran on this database
 
 
@@ -58,13 +60,16 @@ class Transition(Protocol):
 
 
 def is_fresh(doc: Document, context: Context, name: str) -> bool:
-    """Whether this is an incoming message that transition `name` has not seen.
+    """Whether this is an incoming message that transition `name` has not seen."""
+    return is_incoming(doc) and name not in (doc.get("transitions") or {}) and is_ours(doc, context.adopted)
+
+
+def is_ours(doc: Document, adopted: int) -> bool:
+    """Whether an incoming message came to mjumbe, or after it.
 
     What was in a database before mjumbe came to it has been answered by whatever ran there before.
     """
-    if not is_incoming(doc) or name in (doc.get("transitions") or {}):
-        return False
-    return bool(doc.get("receipt")) or (read_moment(doc.get("reported_date")) or 0) >= context.adopted
+    return bool(doc.get("receipt")) or (read_moment(doc.get("reported_date")) or 0) >= adopted
 
 
 def mark(doc: Document, name: str) -> None:

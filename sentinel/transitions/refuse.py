@@ -1,9 +1,12 @@
-"""Refuse what the settings do not let out: the deny list, short numbers, names, our own number."""
+"""Refuse what must not go out: by the settings (deny list, short numbers, names, our own number), and to people who
+opted out."""
+
+from datetime import datetime
 
 from mjumbe import phone, states
 from mjumbe.couch import Document
 from mjumbe.documents import message_of, tasks_of
-from mjumbe.states import State
+from mjumbe.states import State, Task
 from sentinel.transitions.base import Context
 
 
@@ -20,4 +23,11 @@ def on_match(doc: Document, context: Context) -> bool:
         refusal = phone.refusal(str(recipient), context.settings)
         if refusal is not None:
             changed |= states.move(task, State.DENIED, context.now, refusal.reason, rule=refusal.code)
+        elif context.registers.opt_outs.get(phone.number_to_send_to(str(recipient), context.settings)):
+            changed |= deny_opted_out(task, context.now)
     return changed
+
+
+def deny_opted_out(task: Task, now: datetime) -> bool:
+    """The person opted out: the message is not sent."""
+    return states.move(task, State.DENIED, now, "The person opted out of messages.", rule="opted_out")

@@ -16,9 +16,10 @@ from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, 
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, Task
-from sentinel.outbox import Outbox
+from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
 from sentinel.recent import RecentMessages
+from sentinel.registers import Registers
 from sentinel.services import Service, Services
 from tests.unit.sentinel.memory import MemoryCouch, MemoryDatabase, away
 
@@ -63,12 +64,15 @@ class Lab:
             say_if_none=lambda: None,
         )
         self.recent = RecentMessages()
+        self.registers = Registers.of(self.couch.main)
+        self.opted_out: list[str] = []
         self.outbox = Outbox(
             self.couch.as_couch(),
             cast(LiveSettings, self.live),
             cast(Services, services),
             self.recent,
-            self.referenced.extend,
+            self.registers,
+            Heard(self.referenced.extend, lambda numbers, service: self.opted_out.extend(numbers)),
             self.check,
         )
 

@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,8 +12,12 @@ from mjumbe import documents, states
 from mjumbe.couch import Document
 from mjumbe.documents import DeliveryReport, milliseconds
 from mjumbe.gateways.africas_talking import REPORT_STATES
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import Settings
 from mjumbe.states import State, Task
 from sentinel import reports
+from sentinel.notices import Notices
+from sentinel.registers import Registers
 from sentinel.reports import WAIT_MS, Reports
 from tests.unit.sentinel.memory import MemoryCouch, by_reference, in_doubt
 
@@ -40,7 +45,9 @@ class Lab:
         self.couch = MemoryCouch()
         self.couch.main.views = {"messages_by_gateway_ref": by_reference, "due": in_doubt}
         self.couch.main.store(*docs)
-        self.reports = Reports(self.couch.as_couch())
+        self.registers = Registers.of(self.couch.main)
+        live = cast(LiveSettings, SimpleNamespace(current=Settings()))
+        self.reports = Reports(self.couch.as_couch(), Notices(self.couch.as_couch(), live, self.registers))
 
     def come(self, *docs: Document) -> None:
         """These report documents are new in `<db>-callbacks`."""

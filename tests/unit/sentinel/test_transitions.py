@@ -10,8 +10,10 @@ from mjumbe import documents, settings, states
 from mjumbe.couch import Document
 from mjumbe.documents import IncomingMessage, milliseconds
 from sentinel import transitions
+from sentinel.registers import OPTED_OUT, Entry, Registers
 from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies
 from sentinel.transitions.base import Contact, Context
+from tests.unit.sentinel.memory import MemoryDatabase
 
 NOW = datetime(2026, 1, 10, 12, 0, tzinfo=UTC)
 SENDER, OTHER = "+254711000001", "+254711000002"
@@ -40,6 +42,7 @@ def context(values: dict[str, Any] | None = None, **more: Any) -> Context:
         "documents": {},
         "translations": {},
         "adopted": 0,
+        "registers": Registers.of(MemoryDatabase()),
     }
     return Context(**{**facts, **more})
 
@@ -530,3 +533,24 @@ def test_a_schedule_that_falls_due_is_made_expired_and_refused_in_that_order() -
 def test_odd_documents(odd: dict[str, Any]) -> None:
     doc = {**incoming(), **odd}
     transitions.run(doc, context({**ANSWERING, **REPLIES}, translations=TRANSLATIONS))
+
+
+@pytest.mark.parametrize(
+    ("to", "state"), [(OTHER, "denied"), ("0711000002", "denied"), (SENDER, "pending"), ("+254711000003", "pending")]
+)
+def test_people_who_opted_out_get_nothing(to: str, state: str) -> None:
+    registers = Registers.of(MemoryDatabase())
+    registers.opt_outs.record(Entry(OTHER, OPTED_OUT, 1, "test"))
+    doc = record(task(to=to))
+    transitions.run(doc, context(registers=registers))
+    assert doc["tasks"][0]["state"] == state
+
+
+def test_a_viber_id_is_the_person_s_number() -> None:
+    registers = Registers.of(MemoryDatabase())
+    registers.viber_users.record(Entry(SENDER, "user==", 1, "test"))
+    doc = incoming("Habari")
+    doc["sms_message"]["gateway"] = "viber"
+    doc["from"] = "user=="
+    transitions.run(doc, context(registers=registers, contacts={SENDER: Contact(ANN)}))
+    assert (doc["from"], doc["contact"]["_id"]) == (SENDER, "ann")

@@ -1,14 +1,20 @@
 // What is still to be done: [state, when in ms], where 'assigned' stands for pending messages that wait for the phone
 // gateway's poll; and what may have been sent: ['in-doubt', the number's digits].
 // Value: the message's uuid and the service it was given to.
+// And what a service took and has not settled: ['open', service, when its state changed in ms]; value: its reference.
 function (doc) {
   var WAITING = { scheduled: true, pending: true, 'forwarded-to-gateway': true };
   function moment(value) {
     return typeof value === 'string' ? Date.parse(value) : value;
   }
+  var OPEN = { 'received-by-gateway': true, 'forwarded-by-gateway': true, sent: true };
   function each(tasks) {
     if (!tasks || !tasks.forEach) { return; }
     tasks.forEach(function (task) {
+      if (task && OPEN[task.state] && task.service && task.gateway_ref) {
+        var history = task.state_history || [];
+        emit(['open', task.service, moment((history[history.length - 1] || {}).timestamp) || 0], task.gateway_ref);
+      }
       if (!task || !WAITING[task.state]) { return; }
       var message = (task.messages && task.messages[0]) || {};
       var at = moment(task.retry_at || task.due || task.timestamp || doc.reported_date) || 0;

@@ -1,0 +1,120 @@
+"""What services must be asked, because they do not tell or were not heard: statuses, inboxes, balances."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import structlog
+
+from mjumbe import documents, phone, states
+from mjumbe.couch import ConflictError, Couch, CouchError, Document, UnavailableError
+from mjumbe.documents import IncomingMessage, milliseconds, read_moment
+from mjumbe.gateways.base import FencedError, Gateway, SendError
+from mjumbe.live_settings import LiveSettings
+from sentinel.services import Service, Services
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 60.0
+BALANCE_SECONDS = 3600.0
+# RapidPro allows 2,500 requests an hour, and a status is a request.
+STATUSES_AT_ONCE = 30
+STATUS_MS = 24 * 3600 * 1000  # what is not settled by then is not asked for any more
+AROUND_MS = 24 * 3600 * 1000  # how far from its sending a message may have been received
+
+
+class Polls:
+    """Asks each usable service in turn. `run` in a thread of its own."""
+
+    def __init__(self, couch: Couch, settings: LiveSettings, services: Services) -> None:
+        self._couch = couch
+        self._settings = settings
+        self._services = services
+        self._balances_asked = -BALANCE_SECONDS
+
+    def run(self, stop: threading.Event) -> None:
+        """Ask once a minute until `stop` is set."""
+        while not stop.is_set():
+            balances = time.monotonic() - self._balances_asked > BALANCE_SECONDS
+            for service in self._services.usable():
+                try:
+                    self._ask(service, balances=balances)
+                except FencedError:
+                    return
+                except (SendError, UnavailableError, CouchError) as error:
+                    log.info("a service could not be asked", service=service.name, reason=str(error))
+                self._balances_asked = time.monotonic() if balances else self._balances_asked
+            stop.wait(POLL_SECONDS)
+
+    def _ask(self, service: Service, *, balances: bool) -> None:
+        if balances:
+            service.learn_balance(service.gateway.check().balance)
+        if type(service.gateway).statuses is not Gateway.statuses:
+            self._statuses(service)
+        if type(service.gateway).inbox is not Gateway.inbox:
+            self._inbox(service)
+
+    def _statuses(self, service: Service) -> None:
+        """Store what the service says of its open messages as if it had posted it."""
+        now = milliseconds(states.now())
+        rows = self._couch.main.view(
+            "mjumbe",
+            "due",
+            start_key=["open", service.name, now - STATUS_MS],
+            end_key=["open", service.name, now],
+            limit=STATUSES_AT_ONCE,
+        )
+        if rows:
+            reports = service.gateway.statuses([str(row.value) for row in rows])
+            self._couch.callbacks.bulk([documents.report_document(report, now) for report in reports])
+
+    def _inbox(self, service: Service) -> None:
+        """Store the messages whose callbacks never came, as if they had."""
+        place = f"_local/mjumbe-inbox-{service.name}"
+        kept: Document = self._couch.sentinel.get(place) or {"_id": place, "cursor": None}
+        inbox = service.gateway.inbox(kept["cursor"])
+        messages = [message for message in inbox.messages if not self._is_known(service.gateway, message)]
+        self._couch.main.bulk([self._document(message) for message in messages])
+        if inbox.cursor != kept["cursor"]:
+            try:
+                self._couch.sentinel.put({**kept, "cursor": inbox.cursor})
+            except ConflictError:
+                log.info("another sentinel keeps the place in an inbox", service=service.name)
+
+    def _document(self, message: IncomingMessage) -> Document:
+        sender = phone.canonical(message.sender, self._settings.current.default_country_code)
+        return documents.incoming_document(message, sender, milliseconds(states.now()))
+
+    def _is_known(self, gateway: Gateway, message: IncomingMessage) -> bool:
+        """Whether the message's callback came: by its id, or, where the inbox has ids of its own, by what it says."""
+        if not gateway.inbox_ids_differ:
+            return False  # the same id is the same document
+        sender = phone.canonical(message.sender, self._settings.current.default_country_code)
+        return any(_same(doc, message) for doc in self._received(sender, message))
+
+    def _received(self, sender: str, message: IncomingMessage) -> Iterator[Document]:
+        sent = read_moment(message.sent_timestamp) or milliseconds(states.now())
+        rows = self._couch.main.view(
+            "mjumbe",
+            "messages",
+            start_key=["phone", sender, sent - AROUND_MS],
+            end_key=["phone", sender, sent + AROUND_MS],
+            reduce=False,
+            include_docs=True,
+        )
+        yield from (row.doc for row in rows if row.doc is not None and row.doc.get("sms_message"))
+
+
+def _same(doc: Document, message: IncomingMessage) -> bool:
+    sms = doc["sms_message"]
+    return (
+        sms.get("message") == message.text
+        and (sms.get("to") or None) == (message.to or None)
+        and _second(sms.get("sent_timestamp")) == _second(message.sent_timestamp)
+    )
+
+
+def _second(written: str | None) -> datetime | str | None:
+    moment = read_moment(written)
+    return datetime.fromtimestamp(moment // 1000, UTC) if moment is not None else written
