@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
-from typing import Any
+from itertools import takewhile
+from typing import Any, ClassVar
 
+from mjumbe import documents
 from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
 from mjumbe.gateways.base import (
     BadCallbackError,
@@ -20,10 +22,13 @@ from mjumbe.gateways.base import (
     Definition,
     Failure,
     Gateway,
+    Inbox,
     Matches,
     Outcome,
     SendError,
     Wiring,
+    dig,
+    objects,
     sending_outcome,
 )
 from mjumbe.settings import Settings
@@ -79,13 +84,23 @@ REPORT_STATES: Mapping[str, State] = {
 }
 OPTED_OUT = "userinblacklist"  # as a failureReason, in any case
 
+USER_IN_BLACKLIST = 406
 DO_NOT_DISTURB = 409
 # Nigeria takes no bulk messages from 20:00 to 08:00 West Africa Time.
 DO_NOT_DISTURB_ENDS = time(8, 0, tzinfo=timezone(timedelta(hours=1), "WAT"))
 
+MOST_PAGES = 20  # of one look into the inbox; Africa's Talking chooses how much is on one
+# The first look walks through all that the inbox ever held, and takes only what is no older than this: nobody expects
+# an answer to the rest.
+FIRST_LOOK = timedelta(days=1)
+UNSETTLED = timedelta(minutes=1)  # what is younger is left to its webhook, which may be on its way
+FIRST_LOOK_MARK = "first:"  # begins the cursor until that walk is over
+
 
 class AfricasTalking(Gateway):
     """One account."""
+
+    inbox_ids_differ: ClassVar[bool] = True  # integers here, texts in the webhooks
 
     def __init__(self, wiring: Wiring) -> None:
         settings = wiring.settings.sms
@@ -120,6 +135,32 @@ class AfricasTalking(Gateway):
         if not balance:
             return Check(False, "Africa's Talking gave an answer without a balance")
         return Check(True, f"Africa's Talking took the credentials; the balance is {balance}", str(balance))
+
+    def inbox(self, cursor: str | None) -> Inbox:
+        """What came in after `cursor`, oldest first, but for the last minute; without a cursor, within the last day."""
+        last = (cursor or "").removeprefix(FIRST_LOOK_MARK)
+        first_look = cursor is None or cursor.startswith(FIRST_LOOK_MARK)
+        now = datetime.now(UTC)
+        oldest = documents.milliseconds(now - FIRST_LOOK) if first_look else 0
+        newest = documents.milliseconds(now - UNSETTLED)
+        messages: list[IncomingMessage] = []
+        for _ in range(MOST_PAGES):
+            rows = self._inbox_page(last or "0")
+            settled = list(takewhile(lambda row: _came_at(row, newest) <= newest, rows))
+            messages += [read_inbox_row(row) for row in settled if row.get("from") and _came_at(row, newest) >= oldest]
+            last = str(settled[-1]["id"]) if settled else last
+            if not settled or len(settled) < len(rows):
+                return Inbox(messages, last or None)
+        return Inbox(messages, FIRST_LOOK_MARK + last if first_look else last)
+
+    def _inbox_page(self, last: str) -> list[dict[str, Any]]:
+        """The messages with ids above `last`, as many as Africa's Talking gives at once."""
+        query = {"username": self._username, "lastReceivedId": last}
+        url = f"{self._api}/version1/messaging"
+        answer = self._http.json("GET", url, params=query, headers=self._headers(), refusal=sending_outcome)
+        rows = objects(dig(answer, "SMSMessageData", "Messages"))
+        newer = (row for row in rows if isinstance(row.get("id"), int) and row["id"] > int(last))
+        return sorted(newer, key=lambda row: int(row["id"]))
 
     def _headers(self) -> dict[str, str]:
         # Without Accept the service answers in XML.
@@ -165,7 +206,27 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime) -> Outcome:
         parts=parts if isinstance(parts, int) and meaning.failure is None else None,
         retry_at=_end_of_do_not_disturb(now) if code == DO_NOT_DISTURB else None,
         personal=code == DO_NOT_DISTURB,
+        opted_out=code == USER_IN_BLACKLIST,
     )
+
+
+def read_inbox_row(row: Mapping[str, Any]) -> IncomingMessage:
+    """A message as the inbox has it."""
+    return IncomingMessage(
+        gateway=NAME,
+        ref=f"inbox-{row['id']}",
+        sender=str(row["from"]),
+        text=str(row.get("text") or ""),
+        to=_given(row.get("to")),
+        sent_timestamp=_given(row.get("date")),
+        link_id=_given(row.get("linkId")),
+    )
+
+
+def _came_at(row: Mapping[str, Any], otherwise: int) -> int:
+    """When a message of the inbox came, in ms since epoch; `otherwise` where that cannot be read."""
+    moment = documents.read_moment(row.get("date"))
+    return otherwise if moment is None else moment
 
 
 def _end_of_do_not_disturb(now: datetime) -> datetime:

@@ -1,7 +1,7 @@
 """Africa's Talking, in exact bytes: requests as they go out, answers and callbacks as they come in."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,12 +20,14 @@ from mjumbe.gateways.base import (
     CallbackRequest,
     Check,
     Failure,
+    Inbox,
     Outcome,
     SendError,
     Wiring,
 )
 from mjumbe.states import State
 
+AT = "africas-talking"
 KEY = "atsk_0123456789abcdef"
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 SENDING = "https://api.africastalking.com/version1/messaging"
@@ -175,6 +177,7 @@ def test_status_codes(
     assert outcome.code == (str(code) if code else None)
     assert (outcome.ref, outcome.cost, outcome.parts) == (("ATXid_1", "KES 0.8000", 2) if taken else (None,) * 3)
     assert (outcome.retry_at is not None, outcome.personal) == (code == 409, code == 409)
+    assert outcome.opted_out == (code == 406)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +369,83 @@ def test_the_balance_cannot_be_asked(service: responses.RequestsMock) -> None:
     assert not gateway().check().ok
 
 
+# ---- the inbox
+
+INBOX = "https://api.africastalking.com/version1/messaging?username=mtandao&lastReceivedId="
+NOTHING = b'{"SMSMessageData":{"Messages":[]}}'
+HABARI = (
+    b'{"linkId":"SampleLinkId123","text":"Habari \\u00f1","to":"22000","id":15071,'
+    b'"date":"2018-03-19T08:34:18.445Z","from":"+254711000001"}'
+)
+
+
+def page(*rows: bytes) -> bytes:
+    return b'{"SMSMessageData":{"Messages":[' + b",".join(rows) + b"]}}"
+
+
+def recent(number: int, age: int = 300) -> bytes:
+    """A row that came `age` seconds ago."""
+    date = (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%d %H:%M:%S")
+    return f'{{"linkId":"","text":"x","to":"22000","id":{number},"date":"{date}","from":"{FIRST}"}}'.encode()
+
+
+def test_the_inbox(service: responses.RequestsMock) -> None:
+    service.get(INBOX + "15070", body=page(HABARI))
+    service.get(INBOX + "15071", body=NOTHING)
+    expected = IncomingMessage(
+        *(AT, "inbox-15071", FIRST, "Habari ñ", "22000", "2018-03-19T08:34:18.445Z", "SampleLinkId123")
+    )
+    assert gateway().inbox("15070") == Inbox([expected], "15071")
+    assert AfricasTalking.inbox_ids_differ
+    for call in service.calls:
+        assert (call.request.headers["apiKey"], call.request.headers["Accept"]) == (KEY, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("cursor", "pages", "refs", "after"),
+    [
+        (None, [NOTHING], [], None),
+        ("7", [NOTHING], [], "7"),
+        ("7", [page(recent(9), recent(8)), page(recent(10)), NOTHING], ["inbox-8", "inbox-9", "inbox-10"], "10"),
+        ("7", [page(recent(7), recent(3))], [], "7"),  # an inbox that does not heed lastReceivedId
+        ("7", [page(recent(8), recent(9, age=5), recent(10))], ["inbox-8"], "8"),  # its webhook may be on its way
+        (None, [page(recent(8, age=5))], [], None),
+        (None, [page(HABARI, recent(15072)), NOTHING], ["inbox-15072"], "15072"),
+        (None, [page(HABARI), NOTHING], [], "15071"),
+        ("first:15070", [page(HABARI), NOTHING], [], "15071"),
+        ("first:15071", [page(recent(15072)), NOTHING], ["inbox-15072"], "15072"),
+        ("7", [page(b'{"id":8,"from":"22","date":"odd"}'), NOTHING], ["inbox-8"], "8"),
+        (None, [page(b'{"id":8,"from":"22","date":"odd"}'), NOTHING], ["inbox-8"], "8"),
+        ("7", [page(b'{"id":8,"text":"x"}', b'"x"', b'{"id":"9","from":"1"}'), NOTHING], [], "8"),
+        ("7", [b"{}"], [], "7"),
+        ("7", [b"[]"], [], "7"),
+        ("7", [b'{"SMSMessageData":{"Messages":"x"}}'], [], "7"),
+    ],
+)
+def test_looks_into_the_inbox(
+    service: responses.RequestsMock, cursor: str | None, pages: list[bytes], refs: list[str], after: str | None
+) -> None:
+    for body in pages:
+        service.get(INBOX.partition("?")[0], body=body)
+    inbox = gateway().inbox(cursor)
+    assert ([message.ref for message in inbox.messages], inbox.cursor) == (refs, after)
+
+
+@pytest.mark.parametrize(("cursor", "after"), [(None, "first:20"), ("first:0", "first:20"), ("0", "20")])
+def test_a_look_into_the_inbox_ends(service: responses.RequestsMock, cursor: str | None, after: str) -> None:
+    for number in range(20):
+        service.get(f"{INBOX}{number}", body=page(recent(number + 1)))
+    inbox = gateway().inbox(cursor)
+    assert (len(inbox.messages), inbox.cursor) == (20, after)
+
+
+def test_an_inbox_that_cannot_be_read(service: responses.RequestsMock) -> None:
+    service.get(INBOX + "7", body=b"The supplied authentication is invalid", status=401)
+    with pytest.raises(SendError) as caught:
+        gateway().inbox("7")
+    assert caught.value.outcome.failure is Failure.CONFIGURATION
+
+
 # ---- callbacks
 
 
@@ -376,7 +456,6 @@ def posted(body: str) -> CallbackRequest:
 
 Parser = Callable[[CallbackRequest], list[CallbackRecord]]
 PARSERS = CALLBACKS["africastalking"].parsers
-AT = "africas-talking"
 
 
 @pytest.mark.parametrize(
