@@ -118,14 +118,19 @@ class World:
     def api(self) -> Process:
         """The API, started at its first use, with the simulator's callbacks pointed at it."""
         if self._api is None:
-            self._api = start(["api", "--port", "0"], self._folder / f"api-{uuid.uuid4().hex}", self.environment)
-            self._processes.append(self._api)
+            self._api = self.start_api()
             base = f"{self._api.url}/api/v1/sms/africastalking"
             self.simulator.control(
                 incoming_url=f"{base}/incoming-messages?key={INCOMING_KEY}",
                 reports_url=f"{base}/delivery-reports?key={INCOMING_KEY}",
             )
         return self._api
+
+    def start_api(self, port: int = 0) -> Process:
+        """An API process: another one, or at the port of one that was killed."""
+        process = start(["api", "--port", str(port)], self._folder / f"api-{uuid.uuid4().hex}", self.environment)
+        self._processes.append(process)
+        return process
 
     def start_sentinel(self, *, leads: bool = True) -> Process:
         """A sentinel process; with `leads`, returned when it does."""
