@@ -208,6 +208,18 @@ class OneByOne(ServiceSettings):
 
 class AfricasTalking(ServiceSettings):
     username: str = Field(default="", description="Your application's user name; `sandbox` uses the sandbox.")
+    premium: bool = Field(
+        default=False,
+        description="Send every message as a premium one, which its recipient pays for, from the short code in "
+        "`sms.reply_to`. Answers to premium messages (those that came with a linkId) are premium in any case.",
+    )
+    keyword: str = Field(default="", description="The keyword of your premium product; goes with premium messages.")
+    retry_duration_hours: int | None = Field(
+        default=None, ge=1, le=168, description="How long Africa's Talking tries to deliver a premium message."
+    )
+    enqueue: bool = Field(
+        default=False, description="Let Africa's Talking queue a request before it works on it: for large requests."
+    )
 
 
 class MedicGateway(Section):

@@ -1,6 +1,7 @@
 """Africa's Talking: https://developers.africastalking.com/docs/sms/overview
 
-Sending is the form call `POST /version1/messaging`, which takes many numbers, and works in the sandbox too.
+Sending is the form call `POST /version1/messaging`, which takes many numbers, and works in the sandbox too. Premium
+messages and subscriptions are on a host of their own.
 """
 
 import re
@@ -41,6 +42,8 @@ INCOMING_CREDENTIAL = "africastalking.com:incoming"
 API = "https://api.africastalking.com"
 CONTENT = "https://content.africastalking.com"
 SANDBOX = "https://api.sandbox.africastalking.com"
+
+JSON = {"Accept": "application/json"}  # without it the service answers in XML
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class AfricasTalking(Gateway):
     def __init__(self, wiring: Wiring) -> None:
         settings = wiring.settings.sms
         self._wiring = wiring
+        self._section = settings.africas_talking
         self._username = settings.africas_talking.username
         self._sender = settings.reply_to  # a short code or an alphanumeric sender id
         self._http = wiring.http(settings.africas_talking)
@@ -117,11 +121,25 @@ class AfricasTalking(Gateway):
         form = {"username": self._username, "to": ",".join(batch.recipients), "message": batch.text}
         if self._sender:
             form["from"] = self._sender
-        if batch.link_id:
-            form |= {"linkId": batch.link_id, "bulkSMSMode": "0"}
-        url = f"{self._content if batch.link_id else self._api}/version1/messaging"
+        if self._section.enqueue:
+            form["enqueue"] = "1"
+        premium = bool(batch.link_id) or self._section.premium
+        if premium:
+            form |= self._premium_fields(batch)
+        url = f"{self._content if premium else self._api}/version1/messaging"
         answer = self._http.json("POST", url, data=form, headers=self._headers(), refusal=sending_outcome)
         return read_answer(answer, batch.recipients, datetime.now(UTC))
+
+    def _premium_fields(self, batch: Batch) -> dict[str, str]:
+        """What a premium message has besides: an answer the linkId of what it answers."""
+        section = self._section
+        fields = {
+            "linkId": batch.link_id or "",
+            "bulkSMSMode": "0",
+            "keyword": section.keyword,
+            "retryDurationInHours": str(section.retry_duration_hours or ""),
+        }
+        return {name: value for name, value in fields.items() if value}
 
     def check(self) -> Check:
         """The balance, which only the right key for the right user name gets."""
@@ -159,12 +177,48 @@ class AfricasTalking(Gateway):
         url = f"{self._api}/version1/messaging"
         answer = self._http.json("GET", url, params=query, headers=self._headers(), refusal=sending_outcome)
         rows = objects(dig(answer, "SMSMessageData", "Messages"))
-        newer = (row for row in rows if isinstance(row.get("id"), int) and row["id"] > int(last))
-        return sorted(newer, key=lambda row: int(row["id"]))
+        return sorted((row for row in rows if _row_id(row) > int(last)), key=_row_id)
+
+    def subscribe(self, number: str, short_code: str, keyword: str) -> Check:
+        """Ask the person with this number (E.164) whether they want the product; their phone asks them.
+
+        A notification tells when they have agreed. Raises SendError.
+        """
+        url = f"{self._api}/checkout/token/create"
+        answer = self._http.json("POST", url, data={"phoneNumber": number}, headers=JSON, refusal=sending_outcome)
+        token = _given(dig(answer, "token"))
+        if token is None:
+            return Check(False, f"Africa's Talking gave no checkout token: {_description(answer)}")
+        return self._subscription("create", number, short_code, keyword, checkoutToken=token)
+
+    def unsubscribe(self, number: str, short_code: str, keyword: str) -> Check:
+        """Take the person with this number out of the product. Raises SendError."""
+        return self._subscription("delete", number, short_code, keyword)
+
+    def _subscription(self, call: str, number: str, short_code: str, keyword: str, **more: str) -> Check:
+        form = {"username": self._username, "shortCode": short_code, "keyword": keyword, "phoneNumber": number, **more}
+        url = f"{self._content}/version1/subscription/{call}"
+        answer = self._http.json("POST", url, data=form, headers=self._headers(), refusal=sending_outcome)
+        ok = str(dig(answer, "status")).lower() == "success"
+        return Check(ok, f"Africa's Talking {'says' if ok else 'refused'}: {_description(answer)}")
+
+    def subscribers(self, short_code: str, keyword: str) -> list[str]:
+        """The numbers of everybody who has the product, as Africa's Talking knows it. Raises SendError."""
+        query = {"username": self._username, "shortCode": short_code, "keyword": keyword}
+        url = f"{self._content}/version1/subscription"
+        numbers: dict[str, None] = {}
+        last = 0
+        while True:
+            params = {**query, "lastReceivedId": str(last)}
+            answer = self._http.json("GET", url, params=params, headers=self._headers(), refusal=sending_outcome)
+            rows = [row for row in objects(dig(answer, "responses")) if _row_id(row) > last]
+            if not rows:
+                return list(numbers)
+            numbers |= dict.fromkeys(str(row["phoneNumber"]) for row in rows if row.get("phoneNumber"))
+            last = max(map(_row_id, rows))
 
     def _headers(self) -> dict[str, str]:
-        # Without Accept the service answers in XML.
-        return {"apiKey": self._wiring.secret(OUTGOING_CREDENTIAL), "Accept": "application/json"}
+        return {"apiKey": self._wiring.secret(OUTGOING_CREDENTIAL), **JSON}
 
 
 def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list[Outcome]:
@@ -210,6 +264,12 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime) -> Outcome:
     )
 
 
+def _row_id(row: Mapping[str, Any]) -> int:
+    """A list entry's id; 0, which comes before all of them, for what is none."""
+    row_id = row.get("id")
+    return row_id if isinstance(row_id, int) else 0
+
+
 def read_inbox_row(row: Mapping[str, Any]) -> IncomingMessage:
     """A message as the inbox has it."""
     return IncomingMessage(
@@ -238,6 +298,10 @@ def _given(value: object) -> str | None:
     """What is not there is the string "None": a failed recipient's messageId, an unpaid message's cost."""
     text = str(value or "").strip()
     return text if text and text != "None" else None
+
+
+def _description(answer: Any) -> str:
+    return _given(dig(answer, "description")) or "an answer without description"
 
 
 def _digits(number: object) -> str:
@@ -308,10 +372,13 @@ def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
 
 
 def missing(settings: Settings) -> list[str]:
-    """Without a user name there is no account."""
-    if settings.sms.africas_talking.username:
-        return []
-    return ["sms.africas_talking.username is not set; set it in /api/v1/settings"]
+    """Without a user name there is no account, and without a short code nothing premium."""
+    found = []
+    if not settings.sms.africas_talking.username:
+        found.append("sms.africas_talking.username is not set; set it in /api/v1/settings")
+    if settings.sms.africas_talking.premium and not settings.sms.reply_to:
+        found.append("sms.africas_talking.premium needs your short code in sms.reply_to; set it in /api/v1/settings")
+    return found
 
 
 CALLBACKS = Callbacks(
