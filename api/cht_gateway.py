@@ -20,7 +20,7 @@ from api.auth import User
 from api.bodies import POLL_BYTES, demand_json, json_object
 from api.context import Context, context
 from api.openapi import describe
-from mjumbe import documents, phone, states
+from mjumbe import documents, phone, states, text
 from mjumbe.couch import Document, Edit, Row, Update
 from mjumbe.documents import IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
@@ -306,7 +306,8 @@ def _report_refused(updates: Mapping[str, Update]) -> None:
 
 def _message(task: Task, settings: Settings) -> dict[str, str] | None:
     message = documents.message_of(task)
-    to, text = message.get("to"), message.get("message")
-    if not to or not isinstance(text, str) or not text:
+    to, content = message.get("to"), message.get("message")
+    if not to or not isinstance(content, str) or not content:
         return None
-    return {"id": str(message["uuid"]), "to": phone.number_to_send_to(str(to), settings), "content": text}
+    content = text.limit_parts(content, settings.multipart_sms_limit)
+    return {"id": str(message["uuid"]), "to": phone.number_to_send_to(str(to), settings), "content": content}

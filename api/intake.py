@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -41,7 +42,7 @@ class Intake:
         self._retry_seconds = retry_seconds
         self._databases = {database.name: database for database in databases}
         self._batchers = {
-            name: Batcher(f"intake {name}", partial(self._write, database))
+            name: Batcher(f"intake {name}", partial(self._write_all, database))
             for name, database in self._databases.items()
         }
         self._closing = threading.Event()
@@ -57,11 +58,14 @@ class Intake:
         CouchError when CouchDB refuses a document.
         """
         batcher = self._batchers[database.name]
-        futures = [batcher.submit(doc) for doc in docs]
         try:
-            return [future.result(ANSWER_WITHIN) for future in futures]
+            answers = batcher.submit(docs).result(ANSWER_WITHIN)
         except FutureTimeoutError:
             raise UnavailableError(f"CouchDB did not answer a write within {ANSWER_WITHIN:.0f} s") from None
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer is True for answer in answers]
 
     def close(self) -> None:
         """Write what was handed in, then end the threads. What waits in the spool stays there."""
@@ -69,6 +73,11 @@ class Intake:
             batcher.close()
         self._closing.set()
         self._waiting.set()
+
+    def _write_all(self, database: Database, requests: Sequence[Sequence[Document]]) -> list[list[Answer]]:
+        """The documents of many requests in one write; each request's answers."""
+        answers = iter(self._write(database, [doc for docs in requests for doc in docs]))
+        return [list(islice(answers, len(docs))) for docs in requests]
 
     def _write(self, database: Database, docs: Sequence[Document]) -> list[Answer]:
         self._metrics.batch(len(docs))

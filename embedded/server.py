@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
+from py_mini_racer import MiniRacer
 
 from embedded import auth
 from embedded.auth import Authenticator
@@ -108,4 +109,6 @@ def serve(host: str, port: int, data: Path, admin: str, ready: Callable[[int], N
     """
     # Python lets a busy thread run this long before another gets its turn; an index update must not hold up requests.
     sys.setswitchinterval(0.0005)
+    # V8 sets itself up at the first context, and aborts the process when two threads make the first one at once.
+    MiniRacer().eval("1")
     asyncio.run(_run(host, port, data, admin, ready))

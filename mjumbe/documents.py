@@ -20,6 +20,7 @@ from mjumbe.states import State, Task
 Document = dict[str, Any]
 
 TASK_LISTS = ("tasks", "scheduled_tasks")
+INCOMING = "incoming:"  # what the ids of incoming messages begin with
 # A service's message id longer than this is hashed: CouchDB keeps ids in every index.
 _LONGEST_ID = 200
 
@@ -102,7 +103,7 @@ class OutgoingMessage:
 
 def incoming_id(gateway: str, ref: str) -> str:
     """The `_id` of an incoming message: the same for the same message, whoever stores it."""
-    return f"incoming:{gateway}:{_id_part(ref)}"
+    return f"{INCOMING}{gateway}:{_id_part(ref)}"
 
 
 def _id_part(value: str) -> str:

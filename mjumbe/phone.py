@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import phonenumbers
@@ -24,6 +25,7 @@ class Refusal:
     reason: str
 
 
+@lru_cache(maxsize=10_000)  # parsing takes 0.1 ms, and a message's number is asked for several times
 def normalise(number: str, default_country_code: str) -> str | None:
     """`number` in E.164 (`+254711000111`), None for what is no subscriber's number: short codes, sender names.
 

@@ -6,6 +6,7 @@ import time
 import structlog
 
 from mjumbe.couch import Changes, ConflictError, Couch, CouchError, Document, UnavailableError
+from mjumbe.documents import INCOMING
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
 from mjumbe.status import CHECKPOINT_ID
 from sentinel.pipeline import Pipeline
@@ -14,6 +15,7 @@ from sentinel.registers import Registers
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 200
+AHEAD = 5_000  # changes looked through at once, without their documents
 CHECKPOINT_SECONDS = 1.0
 LONGPOLL_SECONDS = 30.0
 # Under load most changes are our own writes coming back: they are read in batches. The first after a pause is not
@@ -39,6 +41,7 @@ class Feed:
         self._registers = registers
         self._checkpoint = checkpoint
         self._written = time.monotonic()
+        self._ahead: str | None = None  # how far `_look_ahead` has seen, while the feed is behind
 
     def run(self, stop: threading.Event) -> None:
         """Process changes until `stop` is set. What fails is read again."""
@@ -51,7 +54,10 @@ class Feed:
                 self._process(changes)
                 since = changes.last_seq
                 self._keep(since)
-                if changes.changes:
+                if changes.pending > AT_ONCE:
+                    self._look_ahead(since)
+                elif changes.changes:
+                    self._ahead = None
                     stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
                 log.warning("changes wait for CouchDB", reason=str(error))
@@ -69,6 +75,14 @@ class Feed:
             # documents, so reading all of them does nothing twice.
             log.warning("CouchDB does not know the checkpoint, so all changes are read again", reason=error.reason)
             return self._couch.main.changes("0", limit=AT_ONCE, wait=wait)
+
+    def _look_ahead(self, since: str) -> None:
+        """Far behind, in a broadcast for instance: find the people who wrote meanwhile, and answer them first."""
+        changes = self._couch.main.changes(self._ahead or since, limit=AHEAD, docs=False)
+        self._ahead = changes.last_seq
+        ids = [change.id for change in changes.changes if change.id.startswith(INCOMING) and not change.deleted]
+        for start in range(0, len(ids), AT_ONCE):
+            self._pipeline.process(list(self._couch.main.fetch(ids[start : start + AT_ONCE]).values()))
 
     def _process(self, changes: Changes) -> None:
         docs = []

@@ -403,22 +403,29 @@ class _FencedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        fence = self._fence
+        self.poolmanager.pool_classes_by_scheme = _fenced_pools(self._fence)
 
-        class Plain(HTTPConnection):
-            def send(self, data: Any) -> None:
-                fence()
-                super().send(data)
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _fenced_pools(self._fence)
+        return manager
 
-        class Secure(HTTPSConnection):
-            def send(self, data: Any) -> None:
-                fence()
-                super().send(data)
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
+def _fenced_pools(fence: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
+    class Plain(HTTPConnection):
+        def send(self, data: Any) -> None:
+            fence()
+            super().send(data)
 
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
+    class Secure(HTTPSConnection):
+        def send(self, data: Any) -> None:
+            fence()
+            super().send(data)
 
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
