@@ -8,7 +8,19 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import callbacks, cht_gateway, credentials, errors, gateways, health, messages, monitoring, openapi, settings
+from api import (
+    callbacks,
+    cht_gateway,
+    credentials,
+    errors,
+    gateways,
+    health,
+    messages,
+    monitoring,
+    openapi,
+    service,
+    settings,
+)
 from api.auth import Users
 from api.context import EXTENSION, Context, context
 from api.deliveries import Deliveries
@@ -28,6 +40,7 @@ BLUEPRINTS = (
     credentials.blueprint,
     settings.blueprint,
     messages.blueprint,
+    service.blueprint,
     gateways.blueprint,
     health.blueprint,
     monitoring.blueprint,

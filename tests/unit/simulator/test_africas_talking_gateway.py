@@ -61,6 +61,6 @@ def test_an_opt_out_and_a_premium_answer(play: Any) -> None:
         [outcome] = await asyncio.to_thread(premium.send, Batch("Habari", (NUMBER,), link_id="L1"))
         assert (outcome.state, outcome.opted_out) == (State.SENT, False)
         [request] = (await lab.json("GET", "/requests?last=1"))["requests"]
-        assert (request["link_id"], request["sender"]) == ("L1", "22000")
+        assert (request["link_id"], request["from"]) == ("L1", "22000")
 
     play(scenario)
