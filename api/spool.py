@@ -90,7 +90,9 @@ class Spool:
             except (sqlite3.Error, OSError) as error:
                 raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
             for database, batch in _by_database(rows).items():
-                refused = write(database, [json.loads(row[3]) for row in batch])
+                docs, refused = _decoded(batch)
+                if docs:
+                    refused |= write(database, docs)
                 self._remove(batch, refused)
                 drained += len(batch) - len(refused)
         return drained
@@ -126,21 +128,29 @@ class Spool:
             ).fetchall()
 
     def _remove(self, rows: Sequence[Row], refused: Refusals) -> None:
-        now = int(time.time() * 1000)
-        with self._lock, closing(self._open()) as connection, connection:
-            for place, database, doc_id, doc in rows:
-                if doc_id in refused:
-                    connection.execute(
-                        "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)",
-                        (place, database, doc_id, doc, refused[doc_id], now),
-                    )
-                    log.error(
-                        "a spooled document is refused and set aside",
-                        database=database,
-                        id=doc_id,
-                        reason=refused[doc_id],
-                    )
-                connection.execute("DELETE FROM waiting WHERE place = ?", (place,))
+        try:
+            with self._lock, closing(self._open()) as connection, connection:
+                _take_out(connection, rows, refused)
+        except (sqlite3.Error, OSError) as error:
+            raise SpoolError(f"what was written cannot be removed from the spool {self._path} ({error})") from None
+
+
+def _take_out(connection: sqlite3.Connection, rows: Sequence[Row], refused: Refusals) -> None:
+    """Delete rows; those that are `refused` are kept in the other table."""
+    now = int(time.time() * 1000)
+    for place, database, doc_id, doc in rows:
+        if doc_id in refused:
+            connection.execute(
+                "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)",
+                (place, database, doc_id, doc, refused[doc_id], now),
+            )
+            log.error(
+                "a spooled document is refused and set aside",
+                database=database,
+                id=doc_id,
+                reason=refused[doc_id],
+            )
+        connection.execute("DELETE FROM waiting WHERE place = ?", (place,))
 
 
 def _by_database(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -149,6 +159,22 @@ def _by_database(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row[1], []).append(row)
     return found
+
+
+def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:
+    """The documents in rows, and why for those whose row is damaged, by id."""
+    docs, damaged = [], {}
+    for _, _, doc_id, text in rows:
+        try:
+            doc = json.loads(text)
+        except ValueError as error:
+            damaged[doc_id] = f"damaged in the spool: no JSON ({error})"
+            continue
+        if isinstance(doc, dict) and doc.get("_id") == doc_id:
+            docs.append(doc)
+        else:
+            damaged[doc_id] = "damaged in the spool: not the document of this id"
+    return docs, damaged
 
 
 def _insert(connection: sqlite3.Connection, database: str, doc: Document) -> bool:
