@@ -8,7 +8,9 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from contextlib import suppress
+from io import TextIOBase
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -34,7 +36,7 @@ QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "
 
 def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     """Set logging up for this process; `stream` is standard error unless given. Safe to call again."""
-    out = stream or sys.stderr
+    out = cast(TextIO, _Lenient(stream or sys.stderr))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -66,6 +68,25 @@ def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+
+
+class _Lenient(TextIOBase):
+    """A stream whose failures stop nobody: a full disk under the log must not refuse webhooks or end the sentinel."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def scrub(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
