@@ -1,0 +1,269 @@
+"""CouchDB stopped under webhooks: the spool, its order, its end, and what happens when it cannot be written."""
+
+import json
+import resource
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import pytest
+import requests
+
+from mjumbe import documents
+from tests.faults.rig import INCOMING, REPORTS, House, family, incoming, kill, numbers, post_all, report, sizes, stored
+from tests.integration.processes import Process, eventually
+from tests.integration.sentinel.world import INCOMING_KEY, World
+
+STREAMS = 4
+
+
+def spool_path(world: World) -> Path:
+    return Path(world.environment["MJUMBE_DATA"]) / "spool.sqlite"
+
+
+def waiting(world: World) -> int:
+    return spooled(world, "waiting")
+
+
+def spooled(world: World, table: str) -> int:
+    if not spool_path(world).exists():
+        return 0
+    with closing(sqlite3.connect(spool_path(world))) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def ready(api: Process) -> dict[str, tuple[bool, str]]:
+    checks = requests.get(f"{api.url}/readyz", timeout=60).json()["checks"]
+    return {check["name"]: (check["ok"], check["says"]) for check in checks}
+
+
+def post(api: Process, form: dict[str, str], path: str = INCOMING) -> int:
+    answer = requests.post(f"{api.url}{path}", params={"key": INCOMING_KEY}, data=form, timeout=60)
+    return answer.status_code
+
+
+class Stream:
+    """Phones that write one message after the other, each telling its service's answer."""
+
+    def __init__(self, api: Process) -> None:
+        self._api = api
+        self._stop = threading.Event()
+        self.answers: list[tuple[dict[str, str], int]] = []
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in numbers(STREAMS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: str) -> None:
+        for n in count():
+            if self._stop.wait(0.02):
+                return
+            form = incoming(f"{number}-{n:05}", number, f"message {n}")
+            self.answers.append((form, post(self._api, form)))
+
+    def until(self, more: int) -> None:
+        """Wait for so many more answers."""
+        enough = len(self.answers) + more
+        eventually(lambda: len(self.answers) >= enough, 60)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def stream(house: House) -> Iterator[Callable[[Process], Stream]]:
+    started: list[Stream] = []
+
+    def start(api: Process) -> Stream:
+        started.append(Stream(api))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@sizes("seconds", [4], [30])
+def test_couchdb_is_stopped_under_a_stream_of_webhooks(
+    house: House, stream: Callable[[Process], Stream], seconds: int
+) -> None:
+    world = house.world
+    api = world.start_api()
+    texts = stream(api)
+    texts.until(40)
+    house.stop_store()
+    began = time.monotonic()
+    refs = [f"ATXid_{n}" for n in range(20)]
+    reports = [report(ref, "Success", number) for ref, number in zip(refs, numbers(20), strict=True)]
+    assert post_all(api.url + REPORTS, reports, 4) == [200] * 20
+    eventually(lambda: waiting(world) > 20)
+    said = ready(api)
+    assert not said["couchdb"][0]
+    assert not said["spool"][0]
+    assert "documents wait in the spool" in said["spool"][1]
+    eventually(lambda: time.monotonic() - began > seconds, seconds + 5)
+    house.start_store()
+    eventually(lambda: waiting(world) == 0, 30)
+    texts.until(40)
+    texts.stop()
+    assert {status for _, status in texts.answers} == {200}
+    forms = [form for form, _ in texts.answers]
+    eventually(lambda: len(stored(world.couch.main, forms)) == len(forms))
+    assert len({form["id"] for form in forms}) == len(forms)
+    assert [world.couch.callbacks.get(f"report:africas-talking:{ref}:Success") is not None for ref in refs] == [
+        True
+    ] * 20
+    assert_order_of_receipt(world)
+    eventually(lambda: ready(api)["spool"] == (True, "Nothing waits in the spool."))
+    assert "Traceback" not in api.log()
+
+
+def assert_order_of_receipt(world: World) -> None:
+    """Each phone's messages came to CouchDB in the order in which they were written, each once."""
+    changes = world.couch.main.changes("0", limit=100_000).changes
+    docs = [change.doc for change in changes if change.doc and change.id.startswith("incoming:")]
+    by_sender: dict[str, list[tuple[int, str]]] = {}
+    for doc in docs:
+        by_sender.setdefault(doc["from"], []).append((doc["reported_date"], doc["_id"]))
+    for written in by_sender.values():
+        assert written == sorted(written)
+
+
+def test_killed_with_a_full_spool_it_is_drained_at_the_next_start(house: House) -> None:
+    world = house.world
+    api = world.start_api()
+    senders = numbers(300)
+    forms = [incoming(f"full-{n}", sender, "HELP") for n, sender in enumerate(senders)]
+    assert post(api, forms[0]) == 200
+    house.stop_store()
+    assert post_all(api.url + INCOMING, forms, 50) == [200] * 300
+    assert waiting(world) == 300, "the one that CouchDB has is known to the spool's drain, not to the spool"
+    kill(api)
+    assert waiting(world) == 300
+    api = world.start_api(api.port)
+    assert waiting(world) == 300, "CouchDB is still away"
+    house.start_store()
+    eventually(lambda: waiting(world) == 0, 30)
+    assert len(stored(world.couch.main, forms)) == 300
+    assert spooled(world, "set_aside") == 0
+    assert "Traceback" not in api.log()
+
+
+def test_killed_while_the_spool_is_drained_nothing_is_lost(house: House) -> None:
+    world = house.world
+    api = world.start_api()
+    forms = [incoming(f"drain-{n}", sender, "HELP") for n, sender in enumerate(numbers(2_000))]
+    assert post(api, forms[0]) == 200
+    house.stop_store()
+    assert set(post_all(api.url + INCOMING, forms, 100)) == {200}
+    house.start_store()
+    eventually(lambda: waiting(world) < 2_000, 30)
+    kill(api)
+    assert len(stored(world.couch.main, forms)) + waiting(world) >= 2_000
+    world.start_api(api.port)
+    eventually(lambda: waiting(world) == 0, 30)
+    assert len(stored(world.couch.main, forms)) == 2_000
+    assert_order_of_receipt(world)
+
+
+# ---- a spool that takes nothing
+
+
+def test_a_full_disk_is_said_and_answered_503(house: House) -> None:
+    """A limit on the size of files stands for a disk that is full: SQLite meets the same error in the same place."""
+    world = house.world
+    api = world.start_api()
+    forms = [incoming(f"disk-{n}", sender, "x" * 40_000) for n, sender in enumerate(numbers(40))]
+    assert post(api, forms[0]) == 200
+    house.stop_store()
+    limit_files(api, 400_000)
+    answers = [post(api, form) for form in forms[1:]]
+    assert set(answers) == {200, 503}
+    assert "callbacks can be stored nowhere" in api.log()
+    assert "free some disk space" in api.log()
+    limit_files(api, resource.RLIM_INFINITY)
+    assert post(api, forms[-1]) == 200, "there is room again"
+    limit_files(api, 10)
+    house.start_store()
+    eventually(lambda: requests.get(f"{api.url}/healthz", timeout=60).status_code == 200)
+    assert post(api, forms[-2]) in (200, 503)
+    limit_files(api, resource.RLIM_INFINITY)
+    eventually(lambda: waiting(world) == 0, 30)
+    acknowledged = {form["id"] for form, status in zip(forms[1:], answers, strict=True) if status == 200}
+    assert stored(world.couch.main, forms) == acknowledged | {forms[0]["id"], forms[-1]["id"]}
+    assert "Traceback" not in api.log()
+
+
+def test_a_disk_that_takes_no_log_line_stops_no_webhook(house: House) -> None:
+    world = house.world
+    api = world.start_api()
+    forms = [incoming(f"log-{n}", sender, "HELP") for n, sender in enumerate(numbers(20))]
+    assert post(api, forms[0]) == 200
+    limit_files(api, 10)
+    assert post_all(api.url + INCOMING, forms[1:], 4) == [200] * 19
+    limit_files(api, resource.RLIM_INFINITY)
+    assert len(stored(world.couch.main, forms)) == 20
+    assert "Traceback" not in api.log()
+
+
+def limit_files(api: Process, size: int) -> None:
+    for pid in family(api.popen.pid):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_a_spool_that_cannot_be_written_is_said_and_answered_503(house: House) -> None:
+    world = house.world
+    api = world.start_api()
+    first, second, third = (incoming(f"closed-{n}", sender, "HELP") for n, sender in enumerate(numbers(3)))
+    assert post(api, first) == 200
+    # Permissions would not stop a superuser.
+    spool_path(world).mkdir()
+    house.stop_store()
+    assert post(api, second) == 503
+    assert "callbacks can be stored nowhere" in api.log()
+    assert ready(api)["spool"][0] is False
+    spool_path(world).rmdir()
+    assert post(api, third) == 200
+    house.start_store()
+    eventually(lambda: stored(world.couch.main, [first, second, third]) == {first["id"], third["id"]}, 30)
+    assert "Traceback" not in api.log()
+
+
+# ---- an entry that can never be stored
+
+
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [
+        pytest.param(json.dumps({"_id": "poison", "_unknown": 1}), "doc_validation", id="refused by CouchDB"),
+        pytest.param('{"_id": "poison", "text": "cut o', "JSON", id="cut off"),
+        pytest.param('["no", "document"]', "document", id="no document"),
+        pytest.param(json.dumps({"_id": "poison", "text": "x" * 9_000_000}), "", id="larger than CouchDB takes"),
+    ],
+)
+def test_a_poisoned_entry_is_set_aside_and_the_rest_goes_on(house: House, poison: str, reason: str) -> None:
+    world = house.world
+    api = world.start_api()
+    forms = [incoming(f"sound-{n}", sender, "HELP") for n, sender in enumerate(numbers(21))]
+    assert post(api, forms[0]) == 200
+    house.stop_store()
+    assert post_all(api.url + INCOMING, forms[1:11], 4) == [200] * 10
+    with closing(sqlite3.connect(spool_path(world))) as connection, connection:
+        connection.execute("INSERT INTO waiting (db, id, doc) VALUES (?, 'poison', ?)", (world.couch.main.name, poison))
+    assert post_all(api.url + INCOMING, forms[11:], 4) == [200] * 10
+    house.start_store()
+    eventually(lambda: waiting(world) == 0, 30)
+    assert len(stored(world.couch.main, forms)) == 21
+    with closing(sqlite3.connect(spool_path(world))) as connection:
+        ((doc_id, doc, why),) = connection.execute("SELECT id, doc, reason FROM set_aside").fetchall()
+    assert (doc_id, doc) == ("poison", poison)
+    assert reason in why
+    assert "a spooled document is refused and set aside" in api.log()
+    assert "CouchDB refused 1 spooled documents" in ready(api)["spool"][1]
+    assert post(api, incoming("after", numbers(1)[0], "HELP")) == 200
+    assert world.couch.main.get(documents.incoming_id("africas-talking", "after"))
