@@ -199,6 +199,7 @@ async def info(call: Call) -> web.Response:
     """GET /db/_design/x/_info: the state of the index."""
     index = call.database.index(ViewFunctions.of(_design_document(call)))
     size = index.size()
+    pending = call.database.counters.update_seq - index.seq
     return answer(
         {
             "name": call.path["ddoc"],
@@ -212,7 +213,7 @@ async def info(call: Call) -> web.Response:
                 "waiting_clients": 0,
                 "update_seq": index.seq,
                 "purge_seq": call.database.counters.purge_seq,
-                "updates_pending": {"minimum": 0, "preferred": 0, "total": 0},
+                "updates_pending": dict.fromkeys(("minimum", "preferred", "total"), pending),
             },
         }
     )
