@@ -34,6 +34,13 @@ def test_every_row_has_its_own_answer(db):
     assert {name: missing[name] for name in ("id", "error", "reason")} == {"id": "not-here", **conflict}
 
 
+def test_one_id_twice(db):
+    """One of two writes wins; which one is not said."""
+    first, second = db.post("/_bulk_docs", {"docs": [{"_id": "a", "n": 1}, {"_id": "a", "n": 2}]}).json()
+    assert sorted([first.get("error", ""), second.get("error", "")]) == ["", "conflict"]
+    assert db.get("/a").json()["n"] == (2 if "error" in first else 1)
+
+
 def test_delete_and_write_again(db):
     revs = db.save({"_id": "a"}, {"_id": "b"})
     deleted = db.save({"_id": "a", "_rev": revs[0], "_deleted": True})

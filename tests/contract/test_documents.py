@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gzip
 import json
 import re
@@ -136,6 +137,18 @@ def test_delete_by_writing(db):
 def test_equal_writes_still_conflict(db):
     db.save({"_id": "a", "n": 1})
     assert db.put("/a", {"n": 1}).status_code == 409
+
+
+def test_of_equal_writes_at_the_same_moment_one_is_taken(db):
+    """The revision is the same for all, but only one writer is told that it is theirs."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: db.put("/a", {"owner": "same"}).status_code, range(8)))
+    assert sorted(status in CREATED for status in statuses) == [False] * 7 + [True]
+    assert set(statuses) - set(CREATED) == {409}
+    rev = db.get("/a").json()["_rev"]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: db.put("/a", {"_rev": rev, "n": 2}).status_code, range(8)))
+    assert sorted(status in CREATED for status in statuses) == [False] * 7 + [True]
 
 
 def test_post(db):

@@ -54,7 +54,7 @@ def test_create_describe_delete(couch):
     assert {"file", "external", "active"} <= set(info["sizes"])
     assert couch("HEAD", f"/{name}").status_code == 200
     assert couch.delete(f"/{name}").json() == {"ok": True}
-    gone = couch.get(f"/{name}")
+    gone = couch.eventually(f"/{name}", lambda answer: answer.status_code == 404 and "exist" in answer.text)
     assert (gone.status_code, gone.json()) == (404, {"error": "not_found", "reason": "Database does not exist."})
     assert couch("HEAD", f"/{name}").status_code == 404
     assert couch.delete(f"/{name}").status_code == 404

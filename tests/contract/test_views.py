@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from mjumbe.setup import read_designs
+
 EMIT_KEY = "function (doc) { if ('key' in doc) emit(doc.key, doc.value); }"
 
 # CouchDB's order of values (docs.couchdb.org, "Views Collation"), without the two characters (` and ^) whose place
@@ -133,7 +135,8 @@ def between(first, last):
         ({"key": None}, [at(None)]),
         ({"key": ["b", "c"]}, [at(["b", "c"])]),
         ({"key": 1}, [at(1)]),
-        ({"keys": ["z", "a", "nothing", "z"]}, [at("z"), at("a"), at("z")]),
+        # No key twice: CouchDB merges its shards' rows by the place of a key in `keys`, and remembers one place a key.
+        ({"keys": ["z", "nothing", "a"]}, [at("z"), at("a")]),
         ({"startkey": "a", "endkey": "abc"}, between("a", "abc")),
         ({"start_key": "a", "end_key": "abc", "inclusive_end": False}, between("a", "abc")[:-1]),
         ({"startkey": "abc", "endkey": "a", "descending": True}, between("a", "abc")[::-1]),
@@ -242,7 +245,8 @@ def test_changed_design_document(db):
     assert db.get("/_design/d/_view/v").json()["rows"][0]["key"] == 1
     changed = {"_rev": rev, "views": {"v": {"map": "function (doc) { emit(doc.m); }"}}}
     assert db.put("/_design/d", changed).status_code in (201, 202)
-    assert db.get("/_design/d/_view/v").json()["rows"][0]["key"] == 2
+    answer = db.eventually("/_design/d/_view/v", lambda answer: answer.json()["rows"][0]["key"] != 1)
+    assert answer.json()["rows"][0]["key"] == 2
 
 
 def test_equal_design_documents_share_an_index(db):
@@ -256,6 +260,26 @@ def test_equal_design_documents_share_an_index(db):
     assert signatures[0] == signatures[1] != signatures[2]
     assert infos[0]["name"] == "live"
     assert {"language", "sizes", "updater_running"} <= set(infos[0]["view_index"])
+    assert db.get("/_design/live/_view/by_key").json()["rows"] == [{"key": None, "value": 1}]
+    info = db.eventually("/_design/staged/_info", lambda answer: not pending(answer))
+    assert pending(info) == 0
+
+
+def pending(answer):
+    """How many changes the index has still to read. `update_seq` grows during the first build, and says nothing."""
+    return answer.json()["view_index"]["updates_pending"]["total"]
+
+
+def test_our_own_design_documents(db):
+    """The JavaScript engine compiles them, comments and all, and they take any document."""
+    db.save(
+        {"_id": "a", "type": "data_record", "tasks": [{"messages": [{}]}, None], "scheduled_tasks": {}}, {"_id": "b"}
+    )
+    for design in read_designs():
+        assert db.put(f"/_design/{design.name}", {"views": design.views}).status_code in (201, 202), design.name
+        for view in design.views:
+            answer = db.get(f"/_design/{design.name}/_view/{view}?reduce=false")
+            assert (answer.status_code, answer.json()["rows"]) == (200, []), view
 
 
 def test_update_modes(db):
@@ -318,6 +342,7 @@ def sales(db):
         ("count", {"keys": [["lodwar", 3], ["kisumu", 1]], "group": True}, [(["lodwar", 3], 1), (["kisumu", 1], 2)]),
         ("sum", {"key": ["kisumu", 1]}, [(None, 15)]),
         ("count", {"startkey": ["m"], "group": True}, []),
+        ("count", {"startkey": ["m"]}, []),
         ("count", {"group": True, "limit": 0}, []),
     ],
 )
@@ -375,7 +400,7 @@ def test_missing_views(db):
     answer = db.get("/_design/d/_view/other")
     assert (answer.status_code, answer.json()) == (404, {"error": "not_found", "reason": "missing_named_view"})
     db.delete("/_design/d", params={"rev": rev})
-    assert db.get("/_design/d/_view/v").status_code == 404
+    assert db.eventually("/_design/d/_view/v", lambda answer: answer.status_code == 404).status_code == 404
 
 
 @pytest.mark.parametrize("source", ["function (doc) { emit(", "not javascript at all"])
