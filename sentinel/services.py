@@ -87,6 +87,9 @@ class Service:
             failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) and not o.personal for o in outcomes)
             if hold is not None:
                 self._hold(hold.details, _seconds_until(hold.retry_at) or PROBE_SECONDS, now)
+            elif failed and self.status.held and time.monotonic() < self._held_until:
+                # It was under way when the pause began: only a probe's failure makes the next pause longer.
+                self.status = replace(self.status, last_failure=now)
             elif failed:
                 self._failures += 1
                 self.status = replace(self.status, last_failure=now)

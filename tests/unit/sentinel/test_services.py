@@ -208,6 +208,17 @@ def test_the_pauses_double_up_to_a_minute(time: Time) -> None:
     assert [ask(subject, BROKEN) for _ in range(4)] == [False] * 4, "and counting begins anew"
 
 
+def test_requests_under_way_when_the_pause_begins_are_no_probes(time: Time) -> None:
+    subject = service()
+    for _ in range(16):
+        subject.started()
+    for _ in range(16):
+        subject.answered([BROKEN])
+        subject.finished()
+    time.seconds += 5.25
+    assert subject.room() == 1
+
+
 def test_a_success_between_begins_the_count_anew(time: Time) -> None:
     subject = service()
     for _ in range(10):
