@@ -13,7 +13,7 @@ from api.openapi import describe
 from mjumbe import documents, overview, phone, states
 from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow
-from mjumbe.gateways import PHONE_GATEWAY, SERVICES
+from mjumbe.gateways import PHONE_GATEWAY, SERVICES, viber
 from mjumbe.gateways.base import Check, Wiring
 
 FOLLOWED_SECONDS = 20.0
@@ -67,6 +67,13 @@ class TestResult(BaseModel):
     history: list[dict[str, object]] | None = Field(default=None, description="What became of it so far.")
 
 
+class WebhookResult(BaseModel):
+    """What the service said."""
+
+    ok: bool
+    says: str
+
+
 @blueprint.get("/api/v1/gateways")
 @describe("How the services stand", tag="gateways", security="user", answers={200: Gateways})
 def all_gateways() -> ResponseReturnValue:
@@ -117,6 +124,23 @@ def test(name: str) -> ResponseReturnValue:
     if check.ok and number is not None:
         result |= _send(here, name, number)
     return result
+
+
+@blueprint.post("/api/v1/gateways/viber/webhook")
+@describe(
+    "Tell Viber where to post",
+    "Sets the bot's webhook to this server's callback path, by `public_url`. Viber asks that address before it "
+    "answers. 502 when it refuses, with its reason in `says`.",
+    tag="gateways",
+    security="user",
+    answers={200: WebhookResult, 502: WebhookResult},
+)
+def set_viber_webhook() -> ResponseReturnValue:
+    """A bot has one webhook: whatever had it before has it no more."""
+    here = context()
+    here.users.require(request)
+    check = viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get))
+    return {"ok": check.ok, "says": check.says}, 200 if check.ok else 502
 
 
 def _number(here: Context) -> str | None:

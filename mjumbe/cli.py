@@ -5,47 +5,29 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from mjumbe import documents, log, phone, settings, setup, states
-from mjumbe.config import Config, ConfigError, log_format
-from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
-from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
-from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
-from mjumbe.settings import SettingsError
+from mjumbe import log, settings, setup
+from mjumbe.commands import Commands, connect, open_vault, send_and_follow
+from mjumbe.commands_contacts import contacts
+from mjumbe.commands_gateways import gateways
+from mjumbe.config import Config, log_format
+from mjumbe.couch import ConflictError
+from mjumbe.health import checked
+from mjumbe.live_settings import DOCUMENT_ID
 
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
-
-
-class Commands(click.Group):
-    """Says what went wrong in a sentence, without a traceback, for the errors that an operator can mend."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except (ConfigError, CredentialError, SettingsError, UnavailableError, CouchError, ValueError) as error:
-            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=Commands)
 @click.version_option(package_name="mjumbe")
 def main() -> None:
     """An SMS aggregator on CouchDB. Processes read COUCH_URL, MJUMBE_VAULT_KEY, MJUMBE_DATA and MJUMBE_LOG."""
-
-
-def connect() -> tuple[Config, Couch]:
-    """The process's configuration and its CouchDB, logging set up."""
-    config = Config.load(os.environ)
-    log.configure(config.log)
-    return config, Couch(config.couch_url)
-
-
-def open_vault(config: Config, couch: Couch) -> CachedVault:
-    return CachedVault(couch, VaultKeys.load(os.environ, config.data))
 
 
 # ---- processes
@@ -228,29 +210,35 @@ def _merge_settings(changes: dict[str, Any]) -> None:
 @click.option("--wait", default=60, show_default=True, help="Seconds to follow the message; 0 only hands it over.")
 def send(to: str, message: str, wait: int) -> None:
     """Send MESSAGE to the number TO, and show what becomes of it."""
-    from mjumbe.follow import follow  # noqa: PLC0415
-
     _, couch = connect()
-    setup.prepare(couch)
-    live = LiveSettings(couch.main)
-    number = phone.normalise(to, live.refresh().default_country_code)
-    if number is None:
-        raise click.ClickException(f"{to} is no phone number; write it as +254711000111")
-    now = states.now()
-    doc = documents.outgoing_document(documents.new_task(number, message, now), now, None)
-    couch.main.put(doc)
-    click.echo(f"Handed over as {doc['_id']}.")
-    if wait and not follow(couch, doc["_id"], wait, _say(click.echo)):
+    if not send_and_follow(couch, to, message, wait) and wait:
         sys.exit(1)
 
 
-def _say(echo: Callable[[str], None]) -> Callable[[dict[str, Any]], None]:
-    def say(entry: dict[str, Any]) -> None:
-        details = f"  {entry['state_details']}" if entry.get("state_details") else ""
-        echo(f"{entry['timestamp']}  {entry['state']}{details}")
+# ---- the house
 
-    return say
 
+@main.command()
+def doctor() -> None:
+    """Check everything, and say what to do for each part that is not well."""
+    from api.health import spool  # noqa: PLC0415  # only this command looks at the API's disk
+    from api.spool import Spool  # noqa: PLC0415
+    from mjumbe.doctor import examine  # noqa: PLC0415
+
+    config = Config.load(os.environ)
+    log.configure(config.log)
+    failed = 0
+    for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data)))]):
+        mark = click.style("  ok", fg="green") if check.ok else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {check.name}: {check.says}")
+        failed += not check.ok
+    if failed:
+        click.echo(f"Failed: {failed}. docs/troubleshooting.md says more about each.")
+        sys.exit(1)
+
+
+main.add_command(gateways)
+main.add_command(contacts)
 
 if __name__ == "__main__":
     main()

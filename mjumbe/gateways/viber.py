@@ -243,6 +243,16 @@ CALLBACKS = Callbacks(
     refusal=401,
 )
 
+
+def set_webhook(wiring: Wiring) -> Check:
+    """Tell Viber to post the bot's events to this server, by its address in the settings."""
+    public_url = wiring.settings.public_url
+    if not public_url:
+        return Check(False, "public_url is not set; set it in /api/v1/settings to this server's address from outside")
+    [path] = CALLBACKS.paths()
+    return Viber(wiring).set_webhook(public_url + path)
+
+
 DEFINITION = Definition(
     name=NAME,
     outgoing_credential=CREDENTIAL,

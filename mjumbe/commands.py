@@ -1,0 +1,58 @@
+"""What the modules of the `mjumbe` command share."""
+
+import os
+from typing import Any
+
+import click
+
+from mjumbe import documents, log, phone, setup, states
+from mjumbe.config import Config, ConfigError
+from mjumbe.couch import Couch, CouchError, UnavailableError
+from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.follow import follow
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import SettingsError
+
+
+class Commands(click.Group):
+    """Says what went wrong in a sentence, without a traceback, for the errors that an operator can mend."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (ConfigError, CredentialError, SettingsError, UnavailableError, CouchError, ValueError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+def connect() -> tuple[Config, Couch]:
+    """The process's configuration and its CouchDB, logging set up."""
+    config = Config.load(os.environ)
+    log.configure(config.log)
+    return config, Couch(config.couch_url)
+
+
+def open_vault(config: Config, couch: Couch) -> CachedVault:
+    return CachedVault(couch, VaultKeys.load(os.environ, config.data))
+
+
+def read_number(couch: Couch, written: str) -> str:
+    """A number in E.164, by the settings' country. Raises ClickException for what is none."""
+    number = phone.normalise(written, LiveSettings(couch.main).refresh().default_country_code)
+    if number is None:
+        raise click.ClickException(f"{written} is no phone number; write it as +254711000111")
+    return number
+
+
+def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any) -> bool:
+    """Write a message's document, and show what becomes of it for `wait` seconds; whether it was delivered by then."""
+    setup.prepare(couch)
+    now = states.now()
+    doc = documents.outgoing_document(documents.new_task(read_number(couch, to), text, now, **facts), now, None)
+    couch.main.put(doc)
+    click.echo(f"Handed over as {doc['_id']}.")
+    return bool(wait) and follow(couch, doc["_id"], wait, _say)
+
+
+def _say(entry: dict[str, Any]) -> None:
+    details = f"  {entry['state_details']}" if entry.get("state_details") else ""
+    click.echo(f"{entry['timestamp']}  {entry['state']}{details}")

@@ -1,0 +1,213 @@
+"""`mjumbe doctor`: every check that docs/troubleshooting.md lists, each with what to do when it fails.
+
+No database, no key file and no message comes of it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import requests
+
+from mjumbe import credentials, health, states
+from mjumbe.config import Config
+from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError
+from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.documents import milliseconds
+from mjumbe.gateways import PHONE_GATEWAY, SERVICES
+from mjumbe.gateways.base import Wiring
+from mjumbe.health import Check, House, Said
+from mjumbe.live_settings import LiveSettings
+
+OLDEST_COUCHDB = 3
+READ_SECONDS = 15.0  # a doctor does not wait for a view to be built
+CLOCK_SECONDS = 30.0
+LEAST_FREE = 500 * 1024 * 1024  # bytes
+OVERDUE = timedelta(hours=1)
+MOST_COUNTED = 1_000
+
+
+def examine(config: Config) -> Iterator[Check]:
+    """Every check, one after the other: the machine, CouchDB, mjumbe's own parts, the services, the messages."""
+    mode = _key_mode(config)  # before the vault is opened, which closes the file to others
+    house = house_of(config)
+    checks: dict[str, Callable[[], Said]] = {
+        "disk": partial(_disk, config.data),
+        "vault key": partial(_key, config, mode),
+        "couchdb": partial(health.couchdb, house),
+        "version": partial(_version, house.couch),
+        "admin": partial(_admin, house.couch),
+        "clock": partial(_clock, house.couch),
+        **{name: partial(check, house) for name, check in health.CHECKS.items()},
+    }
+    for name, check in checks.items():
+        yield health.checked(name, check)
+    names = _services(house)
+    for name in names:
+        yield health.checked(name, partial(_answers, house, name))
+    yield health.checked("public url", partial(_public_url, house))
+    yield health.checked("callback keys", partial(_callback_keys, house, names))
+    yield health.checked("overdue", partial(_overdue, house))
+    yield health.checked("in doubt", partial(_in_doubt, house))
+
+
+def house_of(config: Config) -> House:
+    """What the checks look at. Without a vault key nothing is made: what needs one says so."""
+    couch = Couch(config.couch_url, READ_SECONDS)
+    settings = LiveSettings(couch.main)
+    path = config.data / credentials.KEY_FILE
+    try:
+        if not config.vault_key and not path.exists():
+            raise CredentialError(
+                f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
+                "them (the first of them to start makes the file)"
+            )
+        vault = CachedVault(couch, VaultKeys.load(config.vault_environ, config.data))
+    except CredentialError as error:
+        trouble = error
+
+        def fail(*_: str) -> NoReturn:
+            raise trouble
+
+        return House(couch, settings, fail, fail)
+    return House(couch, settings, vault.get, vault.check)
+
+
+# ---- the machine, and CouchDB as a server
+
+
+def _disk(data: Path) -> Said:
+    there = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    says = f"{free / 1024**3:.1f} GB are free where MJUMBE_DATA ({data}) is"
+    if free < LEAST_FREE:
+        return False, f"{says}; free some: callbacks are spooled there while CouchDB is away."
+    return True, f"{says}."
+
+
+def _key_mode(config: Config) -> int | None:
+    """The mode of the vault's key file; None when there is none, or it is not used."""
+    path = config.data / credentials.KEY_FILE
+    return None if config.vault_key or not path.exists() else path.stat().st_mode & 0o777
+
+
+def _key(config: Config, mode: int | None) -> Said:
+    path = config.data / credentials.KEY_FILE
+    if config.vault_key:
+        return True, "The vault's key is in MJUMBE_VAULT_KEY."
+    if mode is None:
+        return False, f"There is no vault key: neither MJUMBE_VAULT_KEY nor the file {path}; is MJUMBE_DATA right?"
+    if mode & 0o077:
+        return False, f"The vault's key file {path} could be read by others (mode {mode:04o}); chmod 600 it."
+    if not os.access(path, os.R_OK):
+        return False, f"The vault's key file {path} belongs to somebody else; run this as the user who runs mjumbe."
+    return True, f"The vault's key file {path} is closed to others; keep a copy apart from the database's backups."
+
+
+def _version(couch: Couch) -> Said:
+    version = str(couch.welcome().get("version"))
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) < OLDEST_COUCHDB:
+        return False, f"CouchDB is {version}; mjumbe needs {OLDEST_COUCHDB} or newer."
+    return True, f"CouchDB is {version}."
+
+
+def _admin(couch: Couch) -> Said:
+    context = couch.request("GET", "/_session").get("userCtx", {})
+    if "_admin" not in (context.get("roles") or ()):
+        return False, f"The user {context.get('name')} in COUCH_URL is no server admin; name one who is."
+    return True, f"The user {context.get('name')} in COUCH_URL is a server admin."
+
+
+def _clock(couch: Couch) -> Said:
+    """By the Date header, whose second is the finest that it has."""
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            header = session.get(couch.server_url, timeout=(CONNECT_TIMEOUT, READ_SECONDS)).headers.get("Date", "")
+            apart = (datetime.now(UTC) - parsedate_to_datetime(header)).total_seconds()
+        except requests.exceptions.RequestException:
+            return False, "Not known while CouchDB cannot be reached."
+        except (ValueError, TypeError):
+            return False, "Not known: what answers at COUCH_URL says no time."
+    if abs(apart) > CLOCK_SECONDS:
+        return False, f"This machine's clock is {apart:+.0f} s from CouchDB's; let both follow a time server."
+    return True, "This machine's clock and CouchDB's agree."
+
+
+# ---- the services
+
+
+def _services(house: House) -> list[str]:
+    """The services in use that we call; none while that cannot be known, which other checks say."""
+    try:
+        return [name for name in health.order(house.settings.refresh()) if name in SERVICES]
+    except (UnavailableError, CouchError):
+        return []
+
+
+def _answers(house: House, name: str) -> Said:
+    """The service takes our credentials, by its cheapest call."""
+    check = SERVICES[name].build(Wiring(house.settings.refresh(), house.credential)).check()
+    return check.ok, health.sentence(check.says)
+
+
+def _public_url(house: House) -> Said:
+    url = house.settings.refresh().public_url
+    if not url:
+        return False, "public_url is not set; set it to this server's address from outside, for the callback URLs."
+    if urlsplit(url).scheme != "https":
+        return False, f"public_url is {url}: callbacks with people's messages need https."
+    return True, f"The services reach this server at {url}."
+
+
+def _callback_keys(house: House, names: list[str]) -> Said:
+    needed = {name: SERVICES[name].callbacks for name in names}
+    missing = {
+        name: callbacks.credential
+        for name, callbacks in needed.items()
+        if callbacks and not house.credential(callbacks.credential)
+    }
+    if missing:
+        listed = "; ".join(f"{name}: PUT one to /api/v1/credentials/{key}" for name, key in missing.items())
+        return False, f"Callbacks are refused for want of a credential: {listed}."
+    return True, "Every service in use has what proves its callbacks."
+
+
+# ---- the messages
+
+
+def _overdue(house: House) -> Said:
+    until = milliseconds(states.now() - OVERDUE)
+    waiting = {state: _count(house, [state], [state, until]) for state in ("scheduled", "pending", "assigned")}
+    total = sum(waiting.values())
+    if not total:
+        return True, "No message is due for more than an hour."
+    count = f"{total} messages have been due for more than an hour"
+    if waiting["assigned"]:
+        return False, f"{count}, {waiting['assigned']} of them for the phone gateway ({PHONE_GATEWAY}): does it poll?"
+    return False, f"{count}; see above whether the sentinel runs and a service takes messages."
+
+
+def _in_doubt(house: House) -> Said:
+    count = _count(house, ["in-doubt"], ["in-doubt", {}])
+    if not count:
+        return True, "No message is in doubt."
+    if house.settings.refresh().sms.in_doubt == "retry":
+        return True, f"{count} messages may have been sent already, and are sent again by themselves (sms.in_doubt)."
+    return False, (
+        f"{count} messages may have been sent and are held (sms.in_doubt); look for them with "
+        "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
+    )
+
+
+def _count(house: House, start: list[object], end: list[object]) -> int:
+    """How many of the due view's rows there are, as far as MOST_COUNTED."""
+    rows = house.couch.main.view("mjumbe", "due", start_key=start, end_key=end, limit=MOST_COUNTED)
+    return len(rows)

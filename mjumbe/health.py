@@ -1,0 +1,159 @@
+"""How the house is, part by part: the checks that the API's `/readyz` and `mjumbe doctor` share."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from mjumbe import documents, gateways, setup, states
+from mjumbe.couch import Couch, CouchError, Database, UnavailableError
+from mjumbe.credentials import CredentialError
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import Settings
+from mjumbe.status import LEADER_ID, SentinelStatus, ServiceStatus, read_status
+
+SILENT_SECONDS = 30.0  # a sentinel that has not been heard of for so long is not taken for running
+
+Said = tuple[bool, str]
+"""Whether a part is well, and a sentence: with what to do when it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How one part is: `says` is a sentence, with what to do when it is not `ok`."""
+
+    name: str
+    ok: bool
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the checks look at. `credential` and `vault_problems` raise CredentialError when the vault has no key."""
+
+    couch: Couch
+    settings: LiveSettings
+    credential: Callable[[str], str | None]
+    vault_problems: Callable[[], list[str]]
+
+
+def checked(name: str, check: Callable[[], Said]) -> Check:
+    """The result of a check; what keeps it from being made is a result too."""
+    try:
+        return Check(name, *check())
+    except UnavailableError:
+        return Check(name, False, "Not known while CouchDB cannot be reached.")
+    except CouchError as error:
+        return Check(name, False, f"Not known: {error}.")
+    except CredentialError as error:
+        return Check(name, False, sentence(str(error)))
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def couchdb(house: House) -> Said:
+    """CouchDB answers, and our databases are there."""
+    try:
+        version = house.couch.welcome().get("version")
+    except UnavailableError as error:
+        return False, f"{error}: start it, or correct COUCH_URL."
+    missing = [database.name for database in house.couch.databases if not _exists(database)]
+    if missing:
+        return False, f"CouchDB {version} answers; the databases {', '.join(missing)} are not there yet."
+    return True, f"CouchDB {version} answers, and all databases are there."
+
+
+def _exists(database: Database) -> bool:
+    try:
+        database.info()
+    except CouchError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def views(house: House) -> Said:
+    """All indexes are built."""
+    unbuilt = setup.unbuilt_views(house.couch)
+    if unbuilt:
+        return False, f"The views of {', '.join(unbuilt)} are being built; this takes a while on a large database."
+    return True, "All views are built."
+
+
+def vault(house: House) -> Said:
+    """Every credential can be read."""
+    problems = house.vault_problems()
+    if problems:
+        return False, " ".join(sentence(problem) for problem in problems)
+    return True, "The vault's key opens every credential."
+
+
+def sentinel(house: House) -> Said:
+    """A sentinel leads."""
+    status = leader(house.couch)
+    if status is None:
+        return False, "No sentinel has run yet; start one with `mjumbe sentinel`."
+    age = heartbeat_age(status, states.now())
+    if status.released:
+        return False, f"The sentinel stopped at {status.heartbeat}; start it with `mjumbe sentinel`."
+    if age is None or age > SILENT_SECONDS:
+        return False, f"The sentinel's last heartbeat was at {status.heartbeat}; look into its log and start it again."
+    return True, f"The sentinel's last heartbeat was {max(age, 0):.0f} s ago."
+
+
+def leader(couch: Couch) -> SentinelStatus | None:
+    """What the leading sentinel says of itself, None when there never was one. Raises UnavailableError."""
+    doc = couch.sentinel.get(LEADER_ID)
+    return read_status(doc) if doc else None
+
+
+def heartbeat_age(status: SentinelStatus, now: datetime) -> float | None:
+    """Seconds since the heartbeat."""
+    at = documents.read_moment(status.heartbeat)
+    return None if at is None else (documents.milliseconds(now) - at) / 1000
+
+
+def service(house: House) -> Said:
+    """The services in use are configured, and none of them is held."""
+    values = house.settings.refresh()
+    status = leader(house.couch)
+    reports = status.services if status else {}
+    said = [_one_service(house, name, values, reports) for name in order(values)]
+    return all(ok for ok, _ in said), " ".join(words for _, words in said)
+
+
+def order(values: Settings) -> Iterable[str]:
+    """The services in use, the one that is tried first in front."""
+    return dict.fromkeys([values.sms.outgoing_service, *values.sms.fallback_services])
+
+
+def _one_service(house: House, name: str, values: Settings, reports: Mapping[str, ServiceStatus]) -> Said:
+    troubles = gateways.missing(name, values, house.credential)
+    if troubles:
+        return False, sentence(f"the service {name} cannot be used: {'; '.join(troubles)}")
+    report = reports.get(name, ServiceStatus())
+    if report.held:
+        return False, sentence(f"the service {name} is held since {report.since}: {report.reason}")
+    return True, f"The service {name} is configured."
+
+
+def settings(house: House) -> Said:
+    """Every setting is in force."""
+    house.settings.refresh()
+    problems = house.settings.problems
+    if problems:
+        return False, f"Wrong settings, whose values before stay in force: {'; '.join(map(str, problems))}."
+    return True, "All settings are in force."
+
+
+CHECKS: Mapping[str, Callable[[House], Said]] = {
+    "couchdb": couchdb,
+    "views": views,
+    "vault": vault,
+    "sentinel": sentinel,
+    "service": service,
+    "settings": settings,
+}

@@ -1,0 +1,205 @@
+"""The command line of an operator: doctor, gateways, contacts, as processes."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from mjumbe import documents, states
+from mjumbe.status import LEADER_ID
+from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
+from tests.integration.sentinel.world import World, number
+
+
+def run(world: World, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit code and output of `mjumbe <arguments>`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "mjumbe.cli", *arguments],
+        cwd=ROOT,
+        env=clean | world.environment | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def examined(world: World, **environment: str) -> tuple[int, dict[str, tuple[bool, str]]]:
+    """What the doctor says: each check's ok and sentence."""
+    code, output = run(world, "doctor", **environment)
+    lines = [line.strip() for line in output.splitlines() if line.startswith(("  ok", "FAIL"))]
+    checks = {}
+    for line in lines:
+        mark, _, rest = line.partition("  ")
+        name, _, says = rest.partition(": ")
+        checks[name] = (mark == "ok", says)
+    assert checks, output
+    return code, checks
+
+
+# ---- doctor
+
+
+def test_a_healthy_house(world: World) -> None:
+    world.set(public_url="https://sms.example.org")
+    code, checks = examined(world)
+    assert {name: says for name, (ok, says) in checks.items() if not ok} == {}
+    assert code == 0
+    assert list(checks) == [
+        *("disk", "vault key", "couchdb", "version", "admin", "clock", "views", "vault", "sentinel", "service"),
+        *("settings", "africas-talking", "public url", "callback keys", "overdue", "in doubt", "spool"),
+    ]
+    assert checks["africas-talking"][1].startswith("Africa's Talking took the credentials; the balance is KES ")
+
+
+@pytest.fixture
+def house(own_world: World) -> World:
+    """A world in which everything is set up, but no sentinel runs."""
+    own_world.set(public_url="https://sms.example.org")
+    return own_world
+
+
+def failing(world: World, **environment: str) -> dict[str, str]:
+    code, checks = examined(world, **environment)
+    failed = {name: says for name, (ok, says) in checks.items() if not ok}
+    assert code == (1 if failed else 0)
+    return failed
+
+
+def test_what_an_unfinished_house_lacks(house: World) -> None:
+    house.vault.delete("africastalking.com:incoming")
+    house.vault.set("africastalking.com:outgoing", "a-wrong-key")
+    house.set(public_url="http://sms.example.org")
+    failed = failing(house)
+    assert set(failed) == {"sentinel", "africas-talking", "public url", "callback keys"}
+    assert failed["sentinel"] == "No sentinel has run yet; start one with `mjumbe sentinel`."
+    assert failed["africas-talking"] == "Africa's Talking did not take the credentials: HTTP 401."
+    assert "https" in failed["public url"]
+    assert "/api/v1/credentials/africastalking.com:incoming" in failed["callback keys"]
+    house.set(public_url=None)
+    assert failing(house)["public url"].startswith("public_url is not set")
+
+
+def test_a_held_service_says_why_and_since_when(house: World) -> None:
+    held = {"held": True, "reason": "InsufficientBalance", "since": "2026-01-31T08:30:00.000Z"}
+    doc = {"_id": LEADER_ID, "owner": {}, "heartbeat": states.timestamp(states.now())}
+    house.couch.sentinel.put({**doc, "services": {"africas-talking": held}})
+    failed = failing(house)
+    assert failed == {
+        "service": "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance."
+    }
+
+
+def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
+    old = states.now().replace(year=2026, month=1, day=1)
+    for facts in ({}, {"service": "medic-gateway"}):
+        task = documents.new_task(number(), "x", old) | facts
+        house.couch.main.put(documents.outgoing_document(task, old, None))
+    doubtful = documents.new_task(number(), "x", states.now()) | {"state": "forwarded-to-gateway", "in_doubt": True}
+    house.couch.main.put(documents.outgoing_document(doubtful, states.now(), None))
+    failed = failing(house)
+    assert set(failed) == {"sentinel", "overdue"}
+    assert failed["overdue"].startswith("2 messages have been due for more than an hour, 1 of them for the phone")
+    house.set(sms={"in_doubt": "hold"})
+    assert failing(house)["in doubt"].startswith("1 messages may have been sent and are held")
+
+
+def test_a_key_file(house: World, tmp_path: Path) -> None:
+    for credential in ("africastalking.com:incoming", "africastalking.com:outgoing"):
+        house.vault.delete(credential)
+    key = tmp_path / "vault.key"
+    environment = {"MJUMBE_DATA": str(tmp_path), "MJUMBE_VAULT_KEY": ""}
+    failed = failing(house, **environment)
+    assert not key.exists(), "a doctor makes no key"
+    assert str(key) in failed["vault key"] and "there is no key file" in failed["vault"].lower()
+    key.write_text(VAULT_KEY)
+    key.chmod(0o644)
+    assert "0644" in failing(house, **environment)["vault key"]
+    assert "vault key" not in failing(house, **environment)
+
+
+def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
+    server, _, database = house.couch_url.rpartition("/")
+    away = failing(house, COUCH_URL=f"http://admin:x@127.0.0.1:1/{database}")
+    assert away["couchdb"].endswith("start it, or correct COUCH_URL.")
+    assert away["version"] == "Not known while CouchDB cannot be reached."
+    wrong = server.replace(f":{house.couch._password}@", ":wrong@")
+    assert "password in COUCH_URL is wrong" in failing(house, COUCH_URL=f"{wrong}/{database}")["couchdb"]
+    code, output = run(house, "doctor", COUCH_URL="")
+    assert code == 1 and "COUCH_URL is not set" in output
+
+
+# ---- gateways
+
+
+def test_gateways(world: World) -> None:
+    world.set(public_url="https://sms.example.org")
+    code, output = run(world, "gateways", COLUMNS="200")
+    assert code == 0, output
+    assert "africas-talking" in output and "ready" in output and "not configured" in output
+    assert "incoming-messages at https://sms.example.org/api/v1/sms/africastalking/incoming-messages?key=" in output
+
+
+def test_trying_a_service(world: World) -> None:
+    code, output = run(world, "gateways", "test", "africas-talking", number())
+    assert code == 0, output
+    assert "Africa's Talking took the credentials" in output
+    assert "delivered" in output
+    code, output = run(world, "gateways", "test", "textbee")
+    assert code == 1 and "textbee:outgoing" in output
+    assert run(world, "gateways", "test", "medic-gateway")[0] == 0
+    assert run(world, "gateways", "test", "pigeon")[0] == 2
+
+
+@pytest.fixture
+def viber(tmp_path: Path) -> Iterator[Process]:
+    """A simulated Viber whose bot has the token that the simulator gives it by itself."""
+    process = start(["simulator", "--port", "0"], tmp_path / "viber")
+    yield process
+    process.stop()
+
+
+def test_vibers_webhook(world: World, viber: Process) -> None:
+    world.set(public_url=None)
+    world.vault.set("viber:outgoing", "viber-token")
+    world.set(sms={"viber": {"base_url": f"{viber.url}/pa", "sender_name": "Mtandao"}})
+    code, output = run(world, "gateways", "webhook", "viber")
+    assert code == 1 and "public_url is not set" in output
+    world.set(public_url=world.api.url)
+    code, output = run(world, "gateways", "webhook", "viber")
+    assert (code, output.strip()) == (0, f"Viber posts the bot's events to {world.api.url}/api/v1/sms/viber/events")
+    assert world.couch.user is not None
+    url = f"{world.api.url}/api/v1/gateways/viber/webhook"
+    answer = requests.post(url, auth=(world.couch.user, world.couch._password), timeout=30)
+    assert (answer.status_code, answer.json()["ok"]) == (200, True)
+    assert requests.post(url, timeout=30).status_code == 401
+    world.set(sms={"viber": {"base_url": viber.url}})
+    answer = requests.post(url, auth=(world.couch.user, world.couch._password), timeout=30)
+    assert (answer.status_code, answer.json()["ok"]) == (502, False)
+
+
+# ---- contacts
+
+
+def test_contacts(world: World) -> None:
+    to, name = number(), f"Amina {uuid.uuid4().hex}"
+    code, output = run(world, "contacts", "find", to)
+    assert code == 1 and "nobody has the number" in output
+    code, output = run(world, "contacts", "add", to.replace("+254", "0"), name)
+    assert code == 0 and output.startswith(f"{to}  {name}  ")
+    doc = world.doc(output.split()[-1])
+    assert (doc["type"], doc["name"], doc["phone"]) == ("person", name, to)
+    code, output = run(world, "contacts", "add", to, "Juma")
+    assert code == 1 and name in output
+    assert name in run(world, "contacts", "find", to)[1]
+    assert name in run(world, "contacts", "list")[1]
+    assert "is no phone number" in run(world, "contacts", "add", "SAFARICOM", "x")[1]
+    received = world.receive(to, "Habari")
+    eventually(lambda: (world.doc(received).get("contact") or {}).get("_id") == doc["_id"])
