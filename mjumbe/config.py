@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 LogFormat = Literal["json", "console"]
 LOG_FORMATS = ("json", "console")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 MOST_PROXIES = 10
 
 
@@ -53,6 +54,14 @@ def log_format(environ: Mapping[str, str]) -> LogFormat:
     if value not in LOG_FORMATS:
         raise ConfigError(f"MJUMBE_LOG is {value!r}; expected json or console")
     return cast(LogFormat, value)
+
+
+def log_level(environ: Mapping[str, str]) -> str:
+    """What MJUMBE_LOG_LEVEL asks for: the least that is logged. Raises ConfigError."""
+    value = environ.get("MJUMBE_LOG_LEVEL", "").strip().lower() or "info"
+    if value not in LOG_LEVELS:
+        raise ConfigError(f"MJUMBE_LOG_LEVEL is {value!r}; expected {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")
+    return value
 
 
 def _proxies(value: str) -> int:

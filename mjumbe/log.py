@@ -5,6 +5,7 @@ are masked by whoever logs them (`phone.masked`), message texts are not logged a
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from mjumbe.config import LogFormat
+from mjumbe.config import LogFormat, log_level
 
 HIDDEN = "***"
 SECRET_FIELDS = frozenset({"key", "api_key", "apikey", "authorization", "cookie", "password", "secret", "token"})
@@ -35,7 +36,11 @@ QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "
 
 
 def configure(form: LogFormat, stream: TextIO | None = None) -> None:
-    """Set logging up for this process; `stream` is standard error unless given. Safe to call again."""
+    """Set logging up for this process; `stream` is standard error unless given. Safe to call again.
+
+    The least that is logged is what MJUMBE_LOG_LEVEL says. Raises ConfigError.
+    """
+    level = logging.getLevelNamesMapping()[log_level(os.environ).upper()]
     out = cast(TextIO, _Lenient(stream or sys.stderr))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -51,7 +56,7 @@ def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     )
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
@@ -64,9 +69,9 @@ def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
 
 

@@ -126,6 +126,7 @@ def run(*, demo: bool, once: bool) -> int:
     environ, supervisor, began = dict(os.environ), Supervisor(), time.monotonic()
     with ExitStack() as stack:
         if demo:
+            environ.setdefault("MJUMBE_LOG_LEVEL", "warning")  # the steps are what is to be seen
             environ["MJUMBE_DATA"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="mjumbe-demo-"))
             if environ.get("COUCH_URL"):
                 environ["COUCH_URL"] += f"-demo-{secrets.token_hex(4)}"
@@ -161,7 +162,7 @@ def _admin_password(data: Path) -> str:
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(18))
-        click.echo(f"Made the user admin; its password is in {path}.")
+        log.info("Made the user admin of the embedded store", password_file=str(path))
     return path.read_text().strip()
 
 
