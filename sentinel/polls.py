@@ -31,40 +31,60 @@ class Polls:
         self._couch = couch
         self._settings = settings
         self._services = services
-        self._balances_asked = -BALANCE_SECONDS
+        self._balances: dict[str, tuple[Service, float]] = {}  # whose was asked, and when (monotonic)
+        self._asked: dict[str, int] = {}  # how many of a service's open messages this round has asked about
 
     def run(self, stop: threading.Event) -> None:
         """Ask once a minute until `stop` is set."""
         while not stop.is_set():
-            balances = time.monotonic() - self._balances_asked > BALANCE_SECONDS
-            for service in self._services.usable():
-                try:
-                    self._ask(service, balances=balances)
-                except FencedError:
-                    return
-                except (SendError, UnavailableError, CouchError) as error:
-                    log.info("a service could not be asked", service=service.name, reason=str(error))
-                self._balances_asked = time.monotonic() if balances else self._balances_asked
+            try:
+                self.ask_all()
+            except FencedError:
+                return
             stop.wait(POLL_SECONDS)
 
-    def _ask(self, service: Service, *, balances: bool) -> None:
-        if balances:
-            service.learn_balance(service.gateway.check().balance)
+    def ask_all(self) -> None:
+        """Ask every usable service once; trouble with one keeps no other from being asked. Raises FencedError."""
+        for service in self._services.usable():
+            try:
+                self._ask(service)
+            except FencedError:
+                raise
+            except (SendError, UnavailableError, CouchError) as error:
+                log.info("a service could not be asked", service=service.name, reason=str(error))
+            except Exception:
+                # An answer that nobody foresaw must not end the process that sends.
+                log.exception("a service could not be asked", service=service.name)
+
+    def _ask(self, service: Service) -> None:
+        self._balance(service)
         if type(service.gateway).statuses is not Gateway.statuses:
             self._statuses(service)
         if type(service.gateway).inbox is not Gateway.inbox:
             self._inbox(service)
 
+    def _balance(self, service: Service) -> None:
+        """Once an hour, and at once for a service that was made anew and so knows of none."""
+        asked, at = self._balances.get(service.name, (None, 0.0))
+        if asked is not service or time.monotonic() - at > BALANCE_SECONDS:
+            self._balances[service.name] = service, time.monotonic()
+            service.learn_balance(service.gateway.check().balance)
+
     def _statuses(self, service: Service) -> None:
-        """Store what the service says of its open messages as if it had posted it."""
-        now = milliseconds(states.now())
+        """Store what the service says of its open messages as if it had posted it.
+
+        They are asked about in turns: those that never settle keep no later one waiting.
+        """
+        now, asked = milliseconds(states.now()), self._asked.get(service.name, 0)
         rows = self._couch.main.view(
             "mjumbe",
             "due",
             start_key=["open", service.name, now - STATUS_MS],
             end_key=["open", service.name, now],
+            skip=asked,
             limit=STATUSES_AT_ONCE,
         )
+        self._asked[service.name] = asked + len(rows) if len(rows) == STATUSES_AT_ONCE else 0
         if rows:
             reports = service.gateway.statuses([str(row.value) for row in rows])
             self._couch.callbacks.bulk([documents.report_document(report, now) for report in reports])

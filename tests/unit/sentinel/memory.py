@@ -66,7 +66,14 @@ class MemoryDatabase(Database):
         ]
         if "keys" in query:
             return [row for wanted in query["keys"] for row in rows if row.key == wanted]
-        return [row for row in sorted(rows, key=lambda row: row.key) if row.key >= query.get("start_key", row.key)]
+        first, last = query.get("start_key"), query.get("end_key")
+        found = [
+            row
+            for row in sorted(rows, key=lambda row: row.key)
+            if (first is None or row.key >= first) and (last is None or row.key <= last)
+        ]
+        skip, limit = query.get("skip", 0), query.get("limit")
+        return found[skip : None if limit is None else skip + limit]
 
     def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
         return [copy.deepcopy(doc) for doc_id, doc in sorted(self.docs.items()) if startkey <= doc_id <= endkey]

@@ -1,0 +1,289 @@
+"""What services are asked for: statuses in turns, inboxes, balances; and what one of them may not do to the others."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from mjumbe import documents, states
+from mjumbe.couch import Document, UnavailableError
+from mjumbe.documents import DeliveryReport, IncomingMessage, milliseconds, tasks_of
+from mjumbe.gateways.base import Batch, Check, Failure, FencedError, Gateway, Inbox, Outcome, SendError
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import ServiceSettings, Settings
+from mjumbe.states import State
+from sentinel import polls
+from sentinel.polls import STATUSES_AT_ONCE, Polls
+from sentinel.services import Service, Services
+from tests.unit.sentinel.memory import MemoryCouch
+
+PHONE = "+254711000001"
+SENT = "2026-01-31T08:30:00Z"
+
+
+class Quiet(Gateway):
+    """A service that tells everything by itself."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.checked = 0
+
+    def send(self, batch: Batch) -> list[Outcome]:
+        raise AssertionError("polling sends nothing")
+
+    def check(self) -> Check:
+        self.checked += 1
+        return Check(True, "fine", f"KES {self.checked}")
+
+
+class Asked(Quiet):
+    """A service whose statuses must be asked for."""
+
+    def __init__(self, status: str = "wired") -> None:
+        super().__init__()
+        self.refs: list[list[str]] = []
+        self.status = status
+
+    def statuses(self, refs: Sequence[str]) -> list[DeliveryReport]:
+        self.refs.append(list(refs))
+        return [DeliveryReport("rapidpro", ref, self.status, State.FORWARDED_BY_GATEWAY) for ref in refs]
+
+
+class WithInbox(Quiet):
+    """A service that keeps what came in, five messages a look."""
+
+    def __init__(self, *messages: IncomingMessage) -> None:
+        super().__init__()
+        self.messages = messages
+        self.cursors: list[str | None] = []
+
+    def inbox(self, cursor: str | None) -> Inbox:
+        self.cursors.append(cursor)
+        first = int(cursor or 0)
+        found = list(self.messages[first : first + 5])
+        return Inbox(found, str(first + len(found)) if found else cursor)
+
+
+class OtherIds(WithInbox):
+    inbox_ids_differ: ClassVar[bool] = True
+
+
+class Fails(Quiet):
+    """A service that cannot be asked."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def statuses(self, refs: Sequence[str]) -> list[DeliveryReport]:
+        raise self.error
+
+    def inbox(self, cursor: str | None) -> Inbox:
+        raise self.error
+
+
+def due(doc: Document) -> Iterable[tuple[Any, Any]]:
+    """The part of the view mjumbe/due that tells what a service took and has not settled."""
+    for task in tasks_of(doc):
+        if task["state"] in ("received-by-gateway", "forwarded-by-gateway", "sent"):
+            changed = milliseconds(datetime.fromisoformat(task["state_history"][-1]["timestamp"]))
+            yield ["open", task["service"], changed], task["gateway_ref"]
+
+
+def messages(doc: Document) -> Iterable[tuple[Any, Any]]:
+    """The part of the view mjumbe/messages that lists by number."""
+    if doc.get("sms_message"):
+        sms = doc["sms_message"]
+        yield ["phone", doc["from"], milliseconds(datetime.fromisoformat(sms["sent_timestamp"]))], None
+
+
+class Lab:
+    def __init__(self, **gateways: Gateway) -> None:
+        self.couch = MemoryCouch()
+        self.couch.main.views = {"due": due, "messages": messages}
+        self.services = {name: Service(name, gateway, ServiceSettings()) for name, gateway in gateways.items()}
+        live = cast(LiveSettings, SimpleNamespace(current=Settings()))
+        listed = cast(Services, SimpleNamespace(usable=lambda: list(self.services.values())))
+        self.polls = Polls(self.couch.as_couch(), live, listed)
+
+    def took(self, count: int, service: str = "rapidpro", state: str = "sent") -> None:
+        """Messages that a service took: `r0` first."""
+        now = milliseconds(states.now()) - 60_000
+        for n in range(count):
+            at = states.timestamp(datetime.fromtimestamp((now + n) / 1000, UTC))
+            task = documents.new_task(PHONE, "x", states.now(), service=service, gateway_ref=f"r{n}")
+            task |= {"state": state, "state_history": [{"state": state, "timestamp": at}]}
+            self.couch.main.store(documents.outgoing_document(task, states.now(), None) | {"_id": f"d{n}"})
+
+
+def incoming(ref: str, text: str = "Habari", sender: str = PHONE) -> IncomingMessage:
+    return IncomingMessage("africas-talking", ref, sender, text, to="22000", sent_timestamp=SENT)
+
+
+def test_statuses_are_stored_as_if_they_had_been_posted() -> None:
+    gateway = Asked()
+    lab = Lab(rapidpro=gateway)
+    lab.took(2)
+    lab.polls.ask_all()
+    assert gateway.refs == [["r0", "r1"]]
+    assert sorted(lab.couch.callbacks.docs) == ["report:rapidpro:r0:wired", "report:rapidpro:r1:wired"]
+
+
+@pytest.mark.parametrize("state", ["pending", "forwarded-to-gateway", "delivered", "failed", "denied"])
+def test_what_is_settled_or_not_taken_is_not_asked_for(state: str) -> None:
+    gateway = Asked()
+    lab = Lab(rapidpro=gateway)
+    lab.took(3, state=state)
+    lab.polls.ask_all()
+    assert gateway.refs == []
+
+
+def test_other_services_messages_are_not_asked_for() -> None:
+    gateway = Asked()
+    lab = Lab(rapidpro=gateway)
+    lab.took(3, service="textbee")
+    lab.polls.ask_all()
+    assert gateway.refs == []
+
+
+def test_messages_that_never_settle_keep_no_later_one_waiting() -> None:
+    gateway = Asked()
+    lab = Lab(rapidpro=gateway)
+    lab.took(2 * STATUSES_AT_ONCE + 7)
+    for _ in range(4):
+        lab.polls.ask_all()
+    assert [len(refs) for refs in gateway.refs] == [STATUSES_AT_ONCE, STATUSES_AT_ONCE, 7, STATUSES_AT_ONCE]
+    assert len({ref for refs in gateway.refs[:3] for ref in refs}) == 2 * STATUSES_AT_ONCE + 7
+    assert gateway.refs[3] == gateway.refs[0], "and then from the beginning"
+
+
+def test_the_inbox_goes_on_where_it_was_left() -> None:
+    gateway = WithInbox(*(incoming(f"m{n}", f"text {n}") for n in range(7)))
+    lab = Lab(textbee=gateway)
+    for _ in range(3):
+        lab.polls.ask_all()
+    assert gateway.cursors == [None, "5", "7"]
+    assert len(lab.couch.main.docs) == 7
+    doc = lab.couch.main.docs["incoming:africas-talking:m0"]
+    assert (doc["from"], doc["sms_message"]["message"]) == (PHONE, "text 0")
+    anew = Polls(lab.couch.as_couch(), cast(LiveSettings, SimpleNamespace(current=Settings())), lab.polls._services)
+    anew.ask_all()
+    assert gateway.cursors[-1] == "7", "the place is kept across restarts"
+
+
+def test_a_message_whose_callback_came_is_the_same_document() -> None:
+    lab = Lab(textbee=WithInbox(incoming("m1")))
+    lab.couch.main.store(documents.incoming_document(incoming("m1"), PHONE, 1))
+    before = dict(lab.couch.main.docs)
+    lab.polls.ask_all()
+    assert lab.couch.main.docs == before
+
+
+@pytest.mark.parametrize(
+    ("row", "new"),
+    [
+        (incoming("inbox-1"), 0),
+        (incoming("inbox-1", sender="0711000001"), 0),
+        (incoming("inbox-1", "another text"), 1),
+        (incoming("inbox-1", sender="+254711000002"), 1),
+        (IncomingMessage("africas-talking", "inbox-1", PHONE, "Habari", "22000", "2026-01-31 08:30:00.900"), 0),
+        (IncomingMessage("africas-talking", "inbox-1", PHONE, "Habari", "22000", "2026-01-31T08:30:01Z"), 1),
+        (IncomingMessage("africas-talking", "inbox-1", PHONE, "Habari", "33000", SENT), 1),
+    ],
+)
+def test_an_inbox_with_ids_of_its_own_is_joined_by_what_messages_say(row: IncomingMessage, new: int) -> None:
+    lab = Lab(at=OtherIds(row))
+    lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, 1))
+    lab.polls.ask_all()
+    assert len(lab.couch.main.docs) == 1 + new
+
+
+def test_another_sentinel_keeps_the_place() -> None:
+    gateway = WithInbox(incoming("m1"))
+    lab = Lab(textbee=gateway)
+    place = "_local/mjumbe-inbox-textbee"
+    real = lab.couch.sentinel.get
+
+    def get(doc_id: str) -> Document | None:
+        found = real(doc_id)
+        lab.couch.sentinel.store({"_id": place, "cursor": "9"})
+        return found
+
+    lab.couch.sentinel.get = get  # type: ignore[method-assign]
+    lab.polls.ask_all()
+    assert lab.couch.sentinel.docs[place]["cursor"] == "9"
+    assert len(lab.couch.main.docs) == 1
+
+
+# ---- balances
+
+
+def test_balances_are_asked_for_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(polls.time, "monotonic", lambda: clock[0])
+    gateway = Quiet()
+    lab = Lab(at=gateway)
+    for _ in range(121):
+        lab.polls.ask_all()
+        clock[0] += 60
+    assert gateway.checked == 2
+    assert lab.services["at"].status.balance == "KES 2"
+
+
+def test_a_service_made_anew_is_asked_for_its_balance_at_once() -> None:
+    gateway = Quiet()
+    lab = Lab(at=gateway)
+    lab.polls.ask_all()
+    lab.services["at"] = Service("at", gateway, ServiceSettings(concurrency=2))
+    lab.polls.ask_all()
+    assert lab.services["at"].status.balance == "KES 2"
+
+
+# ---- trouble
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SendError(Outcome("HTTP 401", failure=Failure.CONFIGURATION)),
+        UnavailableError("CouchDB is away"),
+        ValueError("an answer that nobody foresaw"),
+    ],
+)
+def test_trouble_with_one_keeps_no_other_from_being_asked(error: Exception) -> None:
+    healthy = WithInbox(incoming("m1"))
+    lab = Lab(first=Fails(error), second=healthy)
+    lab.took(1, service="first")
+    with capture_logs() as logs:
+        lab.polls.ask_all()
+    assert healthy.cursors == [None]
+    assert [(entry["event"], entry["service"]) for entry in logs] == [("a service could not be asked", "first")]
+
+
+def test_behind_the_fence_nobody_is_asked_any_more() -> None:
+    second = WithInbox()
+    lab = Lab(first=Fails(FencedError("this sentinel no longer leads")), second=second)
+    stop = threading.Event()
+    lab.polls.run(stop)
+    assert second.cursors == []
+
+
+def test_a_stop_ends_the_wait() -> None:
+    stop = threading.Event()
+    asked = threading.Event()
+
+    class Tells(Quiet):
+        def inbox(self, cursor: str | None) -> Inbox:
+            asked.set()
+            return Inbox([], cursor)
+
+    running = threading.Thread(target=Lab(at=Tells()).polls.run, args=(stop,))
+    running.start()
+    assert asked.wait(30)
+    stop.set()
+    running.join(30)
+    assert not running.is_alive()
