@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from mjumbe.config import PRIVATE
 from mjumbe.documents import Document
 
 log = structlog.get_logger()
@@ -112,7 +113,7 @@ class Spool:
         return SpoolState(waiting, aside)
 
     def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         if not self._path.exists():
             self._path.touch(mode=0o600)  # numbers and texts of people
         connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS)

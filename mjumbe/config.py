@@ -9,6 +9,7 @@ LogFormat = Literal["json", "console"]
 LOG_FORMATS = ("json", "console")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MOST_PROXIES = 10
+PRIVATE = 0o700  # the mode of directories with keys and people's messages
 
 
 class ConfigError(ValueError):
@@ -61,6 +62,14 @@ def log_level(environ: Mapping[str, str]) -> str:
     value = environ.get("MJUMBE_LOG_LEVEL", "").strip().lower() or "info"
     if value not in LOG_LEVELS:
         raise ConfigError(f"MJUMBE_LOG_LEVEL is {value!r}; expected {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")
+    return value
+
+
+def log_numbers(environ: Mapping[str, str]) -> str:
+    """How MJUMBE_LOG_NUMBERS wants phone numbers in the log: `masked` or `full`. Raises ConfigError."""
+    value = environ.get("MJUMBE_LOG_NUMBERS", "").strip().lower() or "masked"
+    if value not in ("masked", "full"):
+        raise ConfigError(f"MJUMBE_LOG_NUMBERS is {value!r}; expected masked or full")
     return value
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import requests
 from ibm_cloud_sdk_core import ApiException
@@ -28,6 +28,10 @@ READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
 CONFLICT_ROUNDS = 20
+URL_FORM = (
+    "COUCH_URL must be http(s)://user:password@host:port/database, for instance "
+    "http://admin:password@127.0.0.1:5984/medic; in the password write / as %2F, ? as %3F, # as %23 and @ as %40"
+)
 
 
 class CouchError(Exception):
@@ -120,15 +124,12 @@ class Couch:
 
         `read_timeout` (seconds) is how long an answer may take: a view that is being built takes long.
         """
-        parts = urlsplit(url)
+        parts, port = _url_parts(url)
         name = parts.path.strip("/")
         if parts.scheme not in ("http", "https") or not parts.hostname or not name or "/" in name:
-            raise ValueError(
-                "COUCH_URL must be http(s)://user:password@host:port/database, for instance "
-                "http://admin:password@127.0.0.1:5984/medic"
-            )
+            raise ValueError(URL_FORM)
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self.server_url = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+        self.server_url = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
         self.name = name
         self._url = url
         self._read_timeout = read_timeout
@@ -257,6 +258,15 @@ class Couch:
         except (requests.exceptions.RequestException, ValueError) as error:
             raise UnavailableError(f"CouchDB cannot check a login ({type(error).__name__})") from None
         return context.get("name"), tuple(context.get("roles") or ())
+
+
+def _url_parts(url: str) -> tuple[SplitResult, int | None]:
+    """The URL in its parts, with the port. Python's own errors show the password, or what it took for a port."""
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        raise ValueError(URL_FORM) from None
 
 
 def _basic(header: str) -> tuple[str, str] | None:

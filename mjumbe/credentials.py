@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from mjumbe import states
+from mjumbe.config import PRIVATE
 from mjumbe.couch import ConflictError, Couch, CouchError, Document, UnavailableError
 
 log = structlog.get_logger(__name__)
@@ -135,7 +136,7 @@ def _fernet(entry: str, source: str) -> Fernet:
 
 def _make_key_file(path: Path) -> None:
     """Make the key file, complete from the moment it exists: of two processes starting at once, one's is used."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,14 +1,14 @@
 """Logging for all processes: one line an event on standard error, as JSON or for people, and never a secret in it.
 
-`structlog.get_logger()` is how our code logs; what libraries log through `logging` takes the same way. Phone numbers
-are masked by whoever logs them (`phone.masked`), message texts are not logged at all.
+`structlog.get_logger()` is how our code logs; what libraries log through `logging` takes the same way. Keys, passwords
+and phone numbers are hidden here, whoever logs them; message texts are not logged at all.
 """
 
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import TextIOBase
 from typing import Any, TextIO, cast
@@ -16,7 +16,8 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from mjumbe.config import LogFormat, log_level
+from mjumbe import phone
+from mjumbe.config import LogFormat, log_level, log_numbers
 
 HIDDEN = "***"
 SECRET_FIELDS = frozenset({"key", "api_key", "apikey", "authorization", "cookie", "password", "secret", "token"})
@@ -30,15 +31,26 @@ SECRET_TEXTS = (
         ),
         rf"\1\2{HIDDEN}",
     ),
-    (re.compile(r"(://[^/@\s:]*):[^/@\s]*@"), rf"\1:{HIDDEN}@"),
+    (
+        re.compile(r"(['\"](?:password|secret|token|key)['\"]\s*:\s*)(?:b?'[^']*'|\"[^\"]*\")", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+    # To the last @: a password may have slashes and @ that nobody escaped.
+    (re.compile(r"(://[^/@\s:]*):[^\s\"'<>]*@"), rf"\1:{HIDDEN}@"),
 )
+# Numbers as E.164 has them, with or without their plus (also as URLs write it). What touches letters, dashes or dots is
+# part of an id, a moment or a fraction.
+NUMBERS = re.compile(r"(?<![\w.-])(?:\+|%2B)?\d{9,15}(?![\w-])", re.IGNORECASE)
+# What would begin another line, or make a terminal do something, in the logs for people; JSON escapes it by itself.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "gunicorn", "asyncio")
 
 
 def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     """Set logging up for this process; `stream` is standard error unless given. Safe to call again.
 
-    The least that is logged is what MJUMBE_LOG_LEVEL says. Raises ConfigError.
+    The least that is logged is what MJUMBE_LOG_LEVEL says; phone numbers are masked but for their last digits unless
+    MJUMBE_LOG_NUMBERS is `full`. Raises ConfigError.
     """
     level = logging.getLevelNamesMapping()[log_level(os.environ).upper()]
     out = cast(TextIO, _Lenient(stream or sys.stderr))
@@ -48,6 +60,8 @@ def configure(form: LogFormat, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         scrub,
+        *([] if log_numbers(os.environ) == "full" else [mask_numbers]),
+        *([] if form == "json" else [escape_controls]),
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
@@ -96,16 +110,33 @@ class _Lenient(TextIOBase):
 
 def scrub(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A structlog processor: hides keys, passwords, cookies and Authorization, wherever in the event they are."""
-    return {name: HIDDEN if name.lower() in SECRET_FIELDS else _scrubbed(value) for name, value in event.items()}
+    return {
+        name: HIDDEN if name.lower() in SECRET_FIELDS else _each_text(value, scrub_text)
+        for name, value in event.items()
+    }
 
 
-def _scrubbed(value: Any) -> Any:
+def mask_numbers(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: hides all but the last digits of phone numbers."""
+    return {name: _each_text(value, _masked) for name, value in event.items()}
+
+
+def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: keeps whoever chooses a path or an id from writing lines of their own into the log."""
+    return {name: _each_text(value, _indented if name == "exception" else _escaped) for name, value in event.items()}
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with each text in it changed, and what is under a secret's name hidden."""
     if isinstance(value, str):
-        return scrub_text(value)
+        return change(value)
     if isinstance(value, Mapping):
-        return scrub(None, "", {str(name): inner for name, inner in value.items()})
+        return {
+            str(name): HIDDEN if str(name).lower() in SECRET_FIELDS else _each_text(inner, change)
+            for name, inner in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_scrubbed(inner) for inner in value]
+        return [_each_text(inner, change) for inner in value]
     return value
 
 
@@ -114,3 +145,16 @@ def scrub_text(text: str) -> str:
     for pattern, replacement in SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _masked(text: str) -> str:
+    return NUMBERS.sub(lambda number: phone.masked(number[0]), text)
+
+
+def _escaped(text: str) -> str:
+    return CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
+
+
+def _indented(traceback: str) -> str:
+    """A traceback keeps its lines, none of which can pass for an event's."""
+    return "\n".join(f"    {_escaped(line)}" for line in traceback.split("\n"))

@@ -17,12 +17,15 @@ from pathlib import Path
 import click
 import structlog
 
+from mjumbe.config import PRIVATE
 from mjumbe.couch import Couch
 from mjumbe.demo import Demo
+from mjumbe.log import scrub_text
 
 log = structlog.get_logger(__name__)
 
 PORTS = {"embedded": 5984, "api": 8000, "simulator": 8080}
+PASSWORD_FILE = "admin-password"  # noqa: S105  # a file in MJUMBE_DATA, when the store is ours
 START_SECONDS = 30.0
 STOP_SECONDS = 75.0  # the sentinel finishes its requests, and a service may take 60 s to answer one
 AGAIN_SECONDS = 1.0
@@ -157,8 +160,8 @@ def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:
 
 
 def _admin_password(data: Path) -> str:
-    path = data / "admin-password"
-    data.mkdir(parents=True, exist_ok=True)
+    path = data / PASSWORD_FILE
+    data.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(18))
@@ -180,7 +183,10 @@ def _run_demo(
     if once or stop.is_set():
         return 0 if delivered else 1
     click.echo(f"\nThe phone to type on: {simulator_url}/\nThe API reference:    {api_url}/api/docs")
-    click.echo(f"CouchDB:              {environ['COUCH_URL']}")
+    click.echo(f"CouchDB:              {scrub_text(environ['COUCH_URL'])}")
+    password = Path(environ["MJUMBE_DATA"]) / PASSWORD_FILE
+    if password.exists():
+        click.echo(f"Its admin's password: {password}")
     click.echo("Ctrl-C stops everything, and removes the demonstration's database.")
     supervisor.watch(stop)
     return 0

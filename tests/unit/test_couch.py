@@ -10,6 +10,7 @@ import requests
 import responses
 from responses import matchers
 
+import mjumbe.couch as couch_module
 from mjumbe.couch import ConflictError, Couch, CouchError, Document, NotFoundError, UnavailableError
 
 URL = "http://couch.example:5984"
@@ -58,6 +59,18 @@ def test_the_url(url: str, server_url: str, name: str, user: str | None) -> None
 def test_urls_that_name_no_database(url: str) -> None:
     with pytest.raises(ValueError, match="COUCH_URL must be"):
         Couch(url)
+
+
+@pytest.mark.parametrize(
+    "password", ["s3cr3t", "s3cr3t/x", "x/s3cr3t", "s3cr3t#", "s3cr3t?", "[s3cr3t", "s3cr3t\uff03", "12/s3cr3t"]
+)
+def test_a_url_that_cannot_be_read_is_not_shown(password: str) -> None:
+    try:
+        couch = Couch(f"http://admin:{password}@127.0.0.1:59840/medic")
+    except ValueError as error:
+        assert str(error) == couch_module.URL_FORM
+    else:
+        assert "s3cr3t" not in f"{couch!r} {couch.main!r} {couch.server_url}"
 
 
 # ---- answers

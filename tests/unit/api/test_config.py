@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mjumbe.config import Config, ConfigError
+from mjumbe.config import Config, ConfigError, log_numbers
 
 URL = "http://admin:s3cr3t@127.0.0.1:5984/medic"
 
@@ -43,3 +43,10 @@ def test_all() -> None:
 def test_wrong_values_are_named(environ: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         Config.load(environ)
+
+
+def test_numbers_in_the_log() -> None:
+    assert log_numbers({}) == "masked"
+    assert log_numbers({"MJUMBE_LOG_NUMBERS": "FULL"}) == "full"
+    with pytest.raises(ConfigError, match="MJUMBE_LOG_NUMBERS is 'yes'; expected masked or full"):
+        log_numbers({"MJUMBE_LOG_NUMBERS": "yes"})

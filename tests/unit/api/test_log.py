@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from mjumbe import log
+from mjumbe.config import LogFormat
 
 SECRET = "s3cr3t"
 
@@ -42,6 +43,9 @@ def stream() -> Iterator[io.StringIO]:
         f"x-api-key: {SECRET}",
         f"http://admin:{SECRET}@127.0.0.1:5984/medic",
         f"password={SECRET}",
+        f"http://admin:pa/ss@{SECRET}@127.0.0.1:5984/medic",
+        f"{{'name': 'admin', 'password': '{SECRET}'}}",
+        f'{{"secret": "{SECRET}"}}',
     ],
 )
 def test_texts_are_scrubbed(text: str) -> None:
@@ -84,3 +88,53 @@ def test_libraries_are_quiet(stream: io.StringIO) -> None:
         logging.getLogger(name).info("chatter")
     structlog.get_logger().debug("detail")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        ("+254711000111", "**********111"),
+        ("254711000111 and 0711000112", "*********111 and *******112"),
+        ("/x?phone=%2B254711000111&a=1", "/x?phone=************111&a=1"),
+        ("outgoing:254711000111", "outgoing:*********111"),
+        ("12345678", "12345678"),
+        ("2026-01-31T08:30:00.123456789Z", "2026-01-31T08:30:00.123456789Z"),
+        ("0f8fad5b-d9cb-469f-a165-708677289502", "0f8fad5b-d9cb-469f-a165-708677289502"),
+        ("ATXid_123456789012", "ATXid_123456789012"),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_numbers_are_masked_unless_the_operator_wants_them(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, form: LogFormat, text: str, logged: str
+) -> None:
+    for wanted in ("masked", "full"):
+        monkeypatch.setenv("MJUMBE_LOG_NUMBERS", wanted)
+        log.configure(form, stream)
+        structlog.get_logger().info(f"of {text}", nested={"to": [text]})
+        logging.getLogger("somebody").error("failed: %s", text)
+    masked, full = stream.getvalue().splitlines()[:2], stream.getvalue().splitlines()[2:]
+    assert [line.count(logged) for line in masked] == [2, 1]
+    assert [line.count(text) for line in full] == [2, 1]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nb", "\x1b[2J", "a\x85b", "a\u2028b", "a\u202eb", "a\tb"])
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nobody_writes_lines_of_their_own(stream: io.StringIO, form: LogFormat, value: str) -> None:
+    log.configure(form, stream)
+    structlog.get_logger().info(f"of {value}", path=value, nested={"a": [value]})
+    logging.getLogger("gunicorn.error").warning("Invalid request from: %s", value)
+    [first, second] = stream.getvalue().split("\n")[:-1]
+    assert value not in first
+    assert value not in second
+    assert not log.CONTROLS.search(first + second)
+
+
+def test_a_traceback_cannot_pass_for_an_event(stream: io.StringIO) -> None:
+    log.configure("console", stream)
+    try:
+        raise ValueError("x\n2026-01-31T08:30:00Z [info     ] forged")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    lines = stream.getvalue().rstrip("\n").split("\n")
+    assert len(lines) > 3
+    assert all(line.startswith("    ") for line in lines[1:])
