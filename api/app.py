@@ -20,6 +20,7 @@ from api import (
     openapi,
     service,
     settings,
+    subscriptions,
 )
 from api.auth import Users
 from api.context import EXTENSION, Context, context
@@ -41,6 +42,7 @@ BLUEPRINTS = (
     settings.blueprint,
     messages.blueprint,
     service.blueprint,
+    subscriptions.blueprint,
     gateways.blueprint,
     health.blueprint,
     monitoring.blueprint,

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any
 
 import structlog
@@ -27,11 +28,14 @@ from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, MessagePage, incoming_record, outgoing_record
 from api.search import MessageQuery, find
+from api.subscriptions import Product, active
 from mjumbe import documents, gateways, phone, states
 from mjumbe.documents import Document
-from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.gateways import PHONE_GATEWAY, africas_talking
 
 MOST_MESSAGES = 1_000
+MOST_SUBSCRIBERS = 10_000
+STORED_AT_ONCE = 1_000
 # In characters. `multipart_sms_limit` cuts what is sent; the longest that it allows, 255 parts, has 39,015.
 LONGEST_TEXT = 40_000
 BODY_BYTES = 8 * 1024 * 1024
@@ -64,19 +68,10 @@ def _known_service(value: str) -> str:
     return service
 
 
-class NewMessage(BaseModel):
-    """A message to send."""
+class Content(BaseModel):
+    """What is sent, whoever gets it."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {"to": "+254711000111", "message": "Your appointment is tomorrow.", "due": "2026-01-31T08:00Z"}
-            ]
-        },
-    )
-    to: Annotated[str, BeforeValidator(_number)] = Field(description="The recipient's number, in any usual spelling.")
+    model_config = ConfigDict(extra="forbid", frozen=True)
     message: str = Field(min_length=1, max_length=LONGEST_TEXT, description="The text.")
     due: Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | int)] | None = Field(
         default=None, description="When to send it: ISO 8601 (UTC when it names no zone) or ms since epoch; else now."
@@ -93,8 +88,27 @@ class NewMessage(BaseModel):
     )
 
 
-class NewMessages(RootModel[NewMessage | list[NewMessage]]):
-    """One message, or a list of up to 1,000."""
+class NewMessage(Content):
+    """A message to send."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"to": "+254711000111", "message": "Your appointment is tomorrow.", "due": "2026-01-31T08:00Z"}
+            ]
+        },
+    )
+    to: Annotated[str, BeforeValidator(_number)] = Field(description="The recipient's number, in any usual spelling.")
+
+
+class MessageToSubscribers(Content):
+    """A message to everybody who has a premium product; by Africa's Talking, unless `service` says otherwise."""
+
+    subscribers: Product
+
+
+class NewMessages(RootModel[NewMessage | MessageToSubscribers | list[NewMessage]]):
+    """One message, a list of up to 1,000, or one to up to 10,000 subscribers."""
 
 
 class Accepted(BaseModel):
@@ -114,6 +128,7 @@ class AcceptedMessages(BaseModel):
 
 EXPECTED = {
     "to": "a phone number, as text or number",
+    "subscribers": "an object with `short_code` and `keyword`",
     "message": f"a text of 1 to {LONGEST_TEXT} characters",
     "due": "a date and time in ISO 8601, or milliseconds since epoch",
     "service": " or ".join(SERVICES),
@@ -124,7 +139,8 @@ EXPECTED = {
 @blueprint.post("/api/v1/messages")
 @describe(
     "Send messages",
-    "Each is checked first: nothing is stored unless all are good. Role `sms`.",
+    "Each is checked first: nothing is stored unless all are good. With `subscribers` in place of `to`, the message "
+    "goes to everybody who has the product. Role `sms`.",
     tag="messages",
     security="user",
     body=NewMessages,
@@ -138,10 +154,15 @@ def send() -> ResponseReturnValue:
     demand_json(request)
     body = json_body(request, BODY_BYTES)
     country = here.settings.loaded().default_country_code
-    messages = _checked(body if isinstance(body, list) else [body], country)
+    if isinstance(body, dict) and "subscribers" in body:
+        messages = _to_subscribers(here, body)
+    else:
+        messages = _checked(body if isinstance(body, list) else [body], country)
     now = states.now()
     docs = [_document(message, country, now, user.name) for message in messages]
-    stored = here.intake.store(here.couch.main, docs)
+    stored: list[bool] = []
+    for start in range(0, len(docs), STORED_AT_ONCE):
+        stored += here.intake.store(here.couch.main, docs[start : start + STORED_AT_ONCE])
     here.metrics.stored("outgoing", stored)
     repeated = [doc["_id"] for doc, new in zip(docs, stored, strict=True) if not new]
     present = here.couch.main.fetch(repeated)
@@ -164,16 +185,39 @@ def _checked(entries: list[Any], country: str) -> list[NewMessage]:
             problems.append(_problem(index, entry, ("to",)))
         messages.append(message)
     if problems:
-        first = problems[0]
-        where = f"message {first['index']}: {first['field']}" if len(entries) > 1 else first["field"]
-        raise ApiError(
-            400,
-            f"Nothing was stored. {where}: expected {first['expected']}",
-            field=first["field"],
-            expected=first["expected"],
-            problems=problems,
-        )
+        raise _refused(problems, several=len(entries) > 1)
     return messages
+
+
+def _to_subscribers(here: Context, body: dict[str, Any]) -> list[NewMessage]:
+    """A message for each subscriber. Raises ApiError 400."""
+    try:
+        wanted = MessageToSubscribers.model_validate(body)
+    except ValidationError as error:
+        raise _refused([_problem(0, body, problem["loc"]) for problem in error.errors(include_url=False)]) from None
+    numbers = [str(doc["phone"]) for doc in islice(active(here.couch.main, wanted.subscribers), MOST_SUBSCRIBERS + 1)]
+    if len(numbers) > MOST_SUBSCRIBERS:
+        raise BadRequestError("subscribers", f"a product of at most {MOST_SUBSCRIBERS} subscribers")
+    content = {**wanted.model_dump(exclude={"subscribers"}), "service": wanted.service or africas_talking.NAME}
+    return [
+        # The same uuid for the same person, so that posting it again does nothing.
+        NewMessage.model_construct(
+            **content | {"to": number, "uuid": wanted.uuid and f"{wanted.uuid}:{number.lstrip('+')}"}
+        )
+        for number in numbers
+    ]
+
+
+def _refused(problems: list[dict[str, Any]], *, several: bool = False) -> ApiError:
+    first = problems[0]
+    where = f"message {first['index']}: {first['field']}" if several else first["field"]
+    return ApiError(
+        400,
+        f"Nothing was stored. {where}: expected {first['expected']}",
+        field=first["field"],
+        expected=first["expected"],
+        problems=problems,
+    )
 
 
 def _problem(index: int, entry: Any, loc: tuple[int | str, ...]) -> dict[str, Any]:

@@ -367,8 +367,13 @@ def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
     update = request.required("updateType").lower()
     if update not in ("addition", "deletion"):
         raise BadCallbackError("updateType", "addition or deletion")
-    facts = {"short_code": form.get("shortCode", ""), "keyword": form.get("keyword", ""), "update": update}
-    return [Notice(NAME, "subscription", phone, ":".join([*facts.values(), phone]), facts)]
+    return [subscription_notice(phone, form.get("shortCode", ""), form.get("keyword", ""), update)]
+
+
+def subscription_notice(phone: str, short_code: str, keyword: str, update: str) -> Notice:
+    """That somebody joined (`update` is addition) or left (deletion) a product."""
+    facts = {"short_code": short_code, "keyword": keyword, "update": update}
+    return Notice(NAME, "subscription", phone, ":".join([*facts.values(), phone]), facts)
 
 
 def missing(settings: Settings) -> list[str]:

@@ -1,0 +1,224 @@
+"""Premium subscriptions at Africa's Talking: who has a product, asking people whether they want it, letting them go.
+
+Who has a product is known from the service's notifications, which the sentinel keeps as documents
+`subscription:<short code>:<keyword>:<number>` whose `value` is `active` while it lasts.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeVar
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from api.auth import SMS
+from api.bodies import POLL_BYTES, demand_json, json_object
+from api.callbacks import store
+from api.context import Context, context
+from api.errors import ApiError, BadRequestError
+from api.openapi import describe
+from mjumbe import gateways, phone
+from mjumbe.couch import Database, Document
+from mjumbe.gateways import africas_talking
+from mjumbe.gateways.africas_talking import AfricasTalking
+from mjumbe.gateways.base import Check, SendError, Wiring
+
+ACTIVE = "active"
+PAGE = 1_000
+
+blueprint = Blueprint("subscriptions", __name__)
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Product(BaseModel):
+    """What is subscribed to: a keyword at a short code."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    short_code: Text = Field(min_length=1, description="Your premium short code.", examples=["22000"])
+    keyword: Text = Field(min_length=1, description="The product's keyword there.", examples=["afya"])
+
+
+class Subscription(Product):
+    """One person's subscription."""
+
+    phone: Text = Field(description="The person's number, in any usual spelling.")
+
+
+class ServiceSaid(BaseModel):
+    """What Africa's Talking answered."""
+
+    ok: bool
+    says: str
+
+
+class Subscriber(BaseModel):
+    """Somebody who has a product."""
+
+    phone: str
+    since: str | None = Field(description="ISO 8601, UTC.")
+
+
+class Subscribers(BaseModel):
+    """Everybody who has a product, by number."""
+
+    subscribers: list[Subscriber]
+
+
+class Fetched(BaseModel):
+    """What was learned."""
+
+    subscribers: int = Field(description="How many Africa's Talking knows.")
+    new: int = Field(description="How many of them were not known here.")
+
+
+Model = TypeVar("Model", bound=Product)
+
+EXPECTED = {"phone": "a phone number, as +254711000111", "short_code": "a short code", "keyword": "a keyword"}
+TAG = "premium subscriptions"
+
+
+@blueprint.get("/api/v1/subscriptions")
+@describe(
+    "Who has a product",
+    "As the notifications told. Role `sms`.",
+    tag=TAG,
+    security="user",
+    query=Product,
+    answers={200: Subscribers},
+    errors=(400,),
+)
+def subscribed() -> ResponseReturnValue:
+    """All of them."""
+    here = context()
+    here.users.require(request, [SMS])
+    product = _checked(Product, request.args.to_dict())
+    found = [{"phone": doc["phone"], "since": _since(doc)} for doc in active(here.couch.main, product)]
+    return {"subscribers": found}
+
+
+@blueprint.post("/api/v1/subscriptions")
+@describe(
+    "Ask somebody whether they want a product",
+    "Makes a checkout token and a subscription with it. The person's phone asks them; when they agree, a notification "
+    "comes. 502 when Africa's Talking refuses. Role `sms`.",
+    tag=TAG,
+    security="user",
+    body=Subscription,
+    answers={200: ServiceSaid, 502: ServiceSaid},
+    errors=(409, 415),
+)
+def subscribe() -> ResponseReturnValue:
+    """Nothing is stored before the notification."""
+    here = context()
+    here.users.require(request, [SMS])
+    demand_json(request)
+    subscription, number = _subscription(here, json_object(request, POLL_BYTES))
+    return _answer(lambda: _account(here).subscribe(number, subscription.short_code, subscription.keyword))
+
+
+@blueprint.delete("/api/v1/subscriptions")
+@describe(
+    "Let somebody go",
+    "The fields may be in the query or in a JSON body. 502 when Africa's Talking refuses. Role `sms`.",
+    tag=TAG,
+    security="user",
+    query=Subscription,
+    answers={200: ServiceSaid, 502: ServiceSaid},
+    errors=(400, 409),
+)
+def unsubscribe() -> ResponseReturnValue:
+    """A notification tells when it is done."""
+    here = context()
+    here.users.require(request, [SMS])
+    given = json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict()
+    subscription, number = _subscription(here, given)
+    return _answer(lambda: _account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
+
+
+@blueprint.post("/api/v1/subscriptions/fetch")
+@describe(
+    "Ask Africa's Talking who has a product",
+    "For those whose notification was missed, stores what it would have said. Role `sms`.",
+    tag=TAG,
+    security="user",
+    body=Product,
+    answers={200: Fetched, 502: ServiceSaid},
+    errors=(409, 415),
+)
+def fetch() -> ResponseReturnValue:
+    """Takes nobody out: who left is told by notifications alone."""
+    here = context()
+    here.users.require(request, [SMS])
+    demand_json(request)
+    product = _checked(Product, json_object(request, POLL_BYTES))
+    country = here.settings.loaded().default_country_code
+    try:
+        told = _account(here).subscribers(product.short_code, product.keyword)
+    except SendError as error:
+        return _said(_unasked(error))
+    known = {doc["phone"] for doc in active(here.couch.main, product)}
+    new = [number for number in told if phone.canonical(number, country) not in known]
+    for number in new:
+        store(here, africas_talking.subscription_notice(number, product.short_code, product.keyword, "addition"))
+    return {"subscribers": len(told), "new": len(new)}
+
+
+def active(database: Database, product: Product) -> Iterator[Document]:
+    """The register's documents of those who have the product now, by number. Raises UnavailableError."""
+    prefix = f"subscription:{product.short_code}:{product.keyword}:"
+    start, end = prefix, prefix + "\ufff0"
+    while docs := database.all(start, end, PAGE):
+        yield from (doc for doc in docs if doc.get("value") == ACTIVE)
+        start = docs[-1]["_id"] + "\u0000"
+
+
+def _since(doc: Document) -> str | None:
+    history = doc.get("history")
+    return str(history[-1]["timestamp"]) if history else None
+
+
+def _checked(model: type[Model], values: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        field = str(error.errors(include_url=False)[0]["loc"][0])
+        raise BadRequestError(field, EXPECTED.get(field, f"only {', '.join(EXPECTED)}")) from None
+
+
+def _subscription(here: Context, values: dict[str, Any]) -> tuple[Subscription, str]:
+    """The subscription that is asked for, and its number in E.164."""
+    subscription = _checked(Subscription, values)
+    number = phone.normalise(subscription.phone, here.settings.loaded().default_country_code)
+    if number is None:
+        raise BadRequestError("phone", EXPECTED["phone"])
+    return subscription, number
+
+
+def _account(here: Context) -> AfricasTalking:
+    """Our account. Raises ApiError 409 with what is missing while it is not configured."""
+    settings = here.settings.refresh()
+    missing = gateways.missing(africas_talking.NAME, settings, here.vault.get)
+    if missing:
+        raise ApiError(409, f"Africa's Talking cannot be asked: {'; '.join(missing)}.")
+    return AfricasTalking(Wiring(settings, here.vault.get))
+
+
+def _answer(ask: Callable[[], Check]) -> ResponseReturnValue:
+    try:
+        return _said(ask())
+    except SendError as error:
+        return _said(_unasked(error))
+
+
+def _unasked(error: SendError) -> Check:
+    return Check(False, f"Africa's Talking could not be asked: {error}")
+
+
+def _said(check: Check) -> ResponseReturnValue:
+    return {"ok": check.ok, "says": check.says}, 200 if check.ok else 502
