@@ -38,6 +38,8 @@ ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
 IDLE_SECONDS = 0.5
 # Under load, claims and results wait this long for company: one write for ten messages instead of ten.
 LINGER_SECONDS = 0.01
+# Given back, lest whoever leads now must take it for perhaps sent.
+NOT_SENT = Outcome("not sent: this sentinel no longer led", failure=Failure.CONFIGURATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,12 +335,9 @@ class Outbox:
         """One request, its results stored before its place is given to another."""
         try:
             results = self._ask(service, batch)
-            if results is None:
-                self._forget(claimed.message for claimed in batch)
-                return
-            if service.answered(results):
+            if results is not None and service.answered(results):
                 self.wake()
-            self._keep(service, batch, results)
+            self._keep(service, batch, results or [NOT_SENT] * len(batch))
         except Exception:
             log.exception("a request's results could not be stored; its messages are in doubt", service=service.name)
             self._forget(claimed.message for claimed in batch)

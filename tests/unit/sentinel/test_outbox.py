@@ -218,14 +218,16 @@ def test_nothing_is_claimed_behind_the_fence(lab: Lab) -> None:
     assert lab.task()["state"] == "pending"
 
 
-def test_a_request_behind_the_fence_leaves_its_claim(lab: Lab) -> None:
+def test_a_request_behind_the_fence_is_given_back(lab: Lab) -> None:
     def fenced(batch: Batch) -> list[Outcome]:
         raise FencedError("this sentinel no longer leads")
 
     lab.desk.answer = fenced
     lab.offer(doc())
     lab.run()
-    assert lab.task()["state"] == "forwarded-to-gateway", "the next leader says that it is in doubt"
+    task = lab.task()
+    assert (task["state"], task["attempts"], task.get("in_doubt")) == ("pending", 0, None), "it was surely not sent"
+    assert "claim" not in task
 
 
 @pytest.mark.parametrize(
