@@ -17,7 +17,7 @@ from mjumbe.commands import Commands, connect, open_vault, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, log_format
-from mjumbe.couch import ConflictError
+from mjumbe.couch import ConflictError, Couch
 from mjumbe.health import checked
 from mjumbe.live_settings import DOCUMENT_ID
 
@@ -234,6 +234,17 @@ def doctor() -> None:
         failed += not check.ok
     if failed:
         click.echo(f"Failed: {failed}. docs/troubleshooting.md says more about each.")
+        sys.exit(1)
+
+
+@main.command("migrate")
+@click.option("--to", required=True, envvar="MJUMBE_MIGRATE_TO", help="As COUCH_URL; also read from MJUMBE_MIGRATE_TO.")
+def migrate_(to: str) -> None:
+    """Copy everything into another CouchDB, for instance from the embedded store. Can be started again."""
+    from mjumbe.commands_migrate import run  # noqa: PLC0415
+
+    _, couch = connect()
+    if not run(couch, Couch(to)):
         sys.exit(1)
 
 

@@ -59,13 +59,14 @@ def couchdb(house: House) -> Said:
         version = house.couch.welcome().get("version")
     except UnavailableError as error:
         return False, f"{error}: start it, or correct COUCH_URL."
-    missing = [database.name for database in house.couch.databases if not _exists(database)]
+    missing = [database.name for database in house.couch.databases if not exists(database)]
     if missing:
         return False, f"CouchDB {version} answers; the databases {', '.join(missing)} are not there yet."
     return True, f"CouchDB {version} answers, and all databases are there."
 
 
-def _exists(database: Database) -> bool:
+def exists(database: Database) -> bool:
+    """Whether the database is there. Raises UnavailableError."""
     try:
         database.info()
     except CouchError as error:

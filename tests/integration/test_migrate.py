@@ -1,0 +1,150 @@
+"""`mjumbe migrate`: from one store into another, cut short and started again, with what is there left alone."""
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from mjumbe import documents, setup, states
+from mjumbe.couch import Couch
+from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.documents import DeliveryReport, milliseconds
+from mjumbe.migrate import MigrationError, migrate
+from mjumbe.states import State
+from mjumbe.status import CHECKPOINT_ID, LEADER_ID
+from tests.integration.conftest import StartStore
+from tests.integration.processes import ADMIN, ROOT, VAULT_KEY
+
+MESSAGES = 1_203
+
+
+@pytest.fixture(scope="module")
+def stores(start_store: StartStore) -> tuple[str, str]:
+    """The addresses of two servers."""
+    first, second = (start_store().url.replace("://", f"://{':'.join(ADMIN)}@") for _ in range(2))
+    return first, second
+
+
+@pytest.fixture
+def source(stores: tuple[str, str]) -> Couch:
+    """A store with messages, a setting, a credential and a report that waits."""
+    couch = Couch(f"{stores[0]}/from-{uuid.uuid4().hex}")
+    setup.prepare(couch)
+    now = states.now()
+    docs = [
+        documents.outgoing_document(documents.new_task(f"+25471{n:07d}", f"é {n}", now), now, None)
+        for n in range(MESSAGES)
+    ]
+    assert all(saved.rev for saved in couch.main.bulk(docs))
+    settings = couch.main.get("settings")
+    assert settings
+    settings["settings"]["gateway_number"] = "+254711082000"
+    couch.main.put(settings)
+    vault(couch).set("africastalking.com:outgoing", "the-key")
+    report = DeliveryReport("africas-talking", "ATXid_1", "Success", State.DELIVERED)
+    couch.callbacks.put(documents.report_document(report, milliseconds(now)))
+    couch.sentinel.put({"_id": LEADER_ID, "owner": {}, "heartbeat": states.timestamp(now), "released": True})
+    return couch
+
+
+@pytest.fixture
+def target(stores: tuple[str, str]) -> Couch:
+    return Couch(f"{stores[1]}/to-{uuid.uuid4().hex}")
+
+
+def vault(couch: Couch) -> CachedVault:
+    return CachedVault(couch, VaultKeys.load({"MJUMBE_VAULT_KEY": VAULT_KEY}, "/nowhere"))
+
+
+def everything(couch: Couch) -> dict[str, dict[str, object]]:
+    """All documents of all databases without their revisions, but for the lease."""
+    found = {}
+    for role, database in zip(("main", "vault", "sentinel", "callbacks"), couch.databases, strict=True):
+        for doc in database.all("", "\ufff0"):
+            doc.pop("_rev")
+            if doc["_id"] != LEADER_ID:
+                found[f"{role} {doc['_id']}"] = doc
+    return found
+
+
+def run(source_url: str, target_url: str, data: Path) -> tuple[int, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "mjumbe.cli", "migrate", "--to", target_url],
+        cwd=ROOT,
+        env={**clean, "COUCH_URL": source_url, "MJUMBE_DATA": str(data)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_everything_is_copied_once(source: Couch, target: Couch, tmp_path: Path) -> None:
+    code, output = run(source._url, target._url, tmp_path)
+    assert code == 0, output
+    assert f"{source.name}: {MESSAGES + 1} copied, 0 were there already" in output
+    assert f"Everything is in {target.server_url}/{target.name}." in output
+    assert everything(target) == everything(source)
+    assert ADMIN[1] not in output
+    assert vault(target).get("africastalking.com:outgoing") == "the-key"
+    assert len(target.main.view("mjumbe", "due", start_key=["pending"], end_key=["pending", {}])) == MESSAGES
+    before, after = (couch.sentinel.get(CHECKPOINT_ID) or {} for couch in (source, target))
+    assert (after["seq"], after["adopted"]) == ("0", before["adopted"])
+    code, output = run(source._url, target._url, tmp_path)
+    assert code == 0, output
+    assert f"{source.name}: 0 copied, {MESSAGES + 1} were there already" in output
+
+
+class CutShortError(Exception):
+    pass
+
+
+def test_a_copy_that_was_cut_short_goes_on(source: Couch, target: Couch) -> None:
+    def cut(name: str, done: int, total: int) -> None:
+        assert total >= MESSAGES
+        if done >= 1_000:
+            raise CutShortError
+
+    with pytest.raises(CutShortError):
+        migrate(source, target, cut)
+    there = target.main.info()["doc_count"]
+    assert 0 < there < MESSAGES
+    [main, *_] = migrate(source, target)
+    assert (main.same, main.written) == (there, MESSAGES + 1 - there)
+    assert everything(target) == everything(source)
+
+
+def test_what_is_there_is_left_alone(source: Couch, target: Couch, tmp_path: Path) -> None:
+    setup.prepare(target)
+    target.main.put({"_id": "theirs", "text": "not ours"})
+    mine = source.main.all("", "\ufff0", 1)[0]
+    target.main.put({"_id": mine["_id"], "text": "another"})
+    code, output = run(source._url, target._url, tmp_path)
+    assert code == 1
+    assert f"{mine['_id']} is there with another content, and was left alone" in output
+    assert "settings is there with another content" in output
+    assert "Everything is in" not in output
+    kept = target.main.get(mine["_id"])
+    assert kept and kept["text"] == "another"
+    assert target.main.get("theirs")
+    assert target.main.info()["doc_count"] >= MESSAGES
+
+
+def test_what_cannot_be_copied(source: Couch, target: Couch, stores: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match="name another"):
+        migrate(source, source)
+    with pytest.raises(MigrationError, match="is COUCH_URL right"):
+        migrate(Couch(f"{stores[0]}/nothing-{uuid.uuid4().hex}"), target)
+    for couch in (target, source):
+        setup.prepare(couch)
+        present = couch.sentinel.get(LEADER_ID) or {"_id": LEADER_ID, "owner": {}}
+        couch.sentinel.put({**present, "heartbeat": states.timestamp(states.now()), "released": False})
+        with pytest.raises(MigrationError, match=f"at work on .*{couch.name}; stop it"):
+            migrate(source, target)
+    code, output = run(source._url, "http://127.0.0.1:1/x", tmp_path)
+    assert code == 1 and "Traceback" not in output
