@@ -138,6 +138,7 @@ class Services:
         self._services: dict[str, Service] = {}
         self._made_of: dict[str, object] = {}
         self._troubles: dict[str, str | None] = {}
+        self._since: dict[str, str] = {}  # when a service's trouble began
         self._checked = 0.0
         self._said: str | None = None
 
@@ -154,7 +155,10 @@ class Services:
                 settings.sms.reply_to,
                 self._credential(definition.outgoing_credential),
             )
-            self._troubles[name] = self._trouble(name, settings)
+            trouble = self._trouble(name, settings)
+            if trouble != self._troubles.get(name):
+                self._since[name] = states.timestamp(states.now())
+            self._troubles[name] = trouble
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
                 self._services[name] = Service(
@@ -215,7 +219,7 @@ class Services:
             service = self._services.get(name)
             trouble = self._troubles[name] if service else self._trouble(name, self._settings())
             if trouble:
-                yield name, ServiceStatus(held=True, reason=trouble)
+                yield name, ServiceStatus(held=True, reason=trouble, since=self._since.get(name))
             else:
                 yield name, service.status if service else ServiceStatus()
 
