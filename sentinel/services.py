@@ -38,6 +38,7 @@ class Service:
         self._in_flight = 0
         self._failures = 0
         self._held_until = 0.0  # monotonic
+        self._told = False  # the service itself said that it takes nothing; otherwise its failures did
         self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
         self._filled = time.monotonic()
 
@@ -83,14 +84,19 @@ class Service:
         now = states.timestamp(states.now())
         with self._lock:
             before = self.status
+            paused = before.held and time.monotonic() < self._held_until
             hold = next((o for o in outcomes if o.failure in (Failure.CONFIGURATION, Failure.QUOTA)), None)
             failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) and not o.personal for o in outcomes)
             if hold is not None:
+                self._told = True
                 self._hold(hold.details, _seconds_until(hold.retry_at) or PROBE_SECONDS, now)
-            elif failed and self.status.held and time.monotonic() < self._held_until:
-                # It was under way when the pause began: only a probe's failure makes the next pause longer.
-                self.status = replace(self.status, last_failure=now)
+            elif paused and (failed or self._told):
+                # It was under way when the pause began: only a probe's failure makes the next pause longer, and only
+                # a probe's success ends one that the service itself asked for.
+                status = self.status
+                self.status = replace(status, last_failure=now) if failed else replace(status, last_success=now)
             elif failed:
+                self._told = False
                 self._failures += 1
                 self.status = replace(self.status, last_failure=now)
                 if self._failures >= BREAKER_FAILURES:

@@ -170,6 +170,22 @@ def test_a_quota_holds_until_the_service_says(time: Time) -> None:
     assert subject.room() == 1
 
 
+@pytest.mark.parametrize("failure", [Failure.QUOTA, Failure.CONFIGURATION])
+def test_a_success_that_was_under_way_ends_no_wait_that_the_service_asked_for(time: Time, failure: Failure) -> None:
+    subject = service()
+    for _ in range(2):
+        subject.started()
+    subject.answered([Outcome("too many", failure=failure, retry_at=time.now() + timedelta(seconds=30))])
+    assert not subject.answered([SENT])
+    for _ in range(2):
+        subject.finished()
+    assert (subject.room(), subject.status.held) == (0, True)
+    time.seconds += 31
+    assert subject.room() == 1
+    assert ask(subject, SENT)
+    assert subject.room() == 16
+
+
 def test_since_when_it_is_held(time: Time) -> None:
     subject = service()
     ask(subject, NO_BALANCE)
