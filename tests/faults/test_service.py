@@ -108,7 +108,7 @@ def test_too_many_requests_are_not_asked_again_before_the_service_says(own_world
     assert set(accepted(world).values()) == {1}
 
 
-@sizes("seconds", [12], [300])
+@sizes("seconds", [8], [300])
 def test_nothing_but_500_costs_a_few_probes(own_world: World, seconds: int) -> None:
     world = own_world
     world.set(sms={"max_attempts": 100, "africas_talking": {"batch_size": 1, "concurrency": IN_FLIGHT}})
