@@ -61,7 +61,7 @@ class Pipeline:
         incoming = [doc for doc in docs if is_incoming(doc)]
         fresh = [doc for doc in incoming if not doc.get("transitions") and is_ours(doc, self._adopted)]
         # Before the documents are marked as seen: a word that is heard twice is one entry.
-        heard = opt_words.entries(fresh, self._settings.current)
+        heard = opt_words.entries(fresh, self._settings.current, self._registers)
         if heard:
             self._registers.opt_outs.record(*heard)
         return Context(
