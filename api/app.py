@@ -25,6 +25,7 @@ from api import (
 from api.auth import Users
 from api.context import EXTENSION, Context, context
 from api.deliveries import Deliveries
+from api.headers import SECURITY_HEADERS, TLS_HEADERS
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
@@ -52,14 +53,6 @@ BLUEPRINTS = (
 PREPARATION_WAIT = 10.0
 QUICK_SECONDS = 3.0
 LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
-    "form-action 'none'",
-}
 
 log = structlog.get_logger()
 
@@ -87,7 +80,7 @@ def create_app(config: Config | None = None, couch: Couch | None = None) -> Flas
     app.after_request(_finished)
     if config.trusted_proxies:
         count = config.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
     here.preparation.start(PREPARATION_WAIT)
     return app
 
@@ -120,7 +113,7 @@ def _started() -> None:
 
 def _finished(response: Response) -> Response:
     """Security headers, counters, and the one log line of a request: without the query, where keys are."""
-    for name, value in SECURITY_HEADERS.items():
+    for name, value in ({**SECURITY_HEADERS, **TLS_HEADERS} if request.is_secure else SECURITY_HEADERS).items():
         response.headers.setdefault(name, value)
     seconds = time.perf_counter() - g.get("started", time.perf_counter())
     route = request.url_rule.rule if request.url_rule else "none"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flask import Request
 
 from api.errors import ApiError
-from api.limiter import FailureLimit, network
+from api.limiter import FAILURES_PER_ADDRESS, FailureLimit, network
 from mjumbe.couch import Couch
 
 ADMIN = "_admin"
@@ -20,7 +20,10 @@ SMS = "sms"  # may write and read messages
 REMEMBERED_SECONDS = 10.0
 REMEMBERED_LOGINS = 1_000
 COOKIE = "AuthSession"
-COOKIE_VALUE = re.compile(r"[\w.~+/:=-]+")
+COOKIE_VALUE = re.compile(r"[\w.~+/:=-]+", re.ASCII)
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# Where a browser says that a page of ours, or nobody's, made it ask.
+OWN_SITE = ("same-origin", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Users:
     def __init__(self, couch: Couch, limit: FailureLimit, clock: Callable[[], float] = time.monotonic) -> None:
         self._couch = couch
         self._limit = limit
+        self._by_address = FailureLimit(FAILURES_PER_ADDRESS)
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, User]] = {}
@@ -48,10 +52,12 @@ class Users:
     def require(self, request: Request, roles: Iterable[str] = ()) -> User:
         """The user who sent `request`, who must have one of `roles` or be an admin.
 
-        Raises ApiError (401 without a good login, 403 without the role, 429 after too many bad ones) and
-        UnavailableError.
+        Raises ApiError (401 without a good login, 403 without the role or at another site's bidding, 429 after too
+        many bad ones) and UnavailableError.
         """
         user = self._user(request)
+        if request.method not in SAFE_METHODS:
+            demand_own_will(request)
         roles = list(roles)
         if not user.may(roles):
             wanted = f"the role {' or '.join(sorted(roles))}, or be an admin" if roles else "be an admin of CouchDB"
@@ -65,15 +71,23 @@ class Users:
         digest = hashlib.sha256(repr(sorted(credentials.items())).encode()).hexdigest()
         user = self._remembered(digest)
         if user is None:
-            who = (network(request.remote_addr), hashlib.sha256(name.encode()).hexdigest())
-            self._limit.check(*who)
-            found, roles = self._couch.session_of(credentials)
-            if found is None:
-                self._limit.failed(*who)
-                raise _unauthorized("Name or password is wrong.")
-            user = User(found, frozenset(roles))
+            user = self._ask(credentials, digest, network(request.remote_addr), name)
             self._remember(digest, user)
         return user
+
+    def _ask(self, credentials: Mapping[str, str], digest: str, address: str, name: str) -> User:
+        """Ask CouchDB, unless there were too many wrong logins: for this name, or for any, from this address."""
+        who = (address, hashlib.sha256(name.encode()).hexdigest())
+        if digest not in self._known:  # whoever was right lately is not kept out by a neighbour's guesses
+            self._by_address.check(address)
+            self._limit.check(*who)
+        found, roles = self._couch.session_of(credentials)
+        if found is None:
+            self._known.pop(digest, None)
+            self._by_address.failed(address)
+            self._limit.failed(*who)
+            raise _unauthorized("Name or password is wrong.")
+        return User(found, frozenset(roles))
 
     def _remembered(self, digest: str) -> User | None:
         until, user = self._known.get(digest, (0.0, None))
@@ -84,8 +98,14 @@ class Users:
         with self._lock:
             if len(self._known) >= REMEMBERED_LOGINS:
                 self._known = {key: entry for key, entry in self._known.items() if entry[0] > now}
-            if len(self._known) < REMEMBERED_LOGINS:
+            if len(self._known) < REMEMBERED_LOGINS or digest in self._known:
                 self._known[digest] = (now + REMEMBERED_SECONDS, user)
+
+
+def demand_own_will(request: Request) -> None:
+    """Raises ApiError 403 when a page of another site asks: a browser sends its user's login along with that."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+        raise ApiError(403, "A page of another site may not act in your name.")
 
 
 def _unauthorized(reason: str) -> ApiError:

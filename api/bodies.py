@@ -1,6 +1,7 @@
 """Reading request bodies: sizes, JSON and forms, and text that CouchDB takes whatever it was made of."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -80,7 +81,7 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
 
 def _decoded(body: bytes) -> Any:
     try:
-        return safe(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number))
+        return safe(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number, parse_float=_finite))
     except (ValueError, RecursionError):
         raise BadRequestError("body", "JSON") from None
 
@@ -88,6 +89,14 @@ def _decoded(body: bytes) -> Any:
 def _no_number(word: str) -> Any:
     """Python reads NaN and Infinity; JSON, and so CouchDB, has no such thing."""
     raise ValueError(word)
+
+
+def _finite(written: str) -> float:
+    """A number too large for Python becomes infinite, and could not be written again."""
+    number = float(written)
+    if math.isinf(number):
+        raise ValueError(written)
+    return number
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
 
-from api.bodies import POLL_BYTES, json_object
+from api.bodies import POLL_BYTES, demand_json, json_object, raw_body
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
@@ -144,8 +144,10 @@ def set_viber_webhook() -> ResponseReturnValue:
 
 
 def _number(here: Context) -> str | None:
-    body = json_object(request, POLL_BYTES) if request.content_length else {}
-    to = body.get("to")
+    if not raw_body(request, POLL_BYTES):
+        return None
+    demand_json(request)
+    to = json_object(request, POLL_BYTES).get("to")
     if to in (None, ""):
         return None
     number = phone.normalise(str(to), here.settings.refresh().default_country_code)

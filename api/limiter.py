@@ -11,6 +11,7 @@ from limits.strategies import MovingWindowRateLimiter
 from api.errors import ApiError
 
 FAILURES_PER_MINUTE = 30
+FAILURES_PER_ADDRESS = 60  # whatever names are tried: CouchDB takes a third of a second for each
 # One IPv6 subscriber commonly holds a whole /64.
 IPV6_PREFIX = 64
 

@@ -277,7 +277,7 @@ def _outgoing(here: Context, message_uuid: str) -> dict[str, Any] | None:
 
 
 def _incoming(here: Context, doc_id: str) -> dict[str, Any] | None:
-    doc = None if doc_id.startswith("_") else here.couch.main.get(doc_id)
+    doc = here.couch.main.fetch([doc_id]).get(doc_id)  # as a key: in a path, `..` would be another
     return incoming_record(doc) if doc and documents.is_incoming(doc) else None
 
 

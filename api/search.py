@@ -22,6 +22,9 @@ MOST = 1_000
 CHUNK = 500  # rows read at once while filtering
 CHUNKS = 10  # a page may come out shorter, with a bookmark, rather than read the whole database
 
+FARTHEST = 10**16  # milliseconds since epoch
+MOST_AT_ONCE = 100_000  # messages of one document at one moment
+
 MILLISECONDS = re.compile(r"-?[0-9]{1,16}")
 
 Key = list[Any]
@@ -47,9 +50,11 @@ def _bound(value: object) -> object:
 def _position(value: object) -> Position:
     try:
         key, doc_id, count = json.loads(base64.urlsafe_b64decode(str(value)))
-    except (ValueError, TypeError, RecursionError, binascii.Error):
-        raise PydanticCustomError("bookmark", "no bookmark") from None
-    if not (isinstance(key, list) and isinstance(doc_id, str) and isinstance(count, int)):
+        *_, at = key
+        good = (at is None or abs(at) <= FARTHEST) and len(doc_id.encode()) > 0 and 0 < count <= MOST_AT_ONCE
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
+        good = False
+    if not good:
         raise PydanticCustomError("bookmark", "no bookmark")
     return Position(key, doc_id, count)
 

@@ -1,5 +1,6 @@
 """The API's own web server: gunicorn with threads, run in this process."""
 
+import json
 import logging
 import os
 import socket
@@ -9,10 +10,13 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers import gthread
 
+from api.errors import CODES
+from api.headers import SECURITY_HEADERS
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch
 from mjumbe.credentials import VaultKeys
@@ -68,6 +72,8 @@ def run(
         "forwarded_allow_ips": "",  # MJUMBE_TRUSTED_PROXIES decides whom we believe
         "forwarder_headers": "",
         "limit_request_line": 8190,
+        "limit_request_fields": 100,
+        "limit_request_field_size": 8190,
         "when_ready": ready,
     }
     if workers > 1:
@@ -104,6 +110,18 @@ def _share_metrics(options: dict[str, Any]) -> None:
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
     options |= {"on_exit": on_exit, "child_exit": child_exit}
+
+
+def _write_error(client: socket.socket, status: int, reason: str, _details: str) -> None:
+    """The answer to what is no HTTP request, as all our errors are; gunicorn's is HTML and repeats what was sent."""
+    body = json.dumps({"error": CODES.get(status, "error"), "reason": f"{reason}: HTTP requests have another form."})
+    headers = {**SECURITY_HEADERS, "Connection": "close", "Content-Type": "application/json"}
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+    util.write_nonblock(client, (head + body).encode("latin-1"))
+
+
+util.write_error = _write_error
 
 
 class _Server(BaseApplication):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import SMS
+from api.auth import SMS, demand_own_will
 from api.bodies import callback_request
 from api.callbacks import CallbackFields, receive
 from api.context import Context, context
@@ -31,8 +31,6 @@ ANSWERED_SECONDS = 8.0  # how long the service's answer is waited for
 NOT_ANSWERED = frozenset({State.SCHEDULED, State.PENDING, State.FORWARDED_TO_GATEWAY})
 NOT_SENT = NEVER_SENT | {State.FAILED}
 TWO_WAY_FIELDS = ("linkId", "text", "to", "id", "date", "from")
-# Where a browser says that a page of ours, or nobody's, made it ask.
-OWN_SITE = ("same-origin", "none")
 
 blueprint = Blueprint("service", __name__)
 
@@ -118,8 +116,7 @@ def _demand_own_will() -> None:
     """A browser sends its user's login along whatever page asks, and a GET here costs money."""
     if request.method == "HEAD":
         raise ApiError(405, "HEAD sends nothing; use GET or POST.", {"Allow": "GET, POST"})
-    if request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
-        raise ApiError(403, "A page of another site may not send messages in your name.")
+    demand_own_will(request)
 
 
 def _document(number: str, text: str, author: str) -> Document:

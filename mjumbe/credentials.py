@@ -175,6 +175,8 @@ class Vault:
 
     def get(self, credential_id: str) -> str | None:
         """A credential's value, None when there is none. Raises CredentialError when it cannot be read."""
+        if not _is_id(credential_id):
+            return None
         docs = self._documents(credential_id)
         for doc in sorted(docs, key=lambda doc: "secret" not in doc):
             value = self._value(credential_id, doc)
@@ -202,6 +204,8 @@ class Vault:
 
     def delete(self, credential_id: str) -> bool:
         """Delete a credential wherever it is kept; False when there was none."""
+        if not _is_id(credential_id):
+            return False
         for _ in range(WRITE_ROUNDS):
             docs = self._documents(credential_id)
             configured = self._couch.config(CHT3_SECTION, credential_id) is not None
@@ -318,11 +322,20 @@ def _checked(credential_id: str, value: str) -> tuple[str, str]:
     credential_id, value = credential_id.strip(), value.strip()
     if not 1 <= len(credential_id) <= MAX_ID:
         raise RefusedCredentialError(f"a credential's id has {len(credential_id)} characters; expected 1 to {MAX_ID}")
+    if not _is_id(credential_id):
+        raise RefusedCredentialError(
+            f"a credential's id is {credential_id!r}; expected printable characters, not . or .."
+        )
     if not 1 <= len(value) <= MAX_VALUE:
         raise RefusedCredentialError(
             f"the value of credential {credential_id} has {len(value)} characters; expected 1 to {MAX_VALUE}"
         )
     return credential_id, value
+
+
+def _is_id(credential_id: str) -> bool:
+    """Whether there can be such a credential: CouchDB's configuration is asked by path, where dots lead elsewhere."""
+    return 1 <= len(credential_id) <= MAX_ID and credential_id.isprintable() and credential_id not in (".", "..")
 
 
 # ---- the vault for many readers
@@ -338,7 +351,7 @@ class CachedVault(Vault):
     """A vault that remembers: for `ttl` seconds, and for as long as CouchDB is away. For any number of threads."""
 
     def __init__(
-        self, couch: Couch, keys: VaultKeys, ttl: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self, couch: Couch, keys: VaultKeys, ttl: float = 2.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(couch, keys)
         self._ttl = ttl

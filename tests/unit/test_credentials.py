@@ -159,6 +159,8 @@ REFUSED = [
     (INCOMING, "hunter2" * 700, f"the value of credential {INCOMING} has 4900 characters; expected 1 to 4096"),
     (" ", "x", "a credential's id has 0 characters; expected 1 to 256"),
     ("x" * 257, "x", "a credential's id has 257 characters; expected 1 to 256"),
+    ("..", "x", "a credential's id is '..'; expected printable characters, not . or .."),
+    ("a\nb", "x", "a credential's id is 'a\\nb'; expected printable characters, not . or .."),
 ]
 
 
@@ -286,6 +288,14 @@ def test_cht_3_configuration_is_read_last_and_deleted(couch: MemoryCouch) -> Non
 
 
 # ---- keys
+
+
+@pytest.mark.parametrize("credential_id", ["", ".", "..", "a\0b", "x" * 257])
+def test_what_cannot_be_an_id_is_not_asked_for(couch: MemoryCouch, credential_id: str) -> None:
+    """CouchDB's configuration is asked by path: `..` there would be all of it."""
+    couch.configuration["medic-credentials", credential_id] = "x"
+    assert vault_of(couch).get(credential_id) is None
+    assert vault_of(couch).delete(credential_id) is False
 
 
 def test_rotation(couch: MemoryCouch) -> None:

@@ -8,7 +8,7 @@ from werkzeug.test import EnvironBuilder
 
 from api.auth import REMEMBERED_SECONDS, Users
 from api.errors import ApiError
-from api.limiter import FailureLimit, network
+from api.limiter import FAILURES_PER_ADDRESS, FailureLimit, network
 from tests.unit.api.conftest import MemoryCouch
 
 
@@ -96,6 +96,43 @@ def test_wrong_logins_are_limited_by_address_and_name(users: Users, memory: Memo
     assert len(memory.logins) == 3
     assert refused(users, request(basic("p:wrong"))).status == 401
     assert refused(users, request(basic("admin:wrong"), address="10.0.0.2")).status == 401
+
+
+def test_wrong_logins_are_limited_by_address_whatever_names_they_try(users: Users, memory: MemoryCouch) -> None:
+    statuses = [refused(users, request(basic(f"name-{n}:x"))).status for n in range(FAILURES_PER_ADDRESS + 5)]
+    assert statuses == [401] * FAILURES_PER_ADDRESS + [429] * 5
+    assert len(memory.logins) == FAILURES_PER_ADDRESS
+    assert refused(users, request(cookie="AuthSession=abc")).status == 429
+    assert refused(users, request(basic("admin:pw"))).status == 429
+    assert users.require(request(basic("admin:pw"), address="10.0.0.2")).name == "admin"
+
+
+def test_who_was_right_lately_is_not_kept_out_by_a_neighbour_s_guesses(
+    users: Users, memory: MemoryCouch, clock: Clock
+) -> None:
+    users.require(request(basic("p:p")), ("gateway",))
+    for n in range(FAILURES_PER_ADDRESS):
+        refused(users, request(basic(f"p:{n}")))
+        refused(users, request(basic(f"name-{n}:x")))
+    clock.now += REMEMBERED_SECONDS
+    assert users.require(request(basic("p:p")), ("gateway",)).name == "p"
+    del memory.users[basic("p:p")]
+    clock.now += REMEMBERED_SECONDS
+    statuses = [refused(users, request(basic("p:p"))).status for _ in range(3)]
+    assert statuses == [429, 429, 429]
+    assert not users._known
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_page_of_another_site_acts_in_a_user_s_name(users: Users, site: str) -> None:
+    asked = request(basic("admin:pw"))
+    asked.environ["HTTP_SEC_FETCH_SITE"] = site
+    assert users.require(asked).name == "admin"
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        asked.method = method
+        assert refused(users, asked).status == 403
+    asked.environ["HTTP_SEC_FETCH_SITE"] = "same-origin"
+    assert users.require(asked).name == "admin"
 
 
 def test_who_is_logged_in_already_is_not_limited(users: Users) -> None:
