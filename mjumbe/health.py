@@ -123,7 +123,8 @@ def service(house: House) -> Said:
     status = leader(house.couch)
     reports = status.services if status else {}
     said = [_one_service(house, name, values, reports) for name in order(values)]
-    return all(ok for ok, _ in said), " ".join(words for _, words in said)
+    none = [] if any(ok for ok, _ in said) else ["No active SMS service."]
+    return all(ok for ok, _ in said), " ".join([*none, *(words for _, words in said)])
 
 
 def order(values: Settings) -> Iterable[str]:
