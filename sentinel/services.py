@@ -102,7 +102,8 @@ class Service:
                 if self._failures >= BREAKER_FAILURES:
                     doublings = min(self._failures - BREAKER_FAILURES, 10)
                     pause = min(PROBE_SECONDS, BREAKER_SECONDS * 2**doublings)
-                    self._hold(f"{outcomes[0].details}, {self._failures} times in a row", pause, now)
+                    # Not how often by now: a reason that stays is logged once.
+                    self._hold(f"{outcomes[0].details}, {BREAKER_FAILURES} times in a row", pause, now)
             else:
                 self._failures = 0
                 self.status = replace(self.status, held=False, reason=None, since=None, last_success=now)
