@@ -94,6 +94,7 @@ class Sentinel:
         services = Services(
             lambda: self._settings.current, self._credential, self._lease.check, registers.viber_users.get
         )
+        services.refresh()  # before the threads: the first poll, too, finds whom to ask
         self._services = services
         heard = Heard(reports.referenced, notices.opted_out)
         outbox = Outbox(self._couch, self._settings, services, recent, registers, heard, self._lease.check)
