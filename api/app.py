@@ -20,6 +20,7 @@ from api import (
     openapi,
     service,
     settings,
+    settle,
     subscriptions,
 )
 from api.auth import Users
@@ -42,6 +43,7 @@ BLUEPRINTS = (
     credentials.blueprint,
     settings.blueprint,
     messages.blueprint,
+    settle.blueprint,
     service.blueprint,
     subscriptions.blueprint,
     gateways.blueprint,

@@ -119,6 +119,16 @@ def release(
     _set(task, State.PENDING, at, details, facts)
 
 
+def settle(task: Task, at: datetime, *, sent: bool, by: str) -> None:
+    """The person `by` says whether a message in doubt was sent; one that was not is due again at once."""
+    del task["in_doubt"]
+    task.pop("retry_at", None)
+    if sent:
+        move(task, State.SENT, at, f"settled by {by}: it was sent")
+    else:
+        release(task, at, f"settled by {by}: it was not sent")
+
+
 def history(task: Task) -> list[dict[str, Any]]:
     """The task's history, oldest first."""
     entries = task.get("state_history")

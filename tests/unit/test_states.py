@@ -186,3 +186,13 @@ def test_references_are_never_erased(before: str | None, given: str | None, afte
     task: Task = {"gateway_ref": before} if before else {}
     states.remember_ref(task, given)
     assert task.get("gateway_ref") == after
+
+
+@pytest.mark.parametrize("state", ["pending", "forwarded-to-gateway"])
+@pytest.mark.parametrize(("sent", "after"), [(True, "sent"), (False, "pending")])
+def test_a_person_settles_a_doubt(state: str, sent: bool, after: str) -> None:
+    task: Task = {"state": state, "in_doubt": True, "retry_at": "2026-01-01T13:00:00.000Z", "attempts": 1}
+    states.settle(task, AT, sent=sent, by="amina")
+    assert task["state"] == after
+    assert "in_doubt" not in task and "retry_at" not in task
+    assert states.history(task)[-1]["state_details"].startswith("settled by amina: it was")

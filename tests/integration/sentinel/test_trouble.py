@@ -144,6 +144,25 @@ def test_in_doubt_is_held_and_a_report_settles_it(own_world: World) -> None:
     assert len(world.simulator.messages(text)) == 1
 
 
+@pytest.mark.parametrize(("sent", "after", "requests_made"), [(True, "sent", 1), (False, "delivered", 2)])
+def test_in_doubt_is_held_and_a_person_settles_it(own_world: World, sent: bool, after: str, requests_made: int) -> None:
+    world, text = own_world, next(texts)
+    world.set(sms={"in_doubt": "hold"})
+    world.simulator.control(drop_after_accept=True, reports=False)
+    assert world.api.url
+    world.start_sentinel()
+    doc_id = world.write(number(), text)
+    task = world.until_task(doc_id, lambda task: task.get("in_doubt"))
+    world.simulator.control(drop_after_accept=False, reports=True)
+    url = f"{world.api.url}/api/v1/messages/{task['messages'][0]['uuid']}/settle"
+    login = (str(world.couch.user), world.couch._password)
+    assert requests.post(url, auth=login, json={"sent": "yes"}, timeout=30).status_code == 400
+    assert requests.post(url, auth=login, json={"sent": sent}, timeout=30).status_code == 200
+    world.until(doc_id, after)
+    assert requests.post(url, auth=login, json={"sent": sent}, timeout=30).status_code == 409
+    assert len(world.simulator.messages(text)) == requests_made
+
+
 def test_in_doubt_retry_is_called_off_by_a_report(own_world: World) -> None:
     world, text = own_world, next(texts)
     world.set(sms={"retry_base": 600, "retry_max": 600})
