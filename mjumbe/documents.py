@@ -31,8 +31,8 @@ class IncomingMessage:
 
     gateway: str  # as `sms.outgoing_service` names it
     ref: str  # the service's id of the message: the same id is the same message
-    sender: str  # number, short code or alphanumeric name
-    text: str  # may be empty
+    sender: str = field(repr=False)  # number, short code or alphanumeric name
+    text: str = field(repr=False)  # may be empty
     to: str | None = None  # our number or short code
     sent_timestamp: str | None = None  # when the service says it was sent, in its own words
     link_id: str | None = None  # a premium message's: the reply must carry it
@@ -48,7 +48,7 @@ class DeliveryReport:
     ref: str  # the service's id of the message: the task's `gateway_ref`
     status: str  # in the service's own words
     state: State | None  # what that means, None for a status that nobody knows
-    phone: str | None = None
+    phone: str | None = field(default=None, repr=False)
     reason: str | None = None
     network_code: str | None = None
     retry_count: str | None = None
@@ -66,9 +66,9 @@ class Notice:
 
     gateway: str
     kind: str  # `opt-out`, `subscription` or `viber-user`
-    phone: str  # empty when the service does not know it
-    key: str  # what makes it the same notice when it is told again
-    facts: Mapping[str, str] = field(default_factory=dict)
+    phone: str = field(repr=False)  # empty when the service does not know it
+    key: str = field(repr=False)  # what makes it the same notice when it is told again
+    facts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ class Route:
     """Which services a message may go by: only `via` when its author chose one, and none of those in `without`."""
 
     via: str | None = None
-    without: frozenset[str] = frozenset()  # those that cannot reach the recipient, or have just failed
+    without: frozenset[str] = frozenset()  # those that cannot reach the recipient
+    last: frozenset[str] = frozenset()  # those that have just failed: tried when no other takes it
 
 
 ANY_ROUTE = Route()
@@ -88,8 +89,8 @@ class OutgoingMessage:
 
     doc_id: str
     uuid: str
-    to: str
-    text: str
+    to: str = field(repr=False)
+    text: str = field(repr=False)
     due: int  # ms since epoch
     reply: bool  # answers somebody, so it overtakes bulk
     link_id: str | None

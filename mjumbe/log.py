@@ -38,9 +38,9 @@ SECRET_TEXTS = (
     # To the last @: a password may have slashes and @ that nobody escaped.
     (re.compile(r"(://[^/@\s:]*):[^\s\"'<>]*@"), rf"\1:{HIDDEN}@"),
 )
-# Numbers as E.164 has them, with or without their plus (also as URLs write it). What touches letters, dashes or dots is
-# part of an id, a moment or a fraction.
-NUMBERS = re.compile(r"(?<![\w.-])(?:\+|%2B)?\d{9,15}(?![\w-])", re.IGNORECASE)
+# Numbers as E.164 has them, with or without their plus, also as URLs and our ids write it. What touches letters, dashes
+# or dots is part of another id, a moment or a fraction.
+NUMBERS = re.compile(r"(?:(?<![\w.-])\+?|(?<=%[0-9A-F]{2}))\d{9,15}(?![\w-])", re.IGNORECASE)
 # What would begin another line, or make a terminal do something, in the logs for people; JSON escapes it by itself.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "gunicorn", "asyncio")

@@ -40,8 +40,8 @@ class Failure(StrEnum):
 class Batch:
     """One request's worth of messages: one text for one or more numbers (E.164), each number once."""
 
-    text: str
-    recipients: tuple[str, ...]
+    text: str = field(repr=False)
+    recipients: tuple[str, ...] = field(repr=False)
     link_id: str | None = None
 
 
@@ -94,11 +94,11 @@ class CallbackRequest:
     JSON. `settings` are there for parsers that need them.
     """
 
-    query: Mapping[str, str]
-    form: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    settings: Settings = DEFAULT_SETTINGS
+    query: Mapping[str, str] = field(repr=False)
+    form: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    settings: Settings = field(default=DEFAULT_SETTINGS, repr=False)
 
     def required(self, field: str) -> str:
         """A field's value without outer spaces. Raises BadCallbackError when it is missing or empty."""

@@ -17,6 +17,7 @@ import pytest
 from mjumbe import documents, states
 from mjumbe.couch import Database
 from mjumbe.states import Task
+from tests import leaks
 from tests.integration.processes import Process
 from tests.integration.sentinel.world import INCOMING_KEY, World, number
 
@@ -83,11 +84,11 @@ def memory(process: Process) -> int:
 
 
 def incoming(message_id: str, sender: str, text: str) -> dict[str, str]:
-    return {"id": message_id, "from": sender, "to": "22000", "text": text}
+    return {"id": message_id, "from": leaks.number(sender), "to": "22000", "text": leaks.text(text)}
 
 
 def report(ref: str, status: str, number: str) -> dict[str, str]:
-    return {"id": ref, "status": status, "phoneNumber": number, "networkCode": "63902"}
+    return {"id": ref, "status": status, "phoneNumber": leaks.number(number), "networkCode": "63902"}
 
 
 def post_all(

@@ -13,12 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mjumbe.couch import Couch
+from tests import leaks
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
-ADMIN = ("admin", "a-test-password")
-VAULT_KEY = "a passphrase for tests only"
+ADMIN = ("admin", leaks.secret("a-test-password"))
+VAULT_KEY = leaks.secret("a passphrase for tests only")
 
 
 @dataclass
@@ -28,6 +29,9 @@ class Process:
     popen: "subprocess.Popen[bytes]"
     output: Path
     url: str = ""
+
+    def __post_init__(self) -> None:
+        leaks.outputs[self.output] = None
 
     @property
     def port(self) -> int:
@@ -89,7 +93,7 @@ def make_user(couch: Couch, name: str, password: str, roles: Sequence[str]) -> t
     doc = {
         "_id": f"org.couchdb.user:{unique}",
         "name": unique,
-        "password": password,
+        "password": leaks.secret(password),
         "roles": list(roles),
         "type": "user",
     }

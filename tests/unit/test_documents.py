@@ -8,6 +8,7 @@ import pytest
 
 from mjumbe import documents
 from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, OutgoingMessage, Route
+from mjumbe.gateways.base import Batch, CallbackRequest
 from mjumbe.states import State
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -263,3 +264,16 @@ def test_outgoing_messages(
     doc: dict[str, Any], listed: str, task: dict[str, Any], snapshot: OutgoingMessage | None
 ) -> None:
     assert documents.outgoing_message({**doc, listed: [task]}, task) == snapshot
+
+
+def test_records_do_not_show_people_s_words_and_numbers() -> None:
+    records = [
+        IncomingMessage("textbee", "1", "+254711000111", "HELP ME"),
+        DeliveryReport("textbee", "1", "sent", State.SENT, phone="+254711000111"),
+        Notice("textbee", "opt-out", "+254711000111", "22000:+254711000111", {"customer": "+254711000111"}),
+        OutgoingMessage("doc", "uuid", "+254711000111", "HELP ME", 0, False, None),
+        Batch("HELP ME", ("+254711000111",)),
+        CallbackRequest({"key": "HELP ME"}, {"text": "HELP ME"}, {"apikey": "HELP ME"}, b"HELP ME"),
+    ]
+    assert "HELP ME" not in repr(records)
+    assert "711000" not in repr(records)

@@ -134,9 +134,9 @@ def test_a_changed_key_works_at_once_in_every_process(
     other = start_api(couch_url)
     assert post(other, INCOMING, message(new_id())).json() == {"saved": 1}
     path = "/api/v1/credentials/africastalking.com:incoming"
-    requests.put(api.url + path, auth=admin, data="changed").raise_for_status()
+    requests.put(api.url + path, auth=admin, data="the-changed-key").raise_for_status()
     try:
-        eventually(lambda: post(other, INCOMING, message(new_id()), key="changed").status_code == 200, 5)
+        eventually(lambda: post(other, INCOMING, message(new_id()), key="the-changed-key").status_code == 200, 5)
     finally:
         requests.put(api.url + path, auth=admin, data=KEY).raise_for_status()
     assert post(api, INCOMING, message(new_id())).status_code == 200

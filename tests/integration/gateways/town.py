@@ -13,9 +13,10 @@ from mjumbe.states import State
 from sentinel.polls import Polls
 from sentinel.services import Services
 from tests.integration.processes import Process, eventually, start
+from tests import leaks
 from tests.integration.sentinel.world import INCOMING_KEY, SOON, Simulator, World
 
-KEY = "the-key-of-the-others-3e5d"
+KEY = leaks.secret("the-key-of-the-others-3e5d")
 AT, TEXTBEE, VIBER, RAPIDPRO, PHONE = "africas-talking", "textbee", "viber", "rapidpro", "medic-gateway"
 CALLED = (AT, TEXTBEE, VIBER, RAPIDPRO)
 

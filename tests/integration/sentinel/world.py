@@ -19,10 +19,11 @@ from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.documents import tasks_of
 from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status
+from tests import leaks
 from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
 
-INCOMING_KEY = "the-incoming-key-5f1c"
-OUTGOING_KEY = "the-outgoing-key-77ab"
+INCOMING_KEY = leaks.secret("the-incoming-key-5f1c")
+OUTGOING_KEY = leaks.secret("the-outgoing-key-77ab")
 SOON = 40.0  # seconds: far more than any machine needs
 
 serial = itertools.count(1)
@@ -30,7 +31,7 @@ serial = itertools.count(1)
 
 def number(ending: str = "00001") -> str:
     """A phone number that no other test has; its last five digits choose what the simulated service does with it."""
-    return f"+2547{next(serial):03}{ending}"
+    return leaks.number(f"+2547{next(serial):03}{ending}")
 
 
 class Simulator:
