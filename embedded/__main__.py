@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.admin:
         parser.error("--admin name:password is needed")
+    os.umask(0o077)  # what people wrote, and the hashes of passwords, are for the store's own user
     try:
         serve(options.host, options.port, options.data, options.admin)
     except (DataInUse, ValueError, OSError) as error:

@@ -12,8 +12,8 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State
 from sentinel.polls import Polls
 from sentinel.services import Services
-from tests.integration.processes import Process, eventually, start
 from tests import leaks
+from tests.integration.processes import Process, eventually, start
 from tests.integration.sentinel.world import INCOMING_KEY, SOON, Simulator, World
 
 KEY = leaks.secret("the-key-of-the-others-3e5d")
