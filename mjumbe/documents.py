@@ -9,7 +9,7 @@ theirs: on a task `service`, `via`, `claim`, `attempts`, `retry_at`, `in_doubt`,
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -78,6 +78,14 @@ class Route:
     via: str | None = None
     without: frozenset[str] = frozenset()  # those that cannot reach the recipient
     last: frozenset[str] = frozenset()  # those that have just failed: tried when no other takes it
+
+    def never_by(self, service: str) -> "Route":
+        """This route for a recipient whom `service` cannot reach."""
+        return replace(self, without=self.without | {service})
+
+    def last_by(self, service: str) -> "Route":
+        """This route after `service` failed."""
+        return replace(self, last=self.last | {service})
 
 
 ANY_ROUTE = Route()

@@ -118,13 +118,6 @@ class Outbox:
         with self._lock:
             return max(0, CAPACITY - len(self._queue))
 
-    def forget_waiting(self) -> None:
-        """Drop the queue; what is still due comes again from CouchDB."""
-        with self._lock:
-            while routes := self._queue.routes():
-                for message in self._queue.take(routes[0], CAPACITY):
-                    self._known.discard(message.key)
-
     # ---- the claiming thread
 
     def run(self, stop: threading.Event) -> None:
@@ -176,7 +169,8 @@ class Outbox:
         for _ in range(service.room()):
             taken = self._take(route, service.batch_size)
             batch = [message for message in taken if service.gateway.reaches(self._number(message))]
-            self._queue_again([message for message in taken if message not in batch], service.name)
+            unreached = [message for message in taken if message not in batch]
+            self._queue_again(replace(each, route=each.route.never_by(service.name)) for each in unreached)
             if batch:
                 batches.append(batch)
         return batches
@@ -188,12 +182,11 @@ class Outbox:
     def _number(self, message: OutgoingMessage) -> str:
         return phone.number_to_send_to(message.to, self._settings.current)
 
-    def _queue_again(self, messages: Iterable[OutgoingMessage], service: str) -> None:
-        """Queue messages that are known already, for any service but this one."""
+    def _queue_again(self, messages: Iterable[OutgoingMessage]) -> None:
+        """Queue messages that are known already, by new routes."""
         with self._lock:
             for message in messages:
-                without = message.route.without | {service}
-                self._queue.add(replace(message, route=replace(message.route, without=without)))
+                self._queue.add(message)
         self._bell.set()
 
     def _guarded(
@@ -377,9 +370,13 @@ class Outbox:
         )
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
-        again = [replace(due[key], route=message.route) for key, message in elsewhere.items() if key in due]
+        again = [
+            replace(due[key], route=message.route.last_by(service.name))
+            for key, message in elsewhere.items()
+            if key in due
+        ]
         self._forget(claimed.message for claimed in batch if claimed.message.key not in {each.key for each in again})
-        self._queue_again(again, service.name)
+        self._queue_again(again)
         # A message given back at once (a held service) is due again without anybody's changing it.
         self.offer(message for key, message in due.items() if key not in elsewhere)
 

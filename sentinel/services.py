@@ -177,10 +177,13 @@ class Services:
         return changed
 
     def order(self, route: Route = ANY_ROUTE) -> list[str]:
-        """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks."""
+        """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks.
+
+        Those that have just failed come last, but they come: the others may be held for much longer.
+        """
         sms = self._settings().sms
         order = [route.via] if route.via else list(dict.fromkeys([sms.outgoing_service, *sms.fallback_services]))
-        return [name for name in order if name not in route.without]
+        return sorted((name for name in order if name not in route.without), key=lambda name: name in route.last)
 
     def choose(self, route: Route) -> "Service | str | None":
         """The first service that takes messages now: a Service, the name of the polling phone gateway, or None.
@@ -207,7 +210,7 @@ class Services:
         """Whether a message that `service` surely did not take goes to another service at once."""
         if outcome.failure is not Failure.RETRY or outcome.personal:
             return False
-        return any(self._is_usable(name) for name in self.order(replace(route, without=route.without | {service})))
+        return any(self._is_usable(name) for name in self.order(route) if name not in route.last | {service})
 
     def _is_usable(self, name: str) -> bool:
         service = self._services.get(name)
