@@ -131,7 +131,8 @@ class Outbox:
                 else:
                     self._services.say_if_none()
                     self._bell.wait(IDLE_SECONDS)
-            except FencedError:
+            except FencedError as error:
+                log.error("the outbox stops sending", reason=str(error))
                 break
             except (UnavailableError, CouchError) as error:
                 log.warning("messages wait for CouchDB", reason=str(error))
