@@ -62,13 +62,15 @@ class Notices:
         )
 
     def _viber_user(self, doc: Document) -> None:
-        user = str(doc.get("user") or "")
+        user, source = str(doc.get("user") or ""), f"viber: {doc.get('update')}"
         if doc.get("update") == "unsubscribed":
-            number, value = self._viber_users.number_of(user), None
+            # One person may have registered for several customers, and has left the bot for all of them.
+            entries = [Entry(number, None, doc["received"], source) for number in self._viber_users.numbers_of(user)]
         else:
-            number, value = self._registered_number(doc), user
-        if number and (user or value is None):
-            self._viber_users.record(Entry(number, value, doc["received"], f"viber: {doc.get('update')}"))
+            number = self._registered_number(doc)
+            entries = [Entry(number, user, doc["received"], source)] if number and user else []
+        if entries:
+            self._viber_users.record(*entries)
         else:
             log.info("a Viber user is not known by number", update=doc.get("update"))
 

@@ -57,8 +57,12 @@ class Register:
         return self._values.get(number)
 
     def number_of(self, value: str) -> str | None:
-        """The number for which this value holds."""
-        return next((number for number, held in list(self._values.items()) if held == value), None)
+        """The first number for which this value holds."""
+        return next(iter(self.numbers_of(value)), None)
+
+    def numbers_of(self, value: str) -> list[str]:
+        """All numbers for which this value holds."""
+        return [number for number, held in list(self._values.items()) if held == value]
 
     def record(self, *entries: Entry) -> None:
         """Store what happened. Of two entries for one number the later one holds, whatever order they come in."""
