@@ -70,7 +70,7 @@ def test_early_ones_wait_for_their_message_and_unknown_ones_delay_nobody(world: 
     doc_id, ref, recipient = sent(world)
     tell(world, ref, recipient, "Success")
     world.until(doc_id, "delivered")
-    assert waiting(world) == 600
+    eventually(lambda: waiting(world) == 600)
     early = [world.write(number, "early", state="sent", gateway_ref=ref) for ref, number in zip(refs, to, strict=True)]
     eventually(lambda: set(world.states(early)) == {"delivered"}, LONG)
     eventually(lambda: waiting(world) == 0)
