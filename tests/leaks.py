@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 import requests
 
 SHORTEST_SECRET = 6
 SHORTEST_TEXT = 10  # "HELP" and "delivered" are words of ours too
+FEWEST_CHARACTERS = 3  # different ones: what fuzzing makes, as 0000000000, stands in logs by chance
+LONGEST_WORD = 11  # fuzzing tries words of ours as keys: "service"
 NUMBER_DIGITS = 9  # without country code or leading zero; masked numbers show three
 LARGEST_BODY = 4 * 1024 * 1024
 SHOWN = 300
@@ -54,7 +56,7 @@ class Used:
 
     def _note(self, value: str, shortest: int) -> None:
         value = value.strip()
-        if len(value) < shortest:
+        if len(value) < shortest or len(set(value)) < FEWEST_CHARACTERS:
             return
         escaped = json.dumps(value)[1:-1]
         for written in {value, escaped, quote(value, errors="replace"), quote_plus(value, errors="replace")}:
@@ -121,13 +123,13 @@ def note(request: requests.PreparedRequest) -> None:
         if name.lower() == "authorization":
             _note_login(written)
         elif name.lower() in KEY_HEADERS:
-            secret(written.partition("=")[2] or written if name.lower() == "cookie" else written)
+            _note_key(written.partition("=")[2] or written if name.lower() == "cookie" else written)
     body = request.body
     if not isinstance(body, str | bytes) or len(body) > LARGEST_BODY:
         return
     content = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     if "/credentials/" in parts.path and request.method == "PUT":
-        secret(content)
+        _note_key(content)
         return
     try:
         _note_inner("", json.loads(content))
@@ -138,10 +140,10 @@ def note(request: requests.PreparedRequest) -> None:
 
 def _note_login(value: str) -> None:
     scheme, _, encoded = value.partition(" ")
-    secret(encoded)
+    _note_key(encoded)
     if scheme.lower() == "basic":
         try:
-            secret(base64.b64decode(encoded).decode("utf-8", "replace").partition(":")[2])
+            _note_key(base64.b64decode(encoded).decode("utf-8", "replace").partition(":")[2])
         except (binascii.Error, ValueError):
             return
 
@@ -160,7 +162,7 @@ def _note_inner(name: str, value: Any) -> None:
 def _note_field(name: str, value: str) -> None:
     name = name.lower()
     if name in KEY_FIELDS:
-        secret(value)
+        _note_key(value)
     elif name in TEXT_FIELDS:
         text(value)
     elif name in NUMBER_FIELDS:
@@ -168,7 +170,6 @@ def _note_field(name: str, value: str) -> None:
             number(one)
 
 
-def note_url(url: str) -> str:
-    """Note the password in a URL; returns the URL."""
-    secret(unquote(urlsplit(url).password or ""))
-    return url
+def _note_key(value: str) -> None:
+    if len(value) > LONGEST_WORD or not value.isalpha():
+        secret(value)
