@@ -93,7 +93,8 @@ def test_a_held_service_says_why_and_since_when(house: World) -> None:
     house.couch.sentinel.put({**doc, "services": {"africas-talking": held}})
     failed = failing(house)
     assert failed == {
-        "service": "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance."
+        "service": "No active SMS service. "
+        "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance."
     }
 
 

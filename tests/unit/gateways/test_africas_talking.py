@@ -1,5 +1,6 @@
 """Africa's Talking, in exact bytes: requests as they go out, answers and callbacks as they come in."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -403,9 +404,17 @@ def page(*rows: bytes) -> bytes:
 
 
 def recent(number: int, age: int = 300) -> bytes:
-    """A row that came `age` seconds ago."""
-    date = (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%d %H:%M:%S")
-    return f'{{"linkId":"","text":"x","to":"22000","id":{number},"date":"{date}","from":"{FIRST}"}}'.encode()
+    """A row that came `age` seconds before it is `dated`: tests may be collected long before they run."""
+    return f'{{"linkId":"","text":"x","to":"22000","id":{number},"date":"AGO {age}","from":"{FIRST}"}}'.encode()
+
+
+def dated(body: bytes) -> bytes:
+    """The rows' dates as they are now."""
+
+    def date(match: re.Match[bytes]) -> bytes:
+        return (datetime.now(UTC) - timedelta(seconds=int(match[1]))).strftime("%Y-%m-%d %H:%M:%S").encode()
+
+    return re.sub(rb"AGO (\d+)", date, body)
 
 
 def test_the_inbox(service: responses.RequestsMock) -> None:
@@ -445,7 +454,7 @@ def test_looks_into_the_inbox(
     service: responses.RequestsMock, cursor: str | None, pages: list[bytes], refs: list[str], after: str | None
 ) -> None:
     for body in pages:
-        service.get(INBOX.partition("?")[0], body=body)
+        service.get(INBOX.partition("?")[0], body=dated(body))
     inbox = gateway().inbox(cursor)
     assert ([message.ref for message in inbox.messages], inbox.cursor) == (refs, after)
 
@@ -453,7 +462,7 @@ def test_looks_into_the_inbox(
 @pytest.mark.parametrize(("cursor", "after"), [(None, "first:20"), ("first:0", "first:20"), ("0", "20")])
 def test_a_look_into_the_inbox_ends(service: responses.RequestsMock, cursor: str | None, after: str) -> None:
     for number in range(20):
-        service.get(f"{INBOX}{number}", body=page(recent(number + 1)))
+        service.get(f"{INBOX}{number}", body=dated(page(recent(number + 1))))
     inbox = gateway().inbox(cursor)
     assert (len(inbox.messages), inbox.cursor) == (20, after)
 
