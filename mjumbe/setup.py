@@ -91,7 +91,7 @@ def _install(database: Database, design: Design) -> None:
     present = database.get(doc_id)
     wanted: dict[str, Any] = {"language": "javascript", "views": {k: dict(v) for k, v in design.views.items()}}
     if present is None:
-        _write(database, doc_id, {OWN: True, **wanted})
+        _store_first(database, doc_id, lambda: {OWN: True, **wanted})
     elif present.get("views") != wanted["views"] and (design.name.startswith(OWN) or present.get(OWN)):
         # CouchDB shares an index between design documents with the same views: build it under another name first.
         staged = f"{STAGED}{design.name}"

@@ -4,7 +4,7 @@ import io
 import json
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from urllib.parse import quote_from_bytes, urlencode, urlsplit
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from schemathesis.core.result import Ok
 
 from mjumbe import documents
+from tests import leaks
 from tests.faults.rig import INCOMING, REPORTS, incoming, memory, post_all, sizes, stored
 from tests.integration.processes import eventually
 from tests.integration.sentinel.world import INCOMING_KEY, World, number
@@ -26,6 +27,13 @@ MORE_MEMORY = 150  # MB: what many requests at once may leave behind, and no gro
 NOT_NUMBERED = 10_000
 
 FORM, JSON, MULTIPART = "application/x-www-form-urlencoded", "application/json", "multipart/form-data; boundary=x"
+
+
+@pytest.fixture(autouse=True)
+def nothing_made_up_is_a_secret() -> Iterator[None]:
+    with leaks.deaf():
+        yield
+
 
 relaxed = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
