@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import requests
@@ -21,7 +21,6 @@ from ibmcloudant import CouchDbSessionAuthenticator
 from ibmcloudant.cloudant_v1 import CloudantV1
 
 Document = dict[str, Any]
-Role = Literal["main", "vault", "sentinel", "callbacks"]
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
