@@ -1,5 +1,9 @@
 """`python -m api`: the API alone; `mjumbe api` is the same with help."""
 
+from gevent import monkey
+
+monkey.patch_all()  # before anything else is imported: see api/server.py
+
 import argparse
 import os
 import sys
@@ -16,12 +20,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument("--workers", type=int, default=server.WORKERS)
-    parser.add_argument("--threads", type=int, default=server.THREADS)
     arguments = parser.parse_args()
     try:
         config = Config.load(os.environ)
         log.configure(config.log)
-        server.run(config, arguments.host, arguments.port, arguments.workers, arguments.threads)
+        server.run(config, arguments.host, arguments.port, arguments.workers)
     except (ValueError, CredentialError) as error:
         sys.exit(str(error))
 

@@ -17,10 +17,13 @@ MOST_FIELDS = 200
 
 
 def raw_body(request: Request, limit: int) -> bytes:
-    """The whole body, `limit` bytes at most. Raises 413, and 400 for one that was cut off on its way."""
+    """The whole body, `limit` bytes at most. Raises 413, 400 for one that was cut off on its way, and 408."""
     # Werkzeug cuts a chunked body at its limit without a word, so it gets one byte more than ours.
     request.max_content_length = limit + 1
-    body = request.get_data(cache=True)
+    try:
+        body = request.get_data(cache=True)
+    except TimeoutError:
+        raise ApiError(408, "The body did not come: nothing was heard for too long.") from None
     if len(body) > limit:
         raise ApiError(413, f"The body is larger than {limit} bytes.")
     if len(body) < (request.content_length or 0):

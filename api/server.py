@@ -1,19 +1,24 @@
-"""The API's own web server: gunicorn with threads, run in this process."""
+"""The API's own web server: gunicorn with gevent, run in this process.
+
+Whoever serves must have called gevent's `monkey.patch_all()` before anything else was imported: requests then take
+turns in one thread, each a few kilobytes, where threads spent most of their time on waiting for each other.
+"""
 
 import json
 import logging
 import os
 import socket
-import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import gevent
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.workers import gthread
+from gunicorn.workers.ggevent import GeventWorker
 
 from api.errors import CODES
 from api.headers import SECURITY_HEADERS
@@ -22,11 +27,10 @@ from mjumbe.couch import Couch
 from mjumbe.credentials import VaultKeys
 
 WORKERS = 1
-THREADS = 64
-KEEP_ALIVE = 75  # seconds; longer than the 60 s that proxies keep theirs
+# Seconds that a connection may be silent, between requests or within one; proxies keep theirs for 60 s.
+KEEP_ALIVE = 75
 GRACEFUL = 30  # seconds that requests under way get at a stop
 CONNECTIONS = 2_000
-SILENCE = 10  # seconds that a client may stop for in the middle of a request
 BACKLOG = 2_048
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
 
@@ -36,7 +40,6 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int = WORKERS,
-    threads: int = THREADS,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then end the process. Must run in the main thread, before other threads start.
@@ -61,7 +64,6 @@ def run(
         "bind": [f"fd://{listener.fileno()}"],
         "worker_class": _Worker,
         "workers": workers,
-        "threads": threads,
         "worker_connections": CONNECTIONS,
         "backlog": BACKLOG,
         "keepalive": KEEP_ALIVE,
@@ -84,9 +86,6 @@ def run(
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections inherit these. Gunicorn reads and writes without a time limit, with one thread for each connection.
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
@@ -143,17 +142,36 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return create_app(self._config)
 
 
-class _Worker(gthread.ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threads, given to requests only: a connection on which nothing was sent yet waits without one.
+class _Worker(GeventWorker):  # type: ignore[misc]
+    """Gunicorn's gevent worker, with a time limit for silent clients; idle connections do not hold up a stop."""
 
-    Gunicorn 27 lets a new connection keep a thread for up to 5 s; 64 silent ones, and nobody else is served.
-    """
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._waiting: set[gevent.Greenlet] = set()  # for their clients' next request
+        self._idle: set[gevent.Greenlet] = set()  # those that did so a second ago, at a stop
 
-    def handle(self, conn: Any) -> Any:
-        """Runs in a thread of the pool."""
-        if not conn.initialized and not conn.wait_for_data(0):
-            return gthread._DEFER
-        return super().handle(conn)
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection until it ends."""
+        client.settimeout(KEEP_ALIVE)
+        super(GeventWorker, self).handle(listener, client, addr)
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Around the wait for a request."""
+        current = gevent.getcurrent()
+        self._waiting.add(current)
+        try:
+            with gevent.Timeout(KEEP_ALIVE, False):
+                yield
+        finally:
+            self._waiting.discard(current)
+
+    def notify(self) -> None:
+        """Called once a second, at a stop too, until all connections have ended."""
+        super().notify()
+        if not self.alive:
+            gevent.killall(self._idle & self._waiting, block=False)
+            self._idle = set(self._waiting)
 
 
 class _Log(Logger):  # type: ignore[misc]
@@ -168,5 +186,5 @@ class _Log(Logger):  # type: ignore[misc]
 
     def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """A client that fell silent is no error of ours."""
-        if not isinstance(sys.exc_info()[1], BlockingIOError):
+        if not isinstance(sys.exc_info()[1], TimeoutError):
             super().exception(msg, *args, **kwargs)

@@ -3,6 +3,10 @@
 `python -m bench.empty_route` serves on a free port; it needs no CouchDB.
 """
 
+from gevent import monkey
+
+monkey.patch_all()  # as the API's own processes do
+
 import sys
 import types
 

@@ -1,9 +1,15 @@
 """The `mjumbe` command."""
 
+import sys
+
+if sys.argv[1:2] == ["api"]:
+    from gevent import monkey
+
+    monkey.patch_all()  # before anything else is imported: see api/server.py
+
 import json
 import os
 import signal
-import sys
 import threading
 from functools import partial
 from itertools import chain
@@ -48,13 +54,12 @@ def up(demo: bool, once: bool) -> NoReturn:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--workers", default=1, show_default=True, help="Processes; more than one needs more than one core.")
-@click.option("--threads", default=64, show_default=True, help="Requests at once, for each process.")
-def api(host: str, port: int, workers: int, threads: int) -> None:
+def api(host: str, port: int, workers: int) -> None:
     """The API: what services and programs post to."""
     from api.server import run  # noqa: PLC0415  # only this process needs Flask and gunicorn
 
     config, _ = connect()
-    run(config, host, port, workers, threads)
+    run(config, host, port, workers)
 
 
 @main.command()

@@ -24,7 +24,7 @@ def healthy(api: Process, seconds: float = 4.0) -> bool:
     return requests.get(f"{api.url}/healthz", timeout=seconds).status_code == 200
 
 
-def test_silent_connections_take_no_threads(api: Process) -> None:
+def test_silent_connections_hold_up_nobody(api: Process) -> None:
     silent = [connect(api) for _ in range(80)]
     try:
         assert healthy(api)
@@ -47,13 +47,12 @@ def test_many_idle_connections_are_kept(api: Process) -> None:
             one.close()
 
 
-def test_half_a_request_does_not_keep_a_thread(start_api: StartApi, couch_url: str) -> None:
-    api = start_api(couch_url, "--threads", "2")
-    halves = [connect(api) for _ in range(2)]
+def test_half_a_request_holds_up_nobody(api: Process) -> None:
+    halves = [connect(api) for _ in range(100)]
     try:
         for half in halves:
             half.sendall(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Le")
-        assert healthy(api, 30)
+        assert healthy(api)
     finally:
         for half in halves:
             half.close()
