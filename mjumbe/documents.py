@@ -7,6 +7,7 @@ theirs: on a task `service`, `via`, `claim`, `attempts`, `retry_at`, `in_doubt`,
 """
 
 import hashlib
+import secrets
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -149,7 +150,7 @@ def incoming_document(message: IncomingMessage, sender: str, received: int) -> D
         "tasks": [],
         "reported_date": received,
         "sms_message": sms,
-        "receipt": uuid.uuid4().hex,
+        "receipt": secrets.token_hex(16),
     }
 
 
@@ -163,7 +164,7 @@ def report_document(report: DeliveryReport, received: int) -> Document:
         "status": report.status,
         "state": report.state.value if report.state else None,
         "received": received,
-        "receipt": uuid.uuid4().hex,
+        "receipt": secrets.token_hex(16),
     }
     for name in ("phone", "reason", "network_code", "retry_count", "failure"):
         value = getattr(report, name)
@@ -195,7 +196,7 @@ def notice_document(notice: Notice, received: int) -> Document:
         "gateway": notice.gateway,
         "phone": notice.phone,
         "received": received,
-        "receipt": uuid.uuid4().hex,
+        "receipt": secrets.token_hex(16),
         **notice.facts,
     }
 

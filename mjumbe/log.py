@@ -38,6 +38,7 @@ SECRET_TEXTS = (
     # To the last @: a password may have slashes and @ that nobody escaped.
     (re.compile(r"(://[^/@\s:]*):[^\s\"'<>]*@"), rf"\1:{HIDDEN}@"),
 )
+MARKS = ("=", ":", "%")  # one of them is in whatever SECRET_TEXTS finds; most texts have none, and there are many
 # Numbers as E.164 has them, with or without their plus, also as URLs and our ids write it. What touches letters, dashes
 # or dots is part of another id, a moment or a fraction.
 NUMBERS = re.compile(r"(?:(?<![\w.-])\+?|(?<=%[0-9A-F]{2}))\d{9,15}(?![\w-])", re.IGNORECASE)
@@ -56,12 +57,13 @@ def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     out = cast(TextIO, _Lenient(stream or sys.stderr))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         scrub,
         *([] if log_numbers(os.environ) == "full" else [mask_numbers]),
         *([] if form == "json" else [escape_controls]),
+        # Ours, so that nothing in them has to be looked for.
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
@@ -142,6 +144,8 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
 
 def scrub_text(text: str) -> str:
     """`text` with every secret that its form gives away hidden."""
+    if not any(mark in text for mark in MARKS):
+        return text
     for pattern, replacement in SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     return text
