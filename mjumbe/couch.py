@@ -28,6 +28,11 @@ READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
 CONFLICT_ROUNDS = 20
+# A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
+# sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
+ABSENT = ("not_found: missing", "not_found: deleted")
+# What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large.
+REFUSALS = (400, 412, 413)
 URL_FORM = (
     "COUCH_URL must be http(s)://user:password@host:port/database, for instance "
     "http://admin:password@127.0.0.1:5984/medic; in the password write / as %2F, ? as %3F, # as %23 and @ as %40"
@@ -273,7 +278,8 @@ def _basic(header: str) -> tuple[str, str] | None:
 def _couch_error(error: ApiException) -> CouchError | UnavailableError:
     status = int(error.status_code or 0)
     message = str(error.message or "")
-    if status >= 500 or status in (429, 0):
+    # 412 nodedown: all nodes with a copy of some shard are down or in maintenance (chttpd:error_info).
+    if status >= 500 or status in (429, 0) or (status == 412 and message.startswith("nodedown")):
         return UnavailableError(f"CouchDB answered {status}: {message}")
     kind = {404: NotFoundError, 409: ConflictError}.get(status, CouchError)
     return kind(status, message)
@@ -314,7 +320,9 @@ class Database:
         """A document (also `_local/…` and `_design/…`), None when there is none."""
         try:
             answer: Document = self.couch.request("GET", self._doc_path(doc_id))
-        except NotFoundError:
+        except NotFoundError as error:
+            if error.reason not in ABSENT:
+                raise
             return None
         return answer
 
@@ -334,12 +342,25 @@ class Database:
         self.couch.request("DELETE", self._doc_path(doc_id), params={"rev": rev})
 
     def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
-        """Write many documents at once; one answer each, in their order."""
+        """Write many documents at once; one answer each, in their order.
+
+        CouchDB refuses a bulk as a whole for one document in it: then each goes alone.
+        """
         if not docs:
             return []
-        rows = self.couch.call(
-            lambda client: client.post_bulk_docs(db=self.name, bulk_docs={"docs": [dict(doc) for doc in docs]})
-        )
+        try:
+            rows = self.couch.call(
+                lambda client: client.post_bulk_docs(db=self.name, bulk_docs={"docs": [dict(doc) for doc in docs]})
+            )
+        except CouchError as error:
+            if error.status not in REFUSALS:
+                raise
+            if len(docs) == 1:
+                return [Saved(str(docs[0]["_id"]), None, str(error.status), error.reason)]
+            return [saved for doc in docs for saved in self.bulk([doc])]
+        if any(r.get("error") == "not_found" for r in rows):
+            # fabric_doc_update answers 201 and `not_found: no_db_file` for documents whose shard has no file just now.
+            raise UnavailableError(f"a part of the database {self.name} is away")
         return [Saved(str(r.get("id")), r.get("rev"), r.get("error"), r.get("reason")) for r in rows]
 
     def fetch(self, ids: Iterable[str]) -> dict[str, Document]:

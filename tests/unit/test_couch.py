@@ -87,6 +87,8 @@ def body(error: str, reason: str) -> dict[str, str]:
         (403, body("forbidden", "You are not allowed"), CouchError),
         (404, body("not_found", "missing"), NotFoundError),
         (409, body("conflict", "Document update conflict."), ConflictError),
+        (412, body("file_exists", "The database could not be created, the file already exists."), CouchError),
+        (412, body("nodedown", "progress not possible"), UnavailableError),
         (413, body("document_too_large", "x"), CouchError),
         (429, body("too_many_requests", "x"), UnavailableError),
         (500, body("internal_server_error", "x"), UnavailableError),
@@ -133,6 +135,50 @@ def test_what_is_not_there(server: responses.RequestsMock, couch: Couch) -> None
     assert couch.main.get("d") is None
     server.get(f"{URL}/_node/_local/_config/a/b", json=body("not_found", "unknown_config_value"), status=404)
     assert couch.config("a", "b") is None
+
+
+@pytest.mark.parametrize("reason", ["Database does not exist.", "no_db_file"])
+def test_a_database_that_is_away_is_no_missing_document(
+    server: responses.RequestsMock, couch: Couch, reason: str
+) -> None:
+    server.get(f"{URL}/medic/d", json=body("not_found", reason), status=404)
+    with pytest.raises(NotFoundError, match=reason):
+        couch.main.get("d")
+
+
+def test_a_shard_without_a_file_is_no_refused_document(server: responses.RequestsMock, couch: Couch) -> None:
+    rows = [{"ok": True, "id": "a", "rev": "1-x"}, {"id": "b", **body("not_found", "no_db_file")}]
+    server.post(f"{URL}/medic/_bulk_docs", json=rows, status=201)
+    with pytest.raises(UnavailableError):
+        couch.main.bulk([{"_id": "a"}, {"_id": "b"}])
+
+
+@pytest.mark.parametrize("status", [400, 412, 413])
+def test_one_document_that_is_none_keeps_no_other_of_a_bulk_from_being_written(
+    server: responses.RequestsMock, couch: Couch, status: int
+) -> None:
+    """chttpd_db reads all documents of a _bulk_docs before it writes any."""
+
+    def write(request: Any) -> tuple[int, dict[str, str], str]:
+        ids = [doc["_id"] for doc in json.loads(request.body)["docs"]]
+        rows = [{"ok": True, "id": doc_id, "rev": "1-x"} for doc_id in ids]
+        return (status, {}, json.dumps(body("no", "bad"))) if "bad" in ids else (201, {}, json.dumps(rows))
+
+    server.add_callback(responses.POST, f"{URL}/medic/_bulk_docs", write, content_type="application/json")
+    saved = couch.main.bulk([{"_id": "a"}, {"_id": "bad"}, {"_id": "b"}])
+    assert [(each.id, each.rev) for each in saved] == [("a", "1-x"), ("bad", None), ("b", "1-x")]
+    assert (saved[1].error, saved[1].reason, saved[1].conflict) == (str(status), "no: bad", False)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_bulk_into_a_database_that_is_not_ours_is_asked_once(
+    server: responses.RequestsMock, couch: Couch, status: int
+) -> None:
+    server.post(f"{URL}/medic/_bulk_docs", json=body("no", "x"), status=status)
+    with pytest.raises(CouchError):
+        couch.main.bulk([{"_id": "a"}, {"_id": "b"}])
+    bulks = [call for call in server.calls if "_bulk_docs" in str(call.request.url)]
+    assert len(bulks) == (2 if status == 401 else 1), "the session is renewed once"
 
 
 @pytest.mark.parametrize(
