@@ -89,12 +89,13 @@ class Intake:
         return [_own(answers[doc["_id"]], doc is distinct[doc["_id"]]) for doc in docs]
 
     def _save(self, database: Database, docs: Mapping[str, Document]) -> Mapping[str, Answer]:
-        """To CouchDB; to the spool when it is away, and behind what already waits there."""
+        """To CouchDB; to the spool when it is away or refuses us, and behind what already waits there."""
         if self._spool.is_empty:
             try:
                 return self._insist(database, docs)
-            except UnavailableError as error:
-                log.warning("CouchDB is away, so callbacks are spooled", reason=str(error))
+            except (UnavailableError, CouchError) as error:
+                # A database that is not there (yet), or a password of ours that was changed: that passes, too.
+                log.warning("CouchDB takes nothing now, so callbacks are spooled", reason=str(error))
         try:
             stored = self._spool.add(database.name, list(docs.values()))
         except SpoolError as error:
@@ -143,7 +144,7 @@ class Intake:
         return {doc_id: str(answer) for doc_id, answer in answers.items() if isinstance(answer, Exception)}
 
     def _attempt(self, database: Database, docs: Mapping[str, Document], *, again: bool) -> dict[str, Answer]:
-        answers = {saved.id: _answer(saved) for saved in self._bulk(database, list(docs.values()))}
+        answers = {saved.id: _answer(saved) for saved in database.bulk(list(docs.values()))}
         there = [doc_id for doc_id, stored in answers.items() if stored is False]
         if again and there:
             # The attempt before may have been written though its answer never came: whose is the document there?
@@ -152,17 +153,6 @@ class Intake:
                 receipt = docs[doc_id].get("receipt")
                 answers[doc_id] = receipt is not None and present.get(doc_id, {}).get("receipt") == receipt
         return answers
-
-    def _bulk(self, database: Database, docs: list[Document]) -> list[Saved]:
-        """One bulk write. CouchDB refuses a bulk as a whole for one document in it: then each goes alone."""
-        try:
-            return database.bulk(docs)
-        except CouchError as error:
-            if error.status in (401, 403, 404):
-                raise
-            if len(docs) == 1:
-                return [Saved(docs[0]["_id"], None, str(error.status), error.reason)]
-            return [saved for doc in docs for saved in self._bulk(database, [doc])]
 
 
 def _answer(saved: Saved) -> Answer:

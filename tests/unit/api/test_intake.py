@@ -112,15 +112,16 @@ def test_neither_couchdb_nor_the_disk(database: MemoryDatabase, tmp_path: Path) 
     intake.close()
 
 
+REFUSED = {"bad": ("400", "bad document"), "forbidden": ("forbidden", "not here")}
+
+
 class Choosy(MemoryDatabase):
-    """Refuses a bulk as a whole for one bad document, as CouchDB does, and one document by its validation."""
+    """Refuses some documents: one that is no document, one by its validation."""
 
     def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
-        if any("bad" in doc["_id"] for doc in docs):
-            raise CouchError(400, "bad document")
-        forbidden = [doc["_id"] for doc in docs if "forbidden" in doc["_id"]]
-        stored = super().bulk([doc for doc in docs if doc["_id"] not in forbidden])
-        return [*stored, *(Saved(doc_id, None, "forbidden", "not here") for doc_id in forbidden)]
+        refused = [doc["_id"] for doc in docs if doc["_id"] in REFUSED]
+        stored = super().bulk([doc for doc in docs if doc["_id"] not in refused])
+        return [*stored, *(Saved(doc_id, None, *REFUSED[doc_id]) for doc_id in refused)]
 
 
 def test_a_poisoned_document_is_set_aside_and_the_rest_goes_on(spool: Spool) -> None:
@@ -145,17 +146,33 @@ def test_one_refused_document_keeps_no_other_from_being_stored(spool: Spool) -> 
     intake.close()
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_database_that_is_not_ours_is_asked_once(
-    intake: Intake, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch, status: int
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "the name or the password in COUCH_URL is wrong"),
+        (403, "forbidden: Account is temporarily locked due to multiple authentication failures"),
+        (404, "not_found: Database does not exist."),
+    ],
+)
+def test_what_couchdb_refuses_to_us_waits_in_the_spool(
+    intake: Intake, database: MemoryDatabase, spool: Spool, status: int, reason: str
 ) -> None:
-    calls = []
+    """Its database is not there yet, or somebody changed our password: no service's message is lost for that."""
+    refusing = Refusing("medic", CouchError(status, reason))
+    assert intake._write(refusing, [doc("a"), doc("b")]) == [True, True]
+    assert refusing.asked == 1
+    until(lambda: spool.is_empty)
+    assert list(database.docs) == ["a", "b"]
 
-    def refuse(docs: Sequence[Any]) -> list[Saved]:
-        calls.append(len(docs))
-        raise CouchError(status, "no")
 
-    monkeypatch.setattr(MemoryDatabase, "bulk", lambda self, docs: refuse(docs))
-    with pytest.raises(CouchError):
-        intake._write(database, [doc("a"), doc("b")])
-    assert calls == [2]
+class Refusing(MemoryDatabase):
+    """Refuses every bulk, and counts them."""
+
+    def __init__(self, name: str, error: CouchError) -> None:
+        super().__init__(name)
+        self.error = error
+        self.asked = 0
+
+    def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
+        self.asked += 1
+        raise self.error
