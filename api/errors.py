@@ -9,7 +9,7 @@ from flask import Flask, jsonify
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from mjumbe.couch import NotFoundError, UnavailableError
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.credentials import CredentialError
 
 SENTENCES = {
@@ -17,6 +17,9 @@ SENTENCES = {
     405: "This path takes other methods.",
 }
 RETRY_AFTER = 5  # seconds: what a caller is asked to wait when CouchDB is away
+# What CouchDB answers when it does not let us in: our password was changed, our name is locked for five minutes
+# (chttpd_auth_lockout), the database is not there yet. The request itself was none of it.
+NOT_FOR_US = (401, 403, 404)
 
 log = structlog.get_logger()
 
@@ -65,7 +68,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(UnavailableError, _unavailable)
-    app.register_error_handler(NotFoundError, _unprepared)
+    app.register_error_handler(CouchError, _refused)
     app.register_error_handler(CredentialError, _unreadable)
     app.register_error_handler(Exception, _unexpected)
 
@@ -88,9 +91,11 @@ def _unavailable(error: UnavailableError) -> ResponseReturnValue:
     return _away("CouchDB cannot be reached; try again.")
 
 
-def _unprepared(error: NotFoundError) -> ResponseReturnValue:
-    log.warning("CouchDB is not prepared yet", reason=str(error))
-    return _away("CouchDB is not prepared yet; try again.")
+def _refused(error: CouchError) -> ResponseReturnValue:
+    if error.status not in NOT_FOR_US:
+        return _unexpected(error)
+    log.error("CouchDB does not serve us", reason=str(error))
+    return _away("CouchDB is not ready for us; try again, and see /readyz.")
 
 
 def _unreadable(error: CredentialError) -> ResponseReturnValue:

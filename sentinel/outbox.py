@@ -314,7 +314,7 @@ class Outbox:
             try:
                 updates = self._database.update(edits, known)
                 break
-            except UnavailableError as error:
+            except (UnavailableError, CouchError) as error:
                 log.warning("claims wait for CouchDB", reason=str(error), messages=len(messages))
                 known = {}
                 self._pause.wait(1.0)
@@ -391,7 +391,8 @@ class Outbox:
         while True:
             try:
                 updates = self._database.update(combined, known)
-            except UnavailableError as error:
+            except (UnavailableError, CouchError) as error:
+                # Whatever CouchDB has against us passes; results that are not stored are messages sent twice.
                 log.warning("results wait for CouchDB", reason=str(error), results=len(results))
                 known = {}
                 self._pause.wait(1.0)

@@ -7,8 +7,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api.app import EXTENSION
+from mjumbe.couch import CouchError
 from mjumbe.credentials import CachedVault
-from tests.unit.api.conftest import MemoryCouch
+from tests.unit.api.conftest import MemoryCouch, MemoryDatabase
 
 PATH = "/api/v1/sms/africastalking/incoming-messages"
 FORM = {"id": "1", "from": "0711000111", "text": "HELP"}
@@ -46,6 +47,20 @@ def test_couchdb_away(client: FlaskClient, vault: CachedVault, memory: MemoryCou
     answer = client.post(PATH, query_string={"key": "the-key"}, data=FORM)
     assert (answer.status_code, answer.json) == (200, {"saved": 1})
     assert client.application.extensions[EXTENSION].spool.state().waiting == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_couchdb_that_does_not_let_us_in_is_our_trouble(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Nobody's key can be checked then: 403 would tell a service that its key is wrong, and it would not come again."""
+
+    def refuse(*_: object) -> None:
+        raise CouchError(status, "no")
+
+    monkeypatch.setattr(MemoryDatabase, "fetch", refuse)
+    answer = client.post(PATH, query_string={"key": "the-key"}, data=FORM)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
 def test_neither_couchdb_nor_the_spool(

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import Document
+from mjumbe.couch import CouchError, Document, NotFoundError, UnavailableError
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
@@ -184,11 +184,25 @@ def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert (lab.task()["state"], lab.task()["attempts"]) == ("sent", 1)
 
 
-def test_couchdb_is_away_when_the_result_is_to_be_stored(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        UnavailableError("CouchDB is away"),
+        NotFoundError(404, "not_found: Database does not exist."),
+        CouchError(401, "the name or the password in COUCH_URL is wrong"),
+    ],
+)
+def test_couchdb_is_away_when_the_result_is_to_be_stored(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def fail() -> None:
+        if next(troubles):
+            raise trouble
+
     monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
     lab.offer(doc())
     troubles = iter([False, True, True, False])
-    lab.database.before_bulk = lambda: away() if next(troubles) else None
+    lab.database.before_bulk = fail
     lab.run()
     assert len(lab.desk.batches) == 1
     assert lab.task()["state"] == "sent"
