@@ -28,6 +28,7 @@ READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
 CONFLICT_ROUNDS = 20
+ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
 ABSENT = ("not_found: missing", "not_found: deleted")
@@ -204,12 +205,26 @@ class Couch:
         if self.user:
             self._client.authenticator.token_manager.request_time = 0
 
-    def request(self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
-        """What the SDK has no call for: `path` is relative to the server, `body` is sent as JSON."""
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        *,
+        surely: bool = False,
+    ) -> Any:
+        """What the SDK has no call for: `path` is relative to the server, `body` is sent as JSON.
+
+        `surely`: 202, by which a cluster says that fewer than half of a document's nodes stored it, is no success.
+        """
 
         def operation(client: Any) -> Any:
             data = None if body is None else json.dumps(body)
-            return client.send(client.prepare_request(method, path, params=params, data=data))
+            answer = client.send(client.prepare_request(method, path, params=params, data=data))
+            if surely and answer.get_status_code() == ACCEPTED:
+                raise UnavailableError("too few of CouchDB's nodes took a write: are the others down?")
+            return answer
 
         return self.call(operation)
 
@@ -326,9 +341,12 @@ class Database:
             return None
         return answer
 
-    def put(self, doc: Mapping[str, Any]) -> str:
-        """Write one document, and return its new revision. Raises ConflictError."""
-        answer = self.couch.request("PUT", self._doc_path(str(doc["_id"])), body=doc)
+    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
+        """Write one document, and return its new revision. Raises ConflictError.
+
+        `surely`: raises UnavailableError unless a majority of its nodes stored it.
+        """
+        answer = self.couch.request("PUT", self._doc_path(str(doc["_id"])), body=doc, surely=surely)
         return str(answer["rev"])
 
     def _doc_path(self, doc_id: str) -> str:

@@ -3,6 +3,9 @@
 The leader writes its heartbeat into one document of `<db>-sentinel`; whoever sees that document unchanged for
 LEASE_SECONDS on its own clock takes it over with the revision it saw, so that only one can. No clock is compared with
 another machine's. The leader stops sending before its lease can have run out (`check`, the fence).
+
+In a cluster that is cut in two, each half takes writes, and answers 202 where it has fewer than a majority of the
+document's copies (fabric_doc_update in CouchDB's sources). Such a write holds no lease: only one half has the majority.
 """
 
 import os
@@ -167,9 +170,9 @@ class Lease:
     def _put(self, doc: Document) -> str:
         """Write the document. A conflict with our own write, whose answer was lost, is none."""
         try:
-            return self._database.put(doc)
+            return self._database.put(doc, surely=True)
         except ConflictError:
             present = self._database.get(LEADER_ID)
             if present is None or (present.get("owner") or {}).get("id") != self._owner.id:
                 raise
-            return self._database.put({**doc, "_rev": present["_rev"]})
+            return self._database.put({**doc, "_rev": present["_rev"]}, surely=True)

@@ -204,6 +204,13 @@ def test_bodies_are_not_compressed(server: responses.RequestsMock, couch: Couch)
     assert json.loads(sent.body) == {"docs": [{"_id": "d", "text": "x" * 10_000}]}
 
 
+def test_a_write_that_a_minority_of_a_cluster_took(server: responses.RequestsMock, couch: Couch) -> None:
+    server.put(f"{URL}/medic/d", json={"ok": True, "id": "d", "rev": "1-x"}, status=202)
+    assert couch.main.put({"_id": "d"}) == "1-x"
+    with pytest.raises(UnavailableError, match="too few"):
+        couch.main.put({"_id": "d"}, surely=True)
+
+
 def test_nothing_is_asked_for_nothing(server: responses.RequestsMock, couch: Couch) -> None:
     assert couch.main.fetch([]) == {}
     assert couch.main.bulk([]) == []

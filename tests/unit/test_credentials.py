@@ -52,7 +52,7 @@ class MemoryDatabase(Database):
             raise UnavailableError("CouchDB is away")
         return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in dict.fromkeys(ids) if doc_id in self.docs}
 
-    def put(self, doc: Mapping[str, Any]) -> str:
+    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         stored = self.docs.get(doc["_id"])
         if self.interfere and stored:
             self.interfere -= 1

@@ -36,7 +36,7 @@ class MemoryDatabase(Database):
         self._here()
         return copy.deepcopy(self.docs.get(doc_id))
 
-    def put(self, doc: Mapping[str, Any]) -> str:
+    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         [saved] = self.bulk([doc])
         if saved.rev is None:
             raise ConflictError(409, "conflict")

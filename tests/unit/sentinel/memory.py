@@ -31,7 +31,7 @@ class MemoryDatabase(Database):
     def get(self, doc_id: str) -> Document | None:
         return copy.deepcopy(self.docs.get(doc_id))
 
-    def put(self, doc: Mapping[str, Any]) -> str:
+    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         if (self.docs.get(doc["_id"]) or {}).get("_rev") != doc.get("_rev"):
             raise ConflictError(409, "Document update conflict.")
         self.store(dict(doc))

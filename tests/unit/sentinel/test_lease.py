@@ -51,7 +51,8 @@ class LeaderDatabase(MemoryDatabase):
         self.before: list[Exception | None] = []
         self.after: list[Exception | None] = []
 
-    def put(self, doc: Mapping[str, Any]) -> str:
+    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
+        assert surely, "a write that a minority took holds no lease"
         if self.before and (error := self.before.pop(0)):
             raise error
         rev = super().put(doc)
@@ -208,9 +209,9 @@ def test_a_write_counts_from_when_it_began(clock: Clock, database: LeaderDatabas
     subject = lead(clock, database)
 
     class Slow(LeaderDatabase):
-        def put(self, doc: Mapping[str, Any]) -> str:
+        def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
             clock.seconds += 7
-            return database.put(doc)
+            return database.put(doc, surely=surely)
 
     subject._database = Slow()
     subject._write(released=False)
@@ -224,6 +225,22 @@ def test_couchdb_is_away_for_too_long(clock: Clock, database: LeaderDatabase) ->
     database.before = [AWAY] * 100
     keep(subject, clock)
     assert clock.elapsed <= LEASE_SECONDS
+    with pytest.raises(FencedError):
+        subject.check()
+
+
+def test_cut_off_with_a_minority_of_a_cluster(clock: Clock, database: LeaderDatabase) -> None:
+    """Every write there is stored, answered 202, and counts for nothing."""
+    standby = Lease(database)
+    database.after = [AWAY] * 20
+    clock.at(15, clock.stop.set)
+    assert not acquire(standby, clock)
+    database.after, clock.stop = [], threading.Event()
+    subject = lead(clock, LeaderDatabase())
+    minority = subject._database
+    assert isinstance(minority, LeaderDatabase)
+    minority.after = [AWAY] * 100
+    keep(subject, clock)
     with pytest.raises(FencedError):
         subject.check()
 
