@@ -261,7 +261,8 @@ class Couch:
                 answer = session.get(
                     f"{self.server_url}/_session", headers=dict(headers), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
                 )
-            if answer.status_code >= 500:
+            # 403: CouchDB 3.4 has locked the name after somebody's guesses (chttpd_auth_lockout); that passes.
+            if answer.status_code >= 500 or answer.status_code in (403, 429):
                 raise UnavailableError(f"CouchDB answered {answer.status_code} to a login")
             context = answer.json().get("userCtx", {}) if answer.status_code == 200 else {}
         except (requests.exceptions.RequestException, ValueError) as error:

@@ -254,7 +254,7 @@ def test_whose_credentials(couch: Couch, status: int, answer: Any, who: tuple[st
         assert couch.session_of({"Authorization": "Basic YW5uOng="}) == who
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_logins_cannot_be_checked(couch: Couch, status: int) -> None:
     with responses.RequestsMock() as server:
         server.get(SESSION, status=status)
