@@ -45,9 +45,11 @@ class Feed:
 
     def run(self, stop: threading.Event) -> None:
         """Process changes until `stop` is set. What fails is read again."""
-        since = str(self._checkpoint["seq"])
+        since, sure = str(self._checkpoint["seq"]), False
         while not stop.is_set():
             try:
+                if not sure:
+                    since, sure = self._place(since), True
                 changes = self._read(since)
                 if stop.is_set():
                     return
@@ -61,7 +63,21 @@ class Feed:
                     stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
                 log.warning("changes wait for CouchDB", reason=str(error))
+                sure = False
                 stop.wait(1.0)
+
+    def _place(self, since: str) -> str:
+        """Where to go on from: the beginning when the database is a copy of its own files from before `since`.
+
+        CouchDB knows such files by their uuid and answers with what follows `since`: nothing, until as much was
+        written anew (calculate_start_seq in couch_db.erl). The number that a sequence begins with is the sum over all
+        shards (pack_seqs in fabric_view_changes.erl), so it can be compared where each shard has one copy only.
+        """
+        info = self._couch.main.info()
+        if info.get("cluster", {}).get("n") != 1 or _number(since) <= _number(str(info["update_seq"])):
+            return since
+        log.warning("the database was put back from an older copy, so all changes are read again")
+        return "0"
 
     def _read(self, since: str) -> Changes:
         # With a checkpoint still to be written, the wait for the next change must not be long.
@@ -71,8 +87,9 @@ class Feed:
         except CouchError as error:
             if error.status != 400 or since == "0":
                 raise
-            # A database put back from a backup, or another one under this name. What was done is marked in the
-            # documents, so reading all of them does nothing twice.
+            # A sequence that another kind of server gave out. (Of another database's CouchDB knows that it is, and
+            # answers from the beginning.) What was done is marked in the documents, so reading all of them does
+            # nothing twice.
             log.warning("CouchDB does not know the checkpoint, so all changes are read again", reason=error.reason)
             return self._couch.main.changes("0", limit=AT_ONCE, wait=wait)
 
@@ -108,3 +125,8 @@ class Feed:
             # Our own write whose answer was lost, or another leader's: either way the next one is written over it.
             self._checkpoint = {**(self._couch.sentinel.get(CHECKPOINT_ID) or self._checkpoint), "seq": seq}
         self._written = time.monotonic()
+
+
+def _number(seq: str) -> int:
+    number = seq.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
