@@ -417,6 +417,9 @@ class Database:
         if doc_ids is not None:
             query |= {"filter": "_doc_ids", "doc_ids": list(doc_ids)}
         answer = self.couch.call(lambda client: client.post_changes(db=self.name, **query))
+        if any(entry.get("error") for entry in answer["results"]):
+            # fabric_view_changes names an `error` where a document could not be read: passed over, it would be lost.
+            raise UnavailableError(f"a changed document of {self.name} could not be read")
         changes = [
             Change(entry["id"], str(entry["seq"]), bool(entry.get("deleted")), entry.get("doc"))
             for entry in answer["results"]

@@ -235,6 +235,23 @@ def test_waiting_for_changes(server: responses.RequestsMock, couch: Couch) -> No
     )
 
 
+def test_a_changed_document_that_cannot_be_read_is_not_passed_over(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    purged = {"id": "a", "seq": "6-x", "changes": [{"rev": "1-x"}]}
+    rows = [purged]
+    server.add_callback(
+        responses.POST,
+        f"{URL}/medic/_changes",
+        lambda _: (200, {}, json.dumps({"results": rows, "last_seq": "7-x", "pending": 0})),
+        content_type="application/json",
+    )
+    assert couch.main.changes("5-x", limit=10).changes[0].doc is None
+    rows.append({"id": "b", "seq": "7-x", "changes": [{"rev": "1-x"}], "error": "timeout"})
+    with pytest.raises(UnavailableError):
+        couch.main.changes("5-x", limit=10)
+
+
 # ---- logins of others
 
 
