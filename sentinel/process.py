@@ -90,7 +90,7 @@ class Sentinel:
         registers.load()
         recent.load(self._couch.main, lambda to: phone.number_to_send_to(to, self._settings.current))
         notices = Notices(self._couch, self._settings, registers)
-        reports = Reports(self._couch, notices)
+        reports = Reports(self._couch, self._settings, notices)
         services = Services(
             lambda: self._settings.current, self._credential, self._lease.check, registers.viber_users.get
         )

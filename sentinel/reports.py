@@ -7,14 +7,19 @@ that nothing matches for a day is dropped, with a line in the log.
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import structlog
 
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
 from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_report
+from mjumbe.gateways.base import Failure, Outcome
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import Sms
 from mjumbe.states import State, Task
+from sentinel import outcomes
 from sentinel.notices import Notices
 
 log = structlog.get_logger(__name__)
@@ -24,13 +29,16 @@ WAIT_MS = 24 * 3600 * 1000
 LOOK_AGAIN_SECONDS = 5.0
 LONGPOLL_SECONDS = 30.0
 LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
+# Why a message failed that may go when it is tried again: the phone had no network, or lacks a permission by now.
+PASSING = (Failure.RETRY, Failure.CONFIGURATION)
 
 
 class Reports:
     """Applies the reports of one database. `run` follows it; `referenced` hears of new references from the outbox."""
 
-    def __init__(self, couch: Couch, notices: Notices) -> None:
+    def __init__(self, couch: Couch, settings: LiveSettings, notices: Notices) -> None:
         self._couch = couch
+        self._settings = settings
         self._notices = notices
         self._waiting: dict[str, dict[str, Document]] = {}  # reference → report documents by id
         self._lock = threading.Lock()
@@ -115,7 +123,8 @@ class Reports:
         edits: dict[str, list[tuple[str, DeliveryReport]]] = {}
         for doc_id, (message_doc, message_uuid) in found.items():
             edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
-        updates = self._couch.main.update({message_doc: _edit(several) for message_doc, several in edits.items()})
+        sms = self._settings.current.sms
+        updates = self._couch.main.update({message_doc: _edit(several, sms) for message_doc, several in edits.items()})
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
             [report.phone for doc_id, report in reports.items() if doc_id in applied and report.state is State.DENIED],
@@ -140,42 +149,57 @@ class Reports:
         }
 
 
-def _edit(reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
+def _edit(reports: Sequence[tuple[str, DeliveryReport]], sms: Sms) -> Edit:
     def edit(doc: Document) -> bool:
         changed = False
         for message_uuid, report in reports:
             task = find_task(doc, message_uuid)
             if task is not None:
-                changed |= apply(task, report)
+                changed |= apply(task, report, sms)
         return changed
 
     return edit
 
 
-def apply(task: Task, report: DeliveryReport) -> bool:
+def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     """Move a task as a report says; False when the report was there already, or has nothing to say.
 
-    What comes late goes to the history only, and so does a status that nobody knows.
+    What comes late goes to the history only, and so does a status that nobody knows. A failure that passes gives the
+    message another attempt, by the service that took it.
     """
-    facts = {"report": report.status, "reason": report.reason, "network_code": report.network_code}
-    seen = ("report", "reason", "gateway_ref")
-    if any(
-        all(
-            entry.get(name) == value
-            for name, value in zip(seen, (report.status, report.reason, report.ref), strict=True)
-        )
-        for entry in states.history(task)
-    ):
+    facts: dict[str, Any] = {"report": report.status, "reason": report.reason, "gateway_ref": report.ref}
+    if any(facts.items() <= entry.items() for entry in _told(task)):
         return False
-    details = f"{report.status} ({report.reason})" if report.reason else report.status
+    facts["network_code"] = report.network_code
+    now, details = states.now(), f"{report.status} ({report.reason})" if report.reason else report.status
     state = report.state
     if task.pop("in_doubt", None):
         task.pop("retry_at", None)
         # Whatever the report says, the service has the message: it must not be sent again.
         state = state or State.RECEIVED_BY_GATEWAY
+    if _is_of_an_earlier_attempt(task, report) and state is not State.DELIVERED:
+        states.note(task, now, details, late=True, **facts)
+        return True
     states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
     if state is None:
-        states.note(task, states.now(), details, gateway_ref=report.ref, **facts)
+        states.note(task, now, details, **facts)
+    elif state is State.FAILED and report.failure in PASSING and states.is_forward(states.of(task), state):
+        task["via"] = task.get("service")
+        outcomes.try_again(task, Outcome(details, failure=Failure.RETRY), now, sms, **facts)
     else:
-        states.move(task, state, states.now(), details, gateway_ref=report.ref, **facts)
+        states.move(task, state, now, details, **facts)
     return True
+
+
+def _told(task: Task) -> Iterator[dict[str, Any]]:
+    """The reports in a task's history."""
+    for entry in states.history(task):
+        if "report" in entry:
+            yield {"reason": None, **entry}
+
+
+def _is_of_an_earlier_attempt(task: Task, report: DeliveryReport) -> bool:
+    """Whether the message was sent again since. While it is claimed, all its references are of earlier attempts."""
+    if report.ref == task.get("gateway_ref"):
+        return "claim" in task
+    return any(entry.get("gateway_ref") == report.ref for entry in states.history(task))

@@ -52,7 +52,7 @@ def test_a_message_arrives_as_it_was_written(town: Town, service: str, text: str
         (AT, "99702", ["sent", "delivered"]),
         (TEXTBEE, "99601", ["received-by-gateway", "sent"]),
         (TEXTBEE, "99604", ["received-by-gateway", "delivered"]),
-        (TEXTBEE, "99605", ["received-by-gateway", "failed"]),
+        (TEXTBEE, "99607", ["received-by-gateway", "failed"]),
         (TEXTBEE, "99702", ["received-by-gateway", "delivered"]),
         (VIBER, "99601", ["forwarded-by-gateway", "delivered"]),
         (VIBER, "99606", ["forwarded-by-gateway", "failed"]),
@@ -88,6 +88,21 @@ def test_statuses_that_are_asked_for(town: Town, service: str, ending: str, stat
     task = town.until_task(doc_id, lambda task: details in [entry.get("report") for entry in task["state_history"]])
     assert task["state"] == state
     assert [entry.get("report") for entry in task["state_history"]].count(details) == 1, "asked twice, noted once"
+
+
+def test_what_the_phone_could_not_send_is_tried_again(town: Town) -> None:
+    """Its network was away: bounded, by the same service, and whatever became of the attempt before is kept."""
+    town.set(sms={"max_attempts": 2})
+    text = next(texts)
+    given_up = town.write(number("99606"), text, via=TEXTBEE)
+    assert "gave up after 2 attempts: failed (RADIO_OFF" in town.until(given_up, "failed")["state_details"]
+    assert len(town.accepted(text)) == 2
+    town.set(sms={"max_attempts": 10, "retry_base": 600, "outgoing_service": TEXTBEE, "fallback_services": [AT]})
+    doc_id = town.write(number("99605"), next(texts))
+    waiting = town.until_task(doc_id, lambda task: task.get("retry_at"))
+    assert (waiting["state"], waiting["attempts"], waiting["via"]) == ("pending", 1, TEXTBEE)
+    town.clear(doc_id)
+    town.set(sms={"retry_base": 1, "outgoing_service": AT, "fallback_services": []})
 
 
 # ---- in

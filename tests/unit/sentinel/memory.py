@@ -99,8 +99,8 @@ class MemoryCouch:
 def by_reference(doc: Document) -> Iterable[tuple[Any, Any]]:
     """The view mjumbe/messages_by_gateway_ref."""
     for task in tasks_of(doc):
-        if task.get("gateway_ref"):
-            yield task["gateway_ref"], task["messages"][0]["uuid"]
+        refs = {holder.get("gateway_ref") for holder in (task, *task["state_history"])}
+        yield from ((ref, task["messages"][0]["uuid"]) for ref in refs if ref)
 
 
 def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:

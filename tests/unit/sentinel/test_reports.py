@@ -12,6 +12,7 @@ from mjumbe import documents, states
 from mjumbe.couch import Document
 from mjumbe.documents import DeliveryReport, milliseconds
 from mjumbe.gateways.africas_talking import REPORT_STATES
+from mjumbe.gateways.base import Failure
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
@@ -47,7 +48,7 @@ class Lab:
         self.couch.main.store(*docs)
         self.registers = Registers.of(self.couch.main)
         live = cast(LiveSettings, SimpleNamespace(current=Settings()))
-        self.reports = Reports(self.couch.as_couch(), Notices(self.couch.as_couch(), live, self.registers))
+        self.reports = Reports(self.couch.as_couch(), live, Notices(self.couch.as_couch(), live, self.registers))
 
     def come(self, *docs: Document) -> None:
         """These report documents are new in `<db>-callbacks`."""
@@ -120,6 +121,93 @@ def test_a_later_success_wins_over_an_absent_subscriber() -> None:
     lab = Lab(doc(task()))
     lab.come(document(report("AbsentSubscriber", reason="AbsentSubscriber")))
     lab.come(document(report("Success")))
+    assert lab.task()["state"] == "delivered"
+
+
+# ---- failures that pass
+
+
+def failure(ref: str, kind: Failure | None, reason: str = "RESULT_ERROR_RADIO_OFF") -> DeliveryReport:
+    return DeliveryReport("textbee", ref, "failed", State.FAILED, PHONE, reason, failure=kind)
+
+
+def accepted(ref: str = "r1", attempts: int = 1, state: str = "received-by-gateway", **more: Any) -> Task:
+    """A message that TextBee took."""
+    return task(state, ref, service="textbee", attempts=attempts, **more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempts", "state"),
+    [
+        (Failure.RETRY, 1, "pending"),
+        (Failure.CONFIGURATION, 1, "pending"),
+        (Failure.PERMANENT, 1, "failed"),
+        (None, 1, "failed"),
+        (Failure.RETRY, 9, "pending"),
+        (Failure.RETRY, 10, "failed"),
+    ],
+)
+@pytest.mark.parametrize("before", ["received-by-gateway", "forwarded-by-gateway", "sent"])
+def test_a_failure_that_passes_gives_another_attempt(
+    before: str, kind: Failure | None, attempts: int, state: str
+) -> None:
+    lab = Lab(doc(accepted(attempts=attempts, state=before)))
+    lab.come(document(failure("r1", kind)))
+    one = lab.task()
+    assert one["state"] == state
+    assert "failed (RESULT_ERROR_RADIO_OFF)" in one["state_details"]
+    assert ("retry_at" in one, one.get("via")) == ((True, "textbee") if state == "pending" else (False, one.get("via")))
+    assert one["attempts"] == attempts
+    assert lab.waiting == 0
+
+
+def test_a_failure_told_again_gives_no_further_attempt() -> None:
+    lab = Lab(doc(accepted()))
+    lab.come(document(failure("r1", Failure.RETRY)))
+    first = copy.deepcopy(lab.task())
+    lab.come(document(failure("r1", Failure.RETRY)))
+    assert lab.task() == first
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        (failure("r1", Failure.RETRY, "again"), "received-by-gateway"),
+        (failure("r1", Failure.PERMANENT, "again"), "received-by-gateway"),
+        (DeliveryReport("textbee", "r1", "sent", State.SENT), "received-by-gateway"),
+        (DeliveryReport("textbee", "r1", "delivered", State.DELIVERED), "delivered"),
+        (failure("r2", Failure.RETRY), "pending"),
+        (failure("r2", None), "failed"),
+    ],
+)
+def test_of_an_earlier_attempt_only_its_delivery_counts(told: DeliveryReport, state: str) -> None:
+    lab = Lab(doc(accepted()))
+    lab.come(document(failure("r1", Failure.RETRY)))
+    second = lab.couch.main.docs["d"]["tasks"][0]
+    second |= {"state": "received-by-gateway", "gateway_ref": "r2", "attempts": 2}
+    lab.come(document(told))
+    assert lab.task()["state"] == state
+    assert lab.task()["state_history"][-1]["gateway_ref"] == told.ref
+    assert lab.waiting == 0
+
+
+def test_an_attempt_under_way_is_not_given_back() -> None:
+    claimed = accepted(state="forwarded-to-gateway", claim="c", state_history=[{"gateway_ref": "r1"}])
+    assert reports.apply(claimed, failure("r1", Failure.RETRY), Settings().sms)
+    assert claimed["state"] == "forwarded-to-gateway"
+    assert claimed["state_history"][-1]["late"]
+
+
+def test_what_is_delivered_is_not_tried_again() -> None:
+    lab = Lab(doc(accepted(state="delivered")))
+    lab.come(document(failure("r1", Failure.RETRY)))
+    assert lab.task()["state"] == "delivered"
+
+
+def test_a_delivery_before_the_next_attempt_ends_it() -> None:
+    lab = Lab(doc(accepted()))
+    lab.come(document(failure("r1", Failure.RETRY)))
+    lab.come(document(DeliveryReport("textbee", "r1", "delivered", State.DELIVERED)))
     assert lab.task()["state"] == "delivered"
 
 
@@ -245,7 +333,7 @@ def test_one_report_settles_one_doubt_and_its_successor_finds_it_by_reference() 
 
 def test_a_reference_is_never_replaced_by_a_report() -> None:
     one = task("pending", "first", in_doubt=True)
-    assert reports.apply(one, report("Success", "second"))
+    assert reports.apply(one, report("Success", "second"), Settings().sms)
     assert (one["gateway_ref"], one["state"]) == ("first", State.DELIVERED)
     assert states.history(one)[-1]["gateway_ref"] == "second"
 
