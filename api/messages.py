@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     RootModel,
+    StrictBool,
     TypeAdapter,
     ValidationError,
 )
@@ -68,6 +69,15 @@ def _known_service(value: str) -> str:
     return service
 
 
+class PremiumFields(BaseModel):
+    """A premium message, otherwise than the settings say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    keyword: str | None = Field(default=None, min_length=1, max_length=100, description="The product's keyword.")
+    link_id: str | None = Field(default=None, min_length=1, max_length=200, description="Of what this answers.")
+    retry_duration_hours: int | None = Field(default=None, ge=1, le=168, description="How long to try.")
+
+
 class Content(BaseModel):
     """What is sent, whoever gets it."""
 
@@ -78,6 +88,10 @@ class Content(BaseModel):
     )
     service: Annotated[str, AfterValidator(_known_service)] | None = Field(
         default=None, description=f"Send it by this service only: {' or '.join(SERVICES)}."
+    )
+    premium: StrictBool | PremiumFields | None = Field(
+        default=None,
+        description="By Africa's Talking: whether and how the recipient pays, if not as `sms.africas_talking` says.",
     )
     uuid: str | None = Field(
         default=None,
@@ -132,6 +146,7 @@ EXPECTED = {
     "message": f"a text of 1 to {LONGEST_TEXT} characters",
     "due": "a date and time in ISO 8601, or milliseconds since epoch",
     "service": " or ".join(SERVICES),
+    "premium": "true, false, or an object with `keyword`, `link_id` or `retry_duration_hours` (1 to 168)",
     "uuid": "1 to 100 letters, digits, dots, colons, dashes or underscores",
 }
 
@@ -179,10 +194,10 @@ def _checked(entries: list[Any], country: str) -> list[NewMessage]:
         try:
             message = NewMessage.model_validate(entry)
         except ValidationError as error:
-            problems += [_problem(index, entry, problem["loc"]) for problem in error.errors(include_url=False)]
+            problems += _problems(index, entry, error)
             continue
         if phone.normalise(message.to, country) is None:
-            problems.append(_problem(index, entry, ("to",)))
+            problems.append(_problem(index, entry, "to"))
         messages.append(message)
     if problems:
         raise _refused(problems, several=len(entries) > 1)
@@ -194,11 +209,12 @@ def _to_subscribers(here: Context, body: dict[str, Any]) -> list[NewMessage]:
     try:
         wanted = MessageToSubscribers.model_validate(body)
     except ValidationError as error:
-        raise _refused([_problem(0, body, problem["loc"]) for problem in error.errors(include_url=False)]) from None
+        raise _refused(_problems(0, body, error)) from None
     numbers = [str(doc["phone"]) for doc in islice(active(here.couch.main, wanted.subscribers), MOST_SUBSCRIBERS + 1)]
     if len(numbers) > MOST_SUBSCRIBERS:
         raise BadRequestError("subscribers", f"a product of at most {MOST_SUBSCRIBERS} subscribers")
-    content = {**wanted.model_dump(exclude={"subscribers"}), "service": wanted.service or africas_talking.NAME}
+    content = {**dict(wanted), "service": wanted.service or africas_talking.NAME, "premium": _of_product(wanted)}
+    del content["subscribers"]
     return [
         # The same uuid for the same person, so that posting it again does nothing.
         NewMessage.model_construct(
@@ -206,6 +222,14 @@ def _to_subscribers(here: Context, body: dict[str, Any]) -> list[NewMessage]:
         )
         for number in numbers
     ]
+
+
+def _of_product(wanted: MessageToSubscribers) -> bool | PremiumFields | None:
+    """What a message to a product's subscribers says of premium: its keyword is the product's unless it names one."""
+    if not wanted.premium:
+        return wanted.premium
+    given = wanted.premium if isinstance(wanted.premium, PremiumFields) else PremiumFields()
+    return given if given.keyword else given.model_copy(update={"keyword": wanted.subscribers.keyword})
 
 
 def _refused(problems: list[dict[str, Any]], *, several: bool = False) -> ApiError:
@@ -220,15 +244,22 @@ def _refused(problems: list[dict[str, Any]], *, several: bool = False) -> ApiErr
     )
 
 
-def _problem(index: int, entry: Any, loc: tuple[int | str, ...]) -> dict[str, Any]:
-    field = str(loc[0]) if loc else "body"
+def _problems(index: int, entry: Any, error: ValidationError) -> list[dict[str, Any]]:
+    """One for each field that is wrong, in whatever ways."""
+    places = (problem["loc"] for problem in error.errors(include_url=False))
+    return [_problem(index, entry, field) for field in dict.fromkeys(str(loc[0]) if loc else "body" for loc in places)]
+
+
+def _problem(index: int, entry: Any, field: str) -> dict[str, Any]:
     if not isinstance(entry, Mapping):
         return {"index": index, "field": "body", "expected": "an object with `to` and `message`"}
     return {"index": index, "field": field, "expected": EXPECTED.get(field, f"only {', '.join(EXPECTED)}")}
 
 
 def _document(message: NewMessage, country: str, now: datetime, author: str) -> Document:
-    facts = {"via": message.service} if message.service else {}
+    facts = message.model_dump(include={"premium"}, exclude_none=True)
+    if message.service:
+        facts["via"] = message.service
     message_uuid = message.uuid or str(uuid.uuid4())
     task = documents.new_task(
         phone.canonical(message.to, country),

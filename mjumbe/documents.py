@@ -1,7 +1,7 @@
 """The documents as types: what is built, read and checked in one place.
 
 Shapes are the Community Health Toolkit's (CHT); a field of ours has its own name and never changes the meaning of
-theirs: on a task `service`, `via`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`,
+theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`,
 `parts`; in `sms_message` `gateway`, `to`, `link_id`,
 `network_code`, `sent_timestamp`; on a document `receipt` and `transitions`.
 """
@@ -93,6 +93,19 @@ ANY_ROUTE = Route()
 
 
 @dataclass(frozen=True, slots=True)
+class Premium:
+    """How a message is charged to its recipient, where its service knows such a thing. None is as the settings say."""
+
+    wanted: bool | None = None
+    keyword: str | None = None  # of the product
+    link_id: str | None = None  # of the message that this one answers
+    retry_duration_hours: int | None = None
+
+
+AS_SET = Premium()
+
+
+@dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """A due message: a snapshot of a task in `pending`, as the outbox needs it."""
 
@@ -102,7 +115,7 @@ class OutgoingMessage:
     text: str = field(repr=False)
     due: int  # ms since epoch
     reply: bool  # answers somebody, so it overtakes bulk
-    link_id: str | None
+    premium: Premium = AS_SET
     route: Route = ANY_ROUTE
     doc: Document | None = field(default=None, repr=False, compare=False)  # when the message is its only one
 
@@ -301,6 +314,19 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         text=text,
         due=due_of(task, doc),
         reply=incoming and in_tasks,
-        link_id=sms.get("link_id") if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else None,
+        premium=_premium(task, sms if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else {}),
         route=Route(task.get("via")),
+    )
+
+
+def _premium(task: Task, answers: Document) -> Premium:
+    """What a task's `premium` says (true, false, or an object with the fields of Premium), and what it answers."""
+    given = task.get("premium")
+    facts = given if isinstance(given, dict) else {}
+    hours = facts.get("retry_duration_hours")
+    return Premium(
+        wanted=given if isinstance(given, bool) else isinstance(given, dict) or None,
+        keyword=str(facts["keyword"]) if facts.get("keyword") else None,
+        link_id=str(link_id) if (link_id := facts.get("link_id") or answers.get("link_id")) else None,
+        retry_duration_hours=hours if isinstance(hours, int) else None,
     )

@@ -343,7 +343,7 @@ class Outbox:
         """The outcomes of a request; None when this process may no longer send, and did not."""
         first = batch[0].message
         body = text.limit_parts(first.text, self._settings.current.multipart_sms_limit)
-        request = Batch(body, tuple(claimed.number for claimed in batch), first.link_id)
+        request = Batch(body, tuple(claimed.number for claimed in batch), first.premium)
         try:
             return service.gateway.send(request)
         except SendError as error:

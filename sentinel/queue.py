@@ -3,11 +3,11 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from mjumbe.documents import OutgoingMessage, Route
+from mjumbe.documents import OutgoingMessage, Premium, Route
 
 CAPACITY = 2_000  # bulk messages kept in memory, with their documents
 
-Lane = OrderedDict[tuple[str, str | None], deque[OutgoingMessage]]  # by text and linkId
+Lane = OrderedDict[tuple[str, Premium], deque[OutgoingMessage]]  # by text and how it is charged
 
 
 class Queue:
@@ -30,7 +30,7 @@ class Queue:
     def add(self, message: OutgoingMessage) -> None:
         replies, bulk = self._lanes.setdefault(message.route, (OrderedDict(), OrderedDict()))
         lane = replies if message.reply else bulk
-        lane.setdefault((message.text, message.link_id), deque()).append(message)
+        lane.setdefault((message.text, message.premium), deque()).append(message)
         self._count(message, 1)
 
     def _count(self, message: OutgoingMessage, change: int) -> None:

@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any, ClassVar
 
 from mjumbe import documents
-from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
+from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways.base import (
     BadCallbackError,
     Batch,
@@ -123,21 +123,25 @@ class AfricasTalking(Gateway):
             form["from"] = self._sender
         if self._section.enqueue:
             form["enqueue"] = "1"
-        premium = bool(batch.link_id) or self._section.premium
+        premium = self._is_premium(batch.premium)
         if premium:
-            form |= self._premium_fields(batch)
+            form |= self._premium_fields(batch.premium)
         url = f"{self._content if premium else self._api}/version1/messaging"
         answer = self._http.json("POST", url, data=form, headers=self._headers(), refusal=sending_outcome)
         return read_answer(answer, batch.recipients, datetime.now(UTC))
 
-    def _premium_fields(self, batch: Batch) -> dict[str, str]:
+    def _is_premium(self, premium: Premium) -> bool:
+        """Whether the recipient pays: as the author says; else for an answer to a premium message, or as it is set."""
+        return bool(premium.link_id) or self._section.premium if premium.wanted is None else premium.wanted
+
+    def _premium_fields(self, premium: Premium) -> dict[str, str]:
         """What a premium message has besides: an answer the linkId of what it answers."""
         section = self._section
         fields = {
-            "linkId": batch.link_id or "",
+            "linkId": premium.link_id or "",
             "bulkSMSMode": "0",
-            "keyword": section.keyword,
-            "retryDurationInHours": str(section.retry_duration_hours or ""),
+            "keyword": premium.keyword or section.keyword,
+            "retryDurationInHours": str(premium.retry_duration_hours or section.retry_duration_hours or ""),
         }
         return {name: value for name, value in fields.items() if value}
 

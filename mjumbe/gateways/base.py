@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
+from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
 
@@ -42,7 +42,7 @@ class Batch:
 
     text: str = field(repr=False)
     recipients: tuple[str, ...] = field(repr=False)
-    link_id: str | None = None
+    premium: Premium = AS_SET
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mjumbe import documents
-from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, OutgoingMessage, Route
+from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, OutgoingMessage, Premium, Route
 from mjumbe.gateways.base import Batch, CallbackRequest
 from mjumbe.states import State
 
@@ -221,32 +221,47 @@ LINKED = {"from": "0711000001", "link_id": "L1"}
         (
             {"_id": "d", "reported_date": 5},
             *("tasks", {"state": "pending", "messages": [MESSAGE]}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, False, None),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, False),
         ),
         (
             {"_id": "d"},
             *("scheduled_tasks", {"state": "pending", "messages": [MESSAGE], "due": STAMP, "via": "viber"}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, None, Route("viber")),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, AS_SET, Route("viber")),
         ),
         (  # an answer to somebody carries the linkId
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [MESSAGE]}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, True, "L1"),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, True, Premium(link_id="L1")),
         ),
         (  # in the spelling in which the sender's number came
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [{**MESSAGE, "to": "0711000001"}]}),
-            OutgoingMessage("d", "u1", "0711000001", "Habari", 5, True, "L1"),
+            OutgoingMessage("d", "u1", "0711000001", "Habari", 5, True, Premium(link_id="L1")),
+        ),
+        *(
+            (
+                {**INCOMING, "sms_message": LINKED},
+                *("tasks", {"state": "pending", "messages": [MESSAGE], "premium": said}),
+                OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, True, premium),
+            )
+            for said, premium in (
+                (True, Premium(True, link_id="L1")),
+                (False, Premium(False, link_id="L1")),
+                ({}, Premium(True, link_id="L1")),
+                ({"keyword": "afya", "link_id": "L2", "retry_duration_hours": 4}, Premium(True, "afya", "L2", 4)),
+                ({"keyword": None, "link_id": 5, "retry_duration_hours": "x"}, Premium(True, link_id="5")),
+                ("yes", Premium(link_id="L1")),
+            )
         ),
         (  # not to anybody else
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [{**MESSAGE, "to": "+254711000002"}]}),
-            OutgoingMessage("d", "u1", "+254711000002", "Habari", 5, True, None),
+            OutgoingMessage("d", "u1", "+254711000002", "Habari", 5, True),
         ),
         (  # and not months later
             {**INCOMING, "sms_message": LINKED},
             *("scheduled_tasks", {"state": "pending", "messages": [MESSAGE], "due": STAMP}),
-            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, None),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False),
         ),
         *(
             ({"_id": "d"}, "tasks", {"state": "pending", "messages": [{**MESSAGE, **wrong}]}, None)

@@ -92,6 +92,15 @@ def test_a_service_is_pinned(api: Process, couch: Couch, program: Login, service
     assert show(api, program, accepted["uuid"]).json()["service"] == via
 
 
+@pytest.mark.parametrize(
+    "premium", [True, False, {"keyword": "afya"}, {"keyword": "afya", "link_id": "L1", "retry_duration_hours": 4}]
+)
+def test_premium_as_the_author_says(api: Process, couch: Couch, program: Login, premium: object) -> None:
+    [accepted] = send(api, program, {"to": "+254711000111", "message": "x", "premium": premium}).json()["messages"]
+    doc = couch.main.get(accepted["id"])
+    assert doc and doc["tasks"][0]["premium"] == premium
+
+
 def test_a_thousand_messages(api: Process, program: Login) -> None:
     answer = send(api, program, [{"to": "+254711000111", "message": f"{n}"} for n in range(1000)])
     assert answer.status_code == 202
@@ -132,6 +141,10 @@ GOOD = {"to": "+254711000111", "message": "x"}
         ({**GOOD, "due": 1e300}, 0, "due"),
         ({**GOOD, "due": True}, 0, "due"),
         ({**GOOD, "service": "pigeon"}, 0, "service"),
+        ({**GOOD, "premium": "yes"}, 0, "premium"),
+        ({**GOOD, "premium": {"keyword": ""}}, 0, "premium"),
+        ({**GOOD, "premium": {"retry_duration_hours": 0}}, 0, "premium"),
+        ({**GOOD, "premium": {"bulkSMSMode": 0}}, 0, "premium"),
         ({**GOOD, "uuid": "no spaces"}, 0, "uuid"),
         ({**GOOD, "when": "soon"}, 0, "when"),
         ([GOOD, GOOD, {**GOOD, "to": "x"}], 2, "to"),

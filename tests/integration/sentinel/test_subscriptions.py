@@ -89,6 +89,16 @@ def test_a_message_to_all_subscribers(world: World, program: Login) -> None:
     assert (shown.json()["to"], shown.json()["service"]) == (numbers[0], "africas-talking")
 
 
+def test_what_subscribers_pay_for_has_their_product_s_keyword(world: World, program: Login) -> None:
+    wanted = product()
+    subscribe(world.couch, wanted, [number()])
+    for premium, keyword in ((True, wanted["keyword"]), ({"keyword": "other"}, "other")):
+        body = {"subscribers": wanted, "message": "x", "due": "2099-01-01", "premium": premium}
+        status, answer = ask(world, program, "POST", "/api/v1/messages", json=body)
+        assert status == 202, answer
+        assert world.tasks(answer["messages"][0]["id"])[0]["premium"]["keyword"] == keyword
+
+
 def test_many_subscribers(world: World, program: Login) -> None:
     wanted, text = product(), uuid.uuid4().hex
     subscribe(world.couch, wanted, [f"+25479{place:07d}" for place in range(2_500)])

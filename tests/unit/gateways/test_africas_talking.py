@@ -11,7 +11,7 @@ import requests
 import responses
 
 from mjumbe import settings
-from mjumbe.documents import DeliveryReport, IncomingMessage, Notice
+from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways import CALLBACKS, PHONE_GATEWAY, missing
 from mjumbe.gateways.africas_talking import DEFINITION, AfricasTalking, read_answer
 from mjumbe.gateways.base import (
@@ -75,7 +75,7 @@ def service() -> Iterator[responses.RequestsMock]:
         ),
         (  # a premium answer goes to the content host
             {"sms": {"reply_to": "22000"}},
-            Batch("Habari", (FIRST,), link_id="L/1"),
+            Batch("Habari", (FIRST,), Premium(link_id="L/1")),
             "https://content.africastalking.com/version1/messaging",
             "username=mtandao&to=%2B254711000001&message=Habari&from=22000&linkId=L%2F1&bulkSMSMode=0",
         ),
@@ -87,7 +87,7 @@ def service() -> Iterator[responses.RequestsMock]:
         ),
         (
             {"sms": {"africas_talking": {"username": "sandbox"}}},
-            Batch("Habari", (FIRST,), link_id="L1"),
+            Batch("Habari", (FIRST,), Premium(link_id="L1")),
             "https://api.sandbox.africastalking.com/version1/messaging",
             "username=sandbox&to=%2B254711000001&message=Habari&linkId=L1&bulkSMSMode=0",
         ),
@@ -99,7 +99,7 @@ def service() -> Iterator[responses.RequestsMock]:
         ),
         (
             {"sms": {"africas_talking": {"base_url": "https://proxy.example/at/"}}},
-            Batch("Habari", (FIRST,), link_id="L1"),
+            Batch("Habari", (FIRST,), Premium(link_id="L1")),
             "https://proxy.example/at/version1/messaging",
             "username=mtandao&to=%2B254711000001&message=Habari&linkId=L1&bulkSMSMode=0",
         ),
@@ -110,10 +110,28 @@ def service() -> Iterator[responses.RequestsMock]:
         ),
         (
             {"sms": {"reply_to": "22000", "africas_talking": {"keyword": "afya", "retry_duration_hours": 4}}},
-            Batch("Habari", (FIRST,), link_id="L1"),
+            Batch("Habari", (FIRST,), Premium(link_id="L1")),
             "https://content.africastalking.com/version1/messaging",
             "username=mtandao&to=%2B254711000001&message=Habari&from=22000&linkId=L1&bulkSMSMode=0&keyword=afya"
             "&retryDurationInHours=4",
+        ),
+        (  # the author says more than the settings
+            {"sms": {"reply_to": "22000", "africas_talking": {"keyword": "afya", "retry_duration_hours": 4}}},
+            Batch("Habari", (FIRST,), Premium(wanted=True, keyword="maji", link_id="L1", retry_duration_hours=12)),
+            "https://content.africastalking.com/version1/messaging",
+            "username=mtandao&to=%2B254711000001&message=Habari&from=22000&linkId=L1&bulkSMSMode=0&keyword=maji"
+            "&retryDurationInHours=12",
+        ),
+        (
+            {"sms": {"reply_to": "22000", "africas_talking": {"keyword": "afya"}}},
+            Batch("Habari", (FIRST,), Premium(wanted=True)),
+            "https://content.africastalking.com/version1/messaging",
+            "username=mtandao&to=%2B254711000001&message=Habari&from=22000&bulkSMSMode=0&keyword=afya",
+        ),
+        (  # an ordinary message of a premium account
+            {"sms": {"reply_to": "22000", "africas_talking": {"premium": True, "keyword": "afya"}}},
+            Batch("Habari", (FIRST,), Premium(wanted=False, link_id="L1")),
+            *(SENDING, "username=mtandao&to=%2B254711000001&message=Habari&from=22000"),
         ),
         (  # to subscribers: no linkId
             {"sms": {"reply_to": "22000", "africas_talking": {"premium": True, "keyword": "afya", "enqueue": True}}},

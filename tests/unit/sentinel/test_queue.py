@@ -2,7 +2,7 @@
 
 import itertools
 
-from mjumbe.documents import OutgoingMessage, Route
+from mjumbe.documents import OutgoingMessage, Premium, Route
 from sentinel.queue import CAPACITY, Queue
 
 serial = itertools.count()
@@ -12,7 +12,8 @@ def message(
     text: str, to: str = "", *, reply: bool = False, link_id: str | None = None, via: str | None = None
 ) -> OutgoingMessage:
     number = next(serial)
-    return OutgoingMessage(f"d{number}", f"u{number}", to or f"+2547{number:08}", text, 0, reply, link_id, Route(via))
+    to = to or f"+2547{number:08}"
+    return OutgoingMessage(f"d{number}", f"u{number}", to, text, 0, reply, Premium(link_id=link_id), Route(via))
 
 
 def queue(*messages: OutgoingMessage) -> Queue:

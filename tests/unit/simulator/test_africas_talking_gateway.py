@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from mjumbe import settings
+from mjumbe.documents import Premium
 from mjumbe.gateways.africas_talking import AfricasTalking
 from mjumbe.gateways.base import Batch, Wiring
 from mjumbe.states import State
@@ -58,7 +59,7 @@ def test_an_opt_out_and_a_premium_answer(play: Any) -> None:
         [outcome] = await asyncio.to_thread(gateway(lab).send, Batch("Habari", ("+254711099406",)))
         assert (outcome.state, outcome.opted_out) == (State.DENIED, True)
         premium = gateway(lab, keyword="afya", retry_duration_hours=4, enqueue=True)
-        [outcome] = await asyncio.to_thread(premium.send, Batch("Habari", (NUMBER,), link_id="L1"))
+        [outcome] = await asyncio.to_thread(premium.send, Batch("Habari", (NUMBER,), Premium(link_id="L1")))
         assert (outcome.state, outcome.opted_out) == (State.SENT, False)
         [request] = (await lab.json("GET", "/requests?last=1"))["requests"]
         assert (request["link_id"], request["from"]) == ("L1", "22000")
