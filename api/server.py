@@ -61,7 +61,7 @@ def run(
             on_ready(actual)
 
     options: dict[str, Any] = {
-        "bind": [f"fd://{listener.fileno()}"],
+        "bind": [f"fd://{listener.detach()}"],  # gunicorn closes it
         "worker_class": _Worker,
         "workers": workers,
         "worker_connections": CONNECTIONS,

@@ -125,6 +125,7 @@ def test_it_stops_at_once_when_idle(start_api: StartApi, couch_url: str, number:
     began = time.monotonic()
     assert api.stop(number) == 0
     assert time.monotonic() - began < 10
+    assert "Traceback" not in api.log()
 
 
 def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> None:
