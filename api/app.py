@@ -36,6 +36,7 @@ from mjumbe.config import Config
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.live_settings import LiveSettings
+from mjumbe.phones import Phones
 
 BLUEPRINTS = (
     callbacks.blueprint,
@@ -104,6 +105,7 @@ def _wire(config: Config, couch: Couch) -> Context:
         users=Users(couch, FailureLimit()),
         wrong_keys=FailureLimit(),
         deliveries=Deliveries(),
+        phones=Phones(couch),
         metrics=metrics,
         preparation=Preparation(couch, live),
     )

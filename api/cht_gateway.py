@@ -4,11 +4,13 @@ The phone posts what it received and what became of what it sent, and is answere
 each message id once; what it is given again it only reports again (https://github.com/medic/cht-gateway).
 """
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count, islice
 from typing import Any
 
 import structlog
@@ -29,10 +31,10 @@ from mjumbe.states import State, Task
 
 PERMISSION = "can_access_gateway_api"  # in the settings' `permissions`: who may poll
 ROLE = "gateway"  # may always
-# How long a message that one user's phone took and never acknowledged is kept from the phones of other users.
-HOLDER_SECONDS = 600.0
-# Rows read for each message that may be handed out: among them are other phones' unacknowledged ones.
-LOOK_AHEAD = 4
+# How long a message that one user's phone took and never acknowledged is kept from the phones of other users: the phone
+# may have sent it and only have no internet, and tries to tell for up to about 12 hours.
+HOLDER_SECONDS = 12 * 3600.0
+ROWS_AT_ONCE = 100  # read at least: among them are what other phones have and did not acknowledge
 SETTINGS_AGE = 2.0
 
 # https://github.com/medic/cht-gateway#status-values
@@ -137,6 +139,7 @@ def poll() -> ResponseReturnValue:
     settings = here.settings.loaded()
     _store_messages(here, _listed(posted, "messages"), settings)
     _apply_updates(here, _listed(posted, "updates"))
+    here.phones.polled(user.name)
     with here.deliveries.lock:
         messages = _pick(here, user, settings, began, began_at)
         here.deliveries.note([message["id"] for message in messages])
@@ -250,13 +253,13 @@ def _pick(here: Context, user: User, settings: Settings, began: float, began_at:
     limit = settings.sms.medic_gateway.poll_limit
     # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
     oldest = documents.milliseconds(began_at) - int(settings.sms.expire_after * 1000)
-    rows = here.couch.main.view(
-        "mjumbe", "assigned", start_key=[PHONE_GATEWAY, oldest], end_key=[PHONE_GATEWAY, {}], limit=limit * LOOK_AHEAD
+    patience = HOLDER_SECONDS if settings.sms.in_doubt == "retry" else math.inf
+    free = (
+        row
+        for row in _assigned(here, oldest, limit)
+        if _is_free(row, user, began_at, patience) and not here.deliveries.since(row.value["uuid"], began)
     )
-    free = [
-        row for row in rows if _is_free(row, user, began_at) and not here.deliveries.since(row.value["uuid"], began)
-    ]
-    chosen = free[:limit]
+    chosen = list(islice(free, limit))
     taken: dict[str, Task] = {}
     edits: dict[str, list[Edit]] = {}
     for row in chosen:
@@ -267,14 +270,27 @@ def _pick(here: Context, user: User, settings: Settings, began: float, began_at:
     return [message for task in ours if (message := _message(task, settings))]
 
 
-def _is_free(row: Row, user: User, began: datetime) -> bool:
-    """Whether this phone may be given the message: it is due, or was given to it before and not acknowledged."""
+def _assigned(here: Context, oldest: int, limit: int) -> Iterator[Row]:
+    """What waits for phones or was given to one, oldest first; read as far as somebody wants it."""
+    size = max(limit, ROWS_AT_ONCE)
+    for skip in count(0, size):
+        rows = here.couch.main.view(
+            "mjumbe", "assigned", start_key=[PHONE_GATEWAY, oldest], end_key=[PHONE_GATEWAY, {}], limit=size, skip=skip
+        )
+        yield from rows
+        if len(rows) < size:
+            return
+
+
+def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
+    """Whether this phone may be given the message: it is due, or was given to it before and not acknowledged; another
+    phone's, after `patience` seconds."""
     if row.value["state"] == State.PENDING:
         return True
     given = datetime.fromtimestamp((documents.read_moment(row.value["since"]) or 0) / 1000, UTC)
     if row.value["claim"] in (None, user.name):
         return given < began
-    return (began - given).total_seconds() > HOLDER_SECONDS
+    return (began - given).total_seconds() > patience
 
 
 def _take(row: Row, user: User, taken: dict[str, Task], doc: Document) -> bool:

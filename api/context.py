@@ -19,6 +19,7 @@ from api.spool import Spool
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
+from mjumbe.phones import Phones
 
 EXTENSION = "mjumbe"
 INSPECTION_WAIT = 2.0  # seconds; a CouchDB that hangs must not take all threads with it
@@ -36,6 +37,7 @@ class Context:
     users: Users
     wrong_keys: FailureLimit
     deliveries: Deliveries
+    phones: Phones
     metrics: Metrics
     preparation: Preparation
     _inspecting: threading.Lock = field(default_factory=threading.Lock)

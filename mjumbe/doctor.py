@@ -31,6 +31,7 @@ CLOCK_SECONDS = 30.0
 LEAST_FREE = 500 * 1024 * 1024  # bytes
 OVERDUE = timedelta(hours=1)
 MOST_COUNTED = 1_000
+FOR_THE_PHONE = ("assigned", "bound")  # in the view `mjumbe/due`
 
 
 def examine(config: Config) -> Iterator[Check]:
@@ -185,13 +186,13 @@ def _callback_keys(house: House, names: list[str]) -> Said:
 
 def _overdue(house: House) -> Said:
     until = milliseconds(states.now() - OVERDUE)
-    waiting = {state: _count(house, [state], [state, until]) for state in ("scheduled", "pending", "assigned")}
-    total = sum(waiting.values())
+    waiting = {state: _count(house, [state], [state, until]) for state in ("scheduled", "pending", *FOR_THE_PHONE)}
+    total, for_the_phone = sum(waiting.values()), sum(waiting[state] for state in FOR_THE_PHONE)
     if not total:
         return True, "No message is due for more than an hour."
     count = f"{total} messages have been due for more than an hour"
-    if waiting["assigned"]:
-        return False, f"{count}, {waiting['assigned']} of them for the phone gateway ({PHONE_GATEWAY}): does it poll?"
+    if for_the_phone:
+        return False, f"{count}, {for_the_phone} of them for the phone gateway ({PHONE_GATEWAY}): does it poll?"
     return False, f"{count}; see above whether the sentinel runs and a service takes messages."
 
 

@@ -78,7 +78,7 @@ class Route:
 
     via: str | None = None
     without: frozenset[str] = frozenset()  # those that cannot reach the recipient
-    last: frozenset[str] = frozenset()  # those that have just failed: tried when no other takes it
+    last: frozenset[str] = frozenset()  # those that have just failed with it: tried when no other takes it
 
     def never_by(self, service: str) -> "Route":
         """This route for a recipient whom `service` cannot reach."""
@@ -315,7 +315,7 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         due=due_of(task, doc),
         reply=incoming and in_tasks,
         premium=_premium(task, sms if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else {}),
-        route=Route(task.get("via")),
+        route=Route(task.get("via"), last=_doubted(task)),
     )
 
 
@@ -330,3 +330,9 @@ def _premium(task: Task, answers: Document) -> Premium:
         link_id=str(link_id) if (link_id := facts.get("link_id") or answers.get("link_id")) else None,
         retry_duration_hours=hours if isinstance(hours, int) else None,
     )
+
+
+def _doubted(task: Task) -> frozenset[str]:
+    """The service that never answered for this message: with another at hand, it is not asked with it again."""
+    service = task.get("service")
+    return frozenset({service}) if task.get("in_doubt") and isinstance(service, str) else frozenset()

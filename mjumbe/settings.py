@@ -224,6 +224,11 @@ class AfricasTalking(ServiceSettings):
 
 class MedicGateway(Section):
     poll_limit: int = Field(default=25, ge=1, le=1000, description="Messages handed to the Android phone at each poll.")
+    silent_after: Seconds = Field(
+        default=300.0,
+        description="When no phone has polled for so long, messages go by the other services instead, where there are "
+        "any.",
+    )
 
 
 class RapidPro(OneByOne):

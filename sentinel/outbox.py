@@ -7,6 +7,7 @@ crash is never more than `concurrency` requests.
 """
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,7 @@ from sentinel.transitions.refuse import deny_opted_out
 log = structlog.get_logger(__name__)
 
 ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
+LEFT_SECONDS = 60.0  # what only the phone gateway takes is not offered to the others again for so long
 IDLE_SECONDS = 0.5
 # Under load, claims and results wait this long for company: one write for ten messages instead of ten.
 LINGER_SECONDS = 0.01
@@ -91,6 +93,7 @@ class Outbox:
         self._queue = Queue(self._number)
         self._pause = threading.Event()  # never set: it only waits
         self._known: set[tuple[str, str]] = set()  # queued or under way
+        self._left: dict[tuple[str, str], float] = {}  # left to the phone once more: until when (monotonic)
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._workers = ThreadPoolExecutor(max_workers=256, thread_name_prefix="send")
@@ -112,6 +115,11 @@ class Outbox:
         """Whether this message is queued or under way."""
         with self._lock:
             return key in self._known
+
+    def leaves_to_phone(self, key: tuple[str, str]) -> bool:
+        """Whether no service but the phone gateway took this message when it was offered a moment ago."""
+        with self._lock:
+            return self._left.get(key, 0.0) > time.monotonic()
 
     def room(self) -> int:
         """How many more bulk messages fit into memory."""
@@ -154,9 +162,9 @@ class Outbox:
             if isinstance(chosen, Service):
                 batches = self._take_batches(chosen, route)
             elif chosen is not None:
-                batches = [self._take(route, ASSIGN_AT_ONCE)]
+                batches = self._take_texts(route, ASSIGN_AT_ONCE)
             elif not self._services.order(route):
-                self._guarded(self._set_aside, [self._take(route, ASSIGN_AT_ONCE)])
+                self._guarded(self._set_aside, self._take_texts(route, ASSIGN_AT_ONCE))
                 continue
             else:
                 continue
@@ -179,6 +187,14 @@ class Outbox:
     def _take(self, route: Route, size: int) -> list[OutgoingMessage]:
         with self._lock:
             return self._queue.take(route, size)
+
+    def _take_texts(self, route: Route, size: int) -> list[list[OutgoingMessage]]:
+        """Up to `size` messages of any texts, for what is no request."""
+        batches: list[list[OutgoingMessage]] = []
+        while size > 0 and (batch := self._take(route, size)):
+            batches.append(batch)
+            size -= len(batch)
+        return batches
 
     def _number(self, message: OutgoingMessage) -> str:
         return phone.number_to_send_to(message.to, self._settings.current)
@@ -243,19 +259,28 @@ class Outbox:
         return {key: claim for key, claim in claimed.items() if key[0] in stored}
 
     def _assign(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
-        """Leave messages to the phone gateway: it takes them at its next poll."""
+        """Leave messages to the phone gateway: it takes them at its next poll, if no other service does before."""
         messages = [message for batch in batches for message in batch]
         counted: set[tuple[str, str]] = set()
+        again: set[tuple[str, str]] = set()
 
         def take(message: OutgoingMessage, doc: Document) -> bool:
             task = find_task(doc, message.uuid)
-            if task is None or task.get("service") == PHONE_GATEWAY or not self._is_due(doc, message):
+            if task is None or not self._is_due(doc, message):
+                return False
+            if task.get("service") == PHONE_GATEWAY:
+                again.add(message.key)
                 return False
             if self._admit(task, message, counted):
-                task["service"] = PHONE_GATEWAY
+                failed = bool(message.route.last)
+                outcomes.leave_to_phone(task, states.now(), self._settings.current.sms, failed_elsewhere=failed)
             return True
 
         self._insist(messages, take)
+        now = time.monotonic()
+        with self._lock:
+            self._left = {key: until for key, until in self._left.items() if until > now}
+            self._left |= dict.fromkeys(again, now + LEFT_SECONDS)
         self._forget(messages)
 
     def _set_aside(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:

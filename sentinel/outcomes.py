@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mjumbe import states
+from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
@@ -88,6 +89,14 @@ def try_again(task: Task, outcome: Outcome, now: datetime, sms: Sms, *, at_once:
         return
     retry_at = None if at_once else max(outcome.retry_at or now, now + _backoff(attempts, sms))
     states.release(task, now, outcome.details, retry_at, **facts)
+
+
+def leave_to_phone(task: Task, now: datetime, sms: Sms, *, failed_elsewhere: bool) -> None:
+    """Let the phone gateway find the message at a poll. Until a phone takes it, it may still go by another service; by
+    one that has just failed with it, not before a wait."""
+    task["service"] = PHONE_GATEWAY
+    if failed_elsewhere:
+        task["retry_at"] = states.timestamp(now + _backoff(states.attempts(task), sms))
 
 
 def set_aside(task: Task, details: str, now: datetime) -> None:

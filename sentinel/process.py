@@ -10,7 +10,8 @@ from mjumbe.couch import Couch, CouchError, Document, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError
 from mjumbe.documents import milliseconds
 from mjumbe.live_settings import LiveSettings
-from mjumbe.status import CHECKPOINT_ID, ServiceStatus
+from mjumbe.phones import Phones
+from mjumbe.status import CHECKPOINT_ID, ServiceStatus, read_status
 from sentinel.feed import Feed
 from sentinel.lease import Lease, is_dead
 from sentinel.notices import Notices
@@ -92,7 +93,12 @@ class Sentinel:
         notices = Notices(self._couch, self._settings, registers)
         reports = Reports(self._couch, self._settings, notices)
         services = Services(
-            lambda: self._settings.current, self._credential, self._lease.check, registers.viber_users.get
+            lambda: self._settings.current,
+            self._credential,
+            self._lease.check,
+            registers.viber_users.get,
+            Phones(self._couch).last_poll,
+            read_status(self._lease.previous or {}).services,
         )
         services.refresh()  # before the threads: the first poll, too, finds whom to ask
         self._services = services
@@ -100,7 +106,7 @@ class Sentinel:
         outbox = Outbox(self._couch, self._settings, services, recent, registers, heard, self._lease.check)
         checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()
         pipeline = Pipeline(self._couch, self._settings, checkpoint["adopted"], outbox.offer, registers)
-        clock = Clock(self._couch, self._settings, pipeline, outbox, reports)
+        clock = Clock(self._couch, self._settings, pipeline, services, outbox, reports)
         clock.doubt_claims(self._grace())
         threads.start("feed", Feed(self._couch, self._settings, pipeline, registers, checkpoint).run)
         threads.start("reports", reports.run)

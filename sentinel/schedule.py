@@ -1,14 +1,16 @@
 """What happens by the clock: messages that fall due, claims that nobody answered, reports that still wait."""
 
+import random
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import structlog
 
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Row, UnavailableError
-from mjumbe.documents import message_of, milliseconds, read_moment, tasks_of
+from mjumbe.documents import ANY_ROUTE, message_of, milliseconds, read_moment, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -17,6 +19,7 @@ from sentinel.outbox import Outbox
 from sentinel.pipeline import Pipeline
 from sentinel.queue import CAPACITY
 from sentinel.reports import Reports
+from sentinel.services import Service, Services
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +37,18 @@ class Clock:
     """Ticks once a second. `run` in a thread of its own."""
 
     def __init__(
-        self, couch: Couch, settings: LiveSettings, pipeline: Pipeline, outbox: Outbox, reports: Reports
+        self,
+        couch: Couch,
+        settings: LiveSettings,
+        pipeline: Pipeline,
+        services: Services,
+        outbox: Outbox,
+        reports: Reports,
     ) -> None:
         self._couch = couch
         self._settings = settings
         self._pipeline = pipeline
+        self._services = services
         self._outbox = outbox
         self._reports = reports
         self._expired = self._claims = time.monotonic()
@@ -63,23 +73,45 @@ class Clock:
         if now - self._expired > EXPIRY_SECONDS:
             self._expired = now
             oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
-            for state in (State.PENDING, "assigned"):
-                self._process(self._rows(state, oldest))
+            for state in (State.PENDING, "assigned", "bound"):
+                self._process(self._rows(state, oldest)[:PAGE])
 
     def _due(self) -> None:
         """Bring what is due by now from CouchDB to the outbox, as far as it has room."""
         now = milliseconds(states.now())
-        self._process(self._rows(State.SCHEDULED, now))
+        self._process(self._rows(State.SCHEDULED, now)[:PAGE])
         if self._outbox.room() > CAPACITY // 2:
-            self._process(self._rows(State.PENDING, now))
-            sms = self._settings.current.sms
-            if PHONE_GATEWAY not in (sms.outgoing_service, *sms.fallback_services):
-                self._process(self._rows("assigned", now))
+            self._process(self._fair(self._rows(State.PENDING, now), now))
+            service = self._services.choose(ANY_ROUTE)
+            if isinstance(service, Service):
+                self._process(self._untaken(service, now))
 
-    def _rows(self, state: str, until: int) -> list[Row]:
-        """The messages in `state` that were due by `until` (ms), oldest first, that the outbox does not know."""
-        rows = self._couch.main.view("mjumbe", "due", start_key=[state], end_key=[state, until], limit=PAGE + CAPACITY)
-        return [row for row in rows if not self._outbox.knows((str(row.id), str(row.value["uuid"])))][:PAGE]
+    def _fair(self, rows: list[Row], now: int) -> list[Row]:
+        """The oldest of what waits; when that is more than a page, half a page from a moment of chance: a broadcast
+        must not wait in CouchDB until all that was written before it has gone."""
+        if len(rows) <= PAGE:
+            return rows
+        view = partial(self._couch.main.view, "mjumbe", "due")
+        newest = view(start_key=[State.PENDING, now], end_key=[State.PENDING], descending=True, limit=1)
+        moment = random.uniform(rows[0].key[1], newest[0].key[1] if newest else now)  # noqa: S311  # no secret
+        others = self._rows(State.PENDING, now, since=int(moment))
+        return list({_key(row): row for row in (*rows[: PAGE // 2], *others[: PAGE // 2])}.values())
+
+    def _untaken(self, service: Service, now: int) -> list[Row]:
+        """Messages that were left to the phone gateway and that no phone has taken, as many as `service` may take until
+        the next tick."""
+        rows = [row for row in self._rows("assigned", now) if not self._outbox.leaves_to_phone(_key(row))]
+        if service.status.held:
+            return rows[:1]  # its probe
+        return rows[: min(PAGE, service.room() * service.batch_size) if service.limits.max_per_second else PAGE]
+
+    def _rows(self, state: str, until: int, since: int = 0) -> list[Row]:
+        """The messages in `state` that were due from `since` to `until` (ms), oldest first, that the outbox does not
+        know; more than a page, if there are."""
+        rows = self._couch.main.view(
+            "mjumbe", "due", start_key=[state, since], end_key=[state, until], limit=PAGE + CAPACITY
+        )
+        return [row for row in rows if not self._outbox.knows(_key(row))]
 
     def _process(self, rows: Sequence[Row]) -> None:
         if rows:
@@ -117,3 +149,7 @@ class Clock:
             claimed_at = read_moment((states.history(task) or [{}])[-1].get("timestamp")) or 0
             if claimed_at <= oldest and not self._outbox.knows((doc["_id"], str(message_of(task).get("uuid")))):
                 yield task
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return str(row.id), str(row.value["uuid"])

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import structlog
 
 from mjumbe import gateways, states
-from mjumbe.documents import ANY_ROUTE, Route
+from mjumbe.documents import ANY_ROUTE, Route, milliseconds, read_moment
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome, Wiring
 from mjumbe.settings import ServiceSettings, Settings
@@ -22,6 +21,9 @@ PROBE_SECONDS = 60.0  # a held service is asked once a minute whether it works a
 BREAKER_FAILURES = 5  # requests that fail in a row before a service is left in peace
 BREAKER_SECONDS = 5.0  # at first; doubled at each failed probe, up to PROBE_SECONDS
 REFRESH_SECONDS = 2.0
+# A service that has answered nothing for so long, though it was asked, is waited for no more when another can take the
+# message: usually an answer comes within 2 s, but a hanging one would take all of `read_timeout`.
+SILENT_SECONDS = 3.0
 
 Credential = Callable[[str], str | None]
 
@@ -29,18 +31,21 @@ Credential = Callable[[str], str | None]
 class Service:
     """One service that we call: its gateway, its limits, and its health. Safe for many threads."""
 
-    def __init__(self, name: str, gateway: Gateway, limits: ServiceSettings) -> None:
+    def __init__(
+        self, name: str, gateway: Gateway, limits: ServiceSettings, before: ServiceStatus | None = None
+    ) -> None:
+        """`before`: how the service was, as far as is known; what held it then is asked anew."""
         self.name = name
         self.gateway = gateway
         self.limits = limits
-        self.status = ServiceStatus()
+        self.status = replace(before or ServiceStatus(), held=False, reason=None, since=None)
         self._lock = threading.Lock()
         self._in_flight = 0
         self._failures = 0
         self._held_until = 0.0  # monotonic
         self._told = False  # the service itself said that it takes nothing; otherwise its failures did
         self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
-        self._filled = time.monotonic()
+        self._filled = self._heard = time.monotonic()
 
     def room(self) -> int:
         """How many requests may start now. A held service gets single probes."""
@@ -60,6 +65,11 @@ class Service:
         with self._lock:
             return bool(self.limits.max_per_second) and self._in_flight < self.limits.concurrency and self._fill() < 1
 
+    def is_silent(self) -> bool:
+        """Whether requests are under way and none has been answered for SILENT_SECONDS."""
+        with self._lock:
+            return self._in_flight > 0 and time.monotonic() - self._heard > SILENT_SECONDS
+
     def _fill(self) -> int:
         """The requests that the rate allows now: a bucket that fills with `max_per_second`."""
         now = time.monotonic()
@@ -71,6 +81,8 @@ class Service:
     def started(self) -> None:
         """A request is about to be made."""
         with self._lock:
+            if self._in_flight == 0:
+                self._heard = time.monotonic()
             self._in_flight += 1
             self._tokens -= 1
 
@@ -83,6 +95,7 @@ class Service:
         """Draw from a request's outcomes how the service is; answers whether it became held or free."""
         now = states.timestamp(states.now())
         with self._lock:
+            self._heard = time.monotonic()
             before = self.status
             paused = before.held and time.monotonic() < self._held_until
             hold = next((o for o in outcomes if o.failure in (Failure.CONFIGURATION, Failure.QUOTA)), None)
@@ -108,7 +121,7 @@ class Service:
                 self._failures = 0
                 self.status = replace(self.status, held=False, reason=None, since=None, last_success=now)
         if self.status.held != before.held:
-            log.warning("a service is held" if self.status.held else "a service works again", **self._facts())
+            _say_change(self.name, self.status)
         return self.status.held != before.held
 
     def learn_balance(self, balance: str | None) -> None:
@@ -119,9 +132,6 @@ class Service:
     def _hold(self, reason: str, seconds: float, now: str) -> None:
         self._held_until = time.monotonic() + seconds
         self.status = replace(self.status, held=True, reason=reason, since=self.status.since or now, last_failure=now)
-
-    def _facts(self) -> dict[str, Any]:
-        return {"service": self.name, "reason": self.status.reason}
 
 
 def _seconds_until(moment: datetime | None) -> float | None:
@@ -137,15 +147,22 @@ class Services:
         credential: Credential,
         fence: Callable[[], None],
         address_of: Callable[[str], str | None] = lambda number: None,
+        last_poll: Callable[[], str | None] = lambda: None,
+        before: Mapping[str, ServiceStatus] | None = None,
     ) -> None:
+        """`last_poll` tells when a phone last polled, `before` how the services were under the leader before."""
         self._address_of = address_of
+        self._last_poll = last_poll
         self._settings = settings
         self._credential = credential
         self._fence = fence
+        self._before = dict(before or {})
         self._services: dict[str, Service] = {}
         self._made_of: dict[str, object] = {}
         self._troubles: dict[str, str | None] = {}
         self._since: dict[str, str] = {}  # when a service's trouble began
+        self._began = states.timestamp(states.now())
+        self._phone = ServiceStatus()
         self._checked = 0.0
         self._said: str | None = None
 
@@ -155,7 +172,7 @@ class Services:
             return False
         self._checked = time.monotonic()
         settings = self._settings()
-        changed = False
+        changed = self._look_for_the_phone(settings)
         for name, definition in gateways.SERVICES.items():
             made_of = (
                 definition.section(settings),
@@ -168,13 +185,33 @@ class Services:
             self._troubles[name] = trouble
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
+                known = self._services.get(name)
                 self._services[name] = Service(
                     name,
                     definition.build(Wiring(settings, self._credential, self._fence, self._address_of)),
                     definition.section(settings),
+                    known.status if known else self._before.get(name),
                 )
                 changed = True
         return changed
+
+    def _look_for_the_phone(self, settings: Settings) -> bool:
+        """See whether a phone polls, if one is to; answers whether it fell silent or was heard of again.
+
+        A phone has `silent_after` from our start on: while we were down, it could not poll.
+        """
+        if PHONE_GATEWAY not in self.order():
+            return False
+        before, polled = self._phone, self._last_poll()
+        silent = milliseconds(states.now()) - (read_moment(max(polled or "", self._began)) or 0)
+        if silent < settings.sms.medic_gateway.silent_after * 1000:
+            self._phone = ServiceStatus(last_success=polled)
+        else:
+            reason = f"no phone has polled since {polled}" if polled else "no phone has polled yet"
+            self._phone = ServiceStatus(True, reason, polled or self._began, last_success=polled)
+        if self._phone.held != before.held:
+            _say_change(PHONE_GATEWAY, self._phone)
+        return self._phone.held != before.held
 
     def order(self, route: Route = ANY_ROUTE) -> list[str]:
         """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks.
@@ -188,19 +225,26 @@ class Services:
     def choose(self, route: Route) -> "Service | str | None":
         """The first service that takes messages now: a Service, the name of the polling phone gateway, or None.
 
-        Passed over is what is not configured, held, or over its rate; what is only busy is waited for.
+        Passed over is what is not configured, held, or over its rate; what is only busy is waited for. One that has
+        fallen silent is the last resort: a phone that does not poll now finds at its next poll what was left to it.
         """
+        resort: Service | str | None = None
         for name in self.order(route):
-            if name == PHONE_GATEWAY:
-                return name
             service = self._services.get(name)
+            if name == PHONE_GATEWAY:
+                if not self._phone.held:
+                    return name
+                resort = resort or name
             # Judged by the settings that it was made of: newer ones may complete what it still lacks.
-            if service is not None and not self._troubles[name]:
-                if service.room() > 0:
+            elif service is not None and not self._troubles[name]:
+                room = service.room()
+                if service.is_silent() and not service.status.held:
+                    resort = resort or (service if room else None)
+                elif room:
                     return service
-                if not (service.status.held or service.is_over_rate()):
+                elif not (service.status.held or service.is_over_rate()):
                     return None
-        return None
+        return resort
 
     def usable(self) -> list[Service]:
         """The services that we call and that are configured, in use or not."""
@@ -213,32 +257,39 @@ class Services:
         return any(self._is_usable(name) for name in self.order(route) if name not in route.last | {service})
 
     def _is_usable(self, name: str) -> bool:
+        if name == PHONE_GATEWAY:
+            return not self._phone.held
         service = self._services.get(name)
-        return name == PHONE_GATEWAY or (service is not None and not self._troubles[name] and not service.status.held)
+        return service is not None and not self._troubles[name] and not service.status.held
 
     def _trouble(self, name: str, settings: Settings) -> str | None:
         """Why a service cannot be used as it is configured, as a sentence."""
         return next(iter(gateways.missing(name, settings, self._credential)), None)
 
     def status(self) -> Mapping[str, ServiceStatus]:
-        """Every service in the order, with why it is held."""
-        return dict(self._statuses())
+        """Every service: those in the order, with why they are held or cannot be used, and the others."""
+        others = {name: service.status for name, service in list(self._services.items())}
+        return others | dict(self._in_order())
 
-    def _statuses(self) -> Iterator[tuple[str, ServiceStatus]]:
+    def _in_order(self) -> Iterator[tuple[str, ServiceStatus]]:
         for name in self.order():
             service = self._services.get(name)
+            status = self._phone if name == PHONE_GATEWAY else service.status if service else ServiceStatus()
             trouble = self._troubles[name] if service else self._trouble(name, self._settings())
             if trouble:
-                yield name, ServiceStatus(held=True, reason=trouble, since=self._since.get(name))
-            else:
-                yield name, service.status if service else ServiceStatus()
+                status = replace(status, held=True, reason=trouble, since=self._since.get(name))
+            yield name, status
 
     def say_if_none(self) -> None:
         """Log once, not once a message, that no service takes messages and why for each."""
-        statuses = self.status()
+        statuses = dict(self._in_order())
         said = None
         if all(status.held for status in statuses.values()):
             said = "; ".join(f"{name}: {status.reason}" for name, status in statuses.items())
         if said != self._said and said is not None:
             log.error("No active SMS service", reasons=said)
         self._said = said
+
+
+def _say_change(service: str, status: ServiceStatus) -> None:
+    log.warning("a service is held" if status.held else "a service works again", service=service, reason=status.reason)

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.integration.gateways.town import AT, PHONE, RAPIDPRO, TEXTBEE, VIBER, Town
-from tests.integration.processes import eventually
+from tests.integration.processes import eventually, make_user
 from tests.integration.sentinel.world import SOON, Simulator, number
 
 WITHIN = 5.0  # seconds: what is promised
@@ -85,6 +85,21 @@ def test_the_rest_goes_by_the_next_service(slow_town: Town, messages: int, fault
     assert set(accepted(town).values()) == {1}
     assert len(accepted(town)) == messages
     assert "failed" not in town.states(ids)
+
+
+def test_the_rest_does_not_wait_for_a_service_that_hangs(slow_town: Town) -> None:
+    """What it may have taken is another matter: `hold` keeps that back until somebody knows."""
+    town = slow_town
+    town.set(sms={"in_doubt": "hold", "africas_talking": {"read_timeout": 60}})
+    town.start_sentinel()
+    ids = many(town, 200)
+    until_accepted(town.simulator, 20)
+    town.simulator.control(latency_ms=120_000)
+    under_way = 8
+    until_accepted(town.twins, 1, WITHIN + SLACK)
+    eventually(lambda: town.states(ids).count("forwarded-to-gateway") <= under_way, PATIENCE)
+    eventually(lambda: "pending" not in town.states(ids), PATIENCE)
+    assert set(accepted(town).values()) == {1}
 
 
 def test_it_comes_back_by_itself(slow_town: Town) -> None:
@@ -164,6 +179,24 @@ def test_what_waits_for_the_phone_goes_by_the_service_that_is_chosen(own_town: T
     eventually(lambda: all(town.tasks(doc_id)[0].get("service") == PHONE for doc_id in ids), SOON)
     town.set(sms={"outgoing_service": TEXTBEE})
     until_accepted(town.twins, 50)
+    assert set(accepted(town).values()) == {1}
+
+
+def test_what_no_phone_took_goes_by_a_service_that_works_again(own_town: Town) -> None:
+    town = own_town
+    town.simulator.control(error_rate=1.0, reports=False)
+    town.set(sms={"fallback_services": [PHONE], "retry_base": 1, "retry_max": 2, "max_attempts": 100})
+    town.start_sentinel()
+    ids = many(town, 50)
+    eventually(lambda: all(town.tasks(doc_id)[0].get("service") == PHONE for doc_id in ids), PATIENCE)
+    login = make_user(town.couch, "one-phone", "one-phone-password", ["gateway"])
+    answer = requests.post(f"{town.api.url}/api/sms", auth=login, json={}, timeout=60)
+    taken = {message["id"] for message in answer.json()["messages"]}
+    assert taken
+    town.simulator.control(error_rate=0.0)
+    until_accepted(town.simulator, 50 - len(taken), 90)
+    eventually(lambda: town.states(ids).count("sent") == 50 - len(taken), SOON)
+    assert town.states(ids).count("forwarded-to-gateway") == len(taken), "what a phone has is the phone's"
     assert set(accepted(town).values()) == {1}
 
 

@@ -37,7 +37,7 @@ def row(state: str, claim: str | None, age: float) -> Row:
     ],
 )
 def test_who_may_be_given_a_message(state: str, claim: str | None, age: float, free: bool) -> None:
-    assert _is_free(row(state, claim, age), PHONE, BEGAN) == free
+    assert _is_free(row(state, claim, age), PHONE, BEGAN, 600) == free
 
 
 def test_what_was_handed_out_during_a_poll_is_not_handed_out_by_it() -> None:

@@ -13,7 +13,7 @@ from mjumbe.documents import Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.settings import ServiceSettings
-from mjumbe.states import State
+from mjumbe.states import State, timestamp
 from sentinel import services
 from sentinel.services import Service, Services
 
@@ -261,7 +261,10 @@ class Config:
             "sms": {"outgoing_service": AT, "africas_talking": {"username": "sandbox"}, **sms}
         }
         self.keys: dict[str, str] = {"africastalking.com:outgoing": "k"}
-        self.services = Services(lambda: settings.parse(self.values), self.keys.get, lambda: None)
+        self.polled: str | None = None
+        self.services = Services(
+            lambda: settings.parse(self.values), self.keys.get, lambda: None, last_poll=lambda: self.polled
+        )
 
     def change(self, **sms: Any) -> None:
         self.values = settings.merge(self.values, {"sms": sms})
@@ -287,6 +290,41 @@ def test_the_phone_gateway(time: Time) -> None:
     config.services.refresh()
     assert config.chosen() == PHONE_GATEWAY
     assert config.services.status()[PHONE_GATEWAY].held is False
+
+
+def test_a_phone_that_does_not_poll_is_the_last_resort(time: Time) -> None:
+    config = Config(outgoing_service=PHONE_GATEWAY, fallback_services=[AT])
+    config.services.refresh()
+    assert config.chosen() == PHONE_GATEWAY, "it has five minutes from our start on"
+    time.seconds += 301
+    assert config.services.refresh()
+    assert config.chosen() == AT
+    assert config.services.status()[PHONE_GATEWAY].reason == "no phone has polled yet"
+    ask(config.service(), NO_BALANCE)
+    assert config.chosen() == PHONE_GATEWAY, "where it finds them at its next poll"
+    config.polled = timestamp(time.now())
+    time.seconds += 3
+    assert config.services.refresh()
+    assert (config.chosen(), config.services.status()[PHONE_GATEWAY].held) == (PHONE_GATEWAY, False)
+    time.seconds += 301
+    config.services.refresh()
+    assert config.services.status()[PHONE_GATEWAY].reason == f"no phone has polled since {config.polled}"
+
+
+def test_a_service_that_hangs_is_not_waited_for_when_another_takes_messages(time: Time) -> None:
+    config = Config(fallback_services=[PHONE_GATEWAY], africas_talking={"username": "sandbox", "concurrency": 2})
+    config.services.refresh()
+    hanging = config.service()
+    hanging.started()
+    hanging.started()
+    time.seconds += 2
+    assert config.chosen() is None, "it is only busy"
+    time.seconds += 2
+    assert config.chosen() == PHONE_GATEWAY
+    assert config.chosen(AT) is None, "a message bound to it waits"
+    hanging.answered([SENT])
+    hanging.finished()
+    assert config.chosen() == AT
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""The phones that poll `/api/sms`: when one was last heard of, in `<db>-sentinel`, where both processes find it."""
+
+import time
+
+from mjumbe import states
+from mjumbe.couch import Couch, Document
+
+PREFIX = "phone:"  # and the phone's user
+NOTED_SECONDS = 15.0  # a poll within so many of the last one that was noted is not: no write for each
+
+
+class Phones:
+    """Notes polls, and tells of the newest. Any number of processes may note."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._database = couch.sentinel
+        self._noted: dict[str, float] = {}  # when this process last noted a user's poll (monotonic)
+
+    def polled(self, user: str) -> None:
+        """The phone of this user polls now. Raises UnavailableError."""
+        if time.monotonic() - self._noted.get(user, -NOTED_SECONDS) < NOTED_SECONDS:
+            return
+        moment = states.timestamp(states.now())
+
+        def note(doc: Document) -> bool:
+            doc.update(type="phone", user=user, polled=max(moment, str(doc.get("polled") or "")))
+            return True
+
+        self._database.update({PREFIX + user: note}, create=True)
+        self._noted[user] = time.monotonic()
+
+    def last_poll(self) -> str | None:
+        """When any phone last polled (ISO 8601, UTC), None when none ever did. Raises UnavailableError."""
+        docs = self._database.all(PREFIX, PREFIX + "\ufff0")
+        return max((str(doc.get("polled") or "") for doc in docs), default="") or None
