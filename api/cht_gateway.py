@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count, islice
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from flask import Blueprint, request
@@ -36,6 +36,9 @@ ROLE = "gateway"  # may always
 HOLDER_SECONDS = 12 * 3600.0
 ROWS_AT_ONCE = 100  # read at least: among them are what other phones have and did not acknowledge
 SETTINGS_AGE = 2.0
+Index = Literal["true", "false"]  # CouchDB's `update` of a view query
+CURRENT: Index = "true"  # brought up to date first
+KNOWN: Index = "false"  # as it is
 
 # https://github.com/medic/cht-gateway#status-values
 STATES: Mapping[str, State] = {
@@ -137,13 +140,17 @@ def poll() -> ResponseReturnValue:
     posted = json_object(request, POLL_BYTES)
     here.settings.refresh_soon(SETTINGS_AGE)
     settings = here.settings.loaded()
-    _store_messages(here, _listed(posted, "messages"), settings)
-    _apply_updates(here, _listed(posted, "updates"))
+    messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
+    _store_messages(here, messages, settings)
+    _apply_updates(here, updates)
     here.phones.polled(user.name)
     with here.deliveries.lock:
-        messages = _pick(here, user, settings, began, began_at)
-        here.deliveries.note([message["id"] for message in messages])
-    return {"messages": messages}
+        # What a poll brought has just changed the index. It need not wait for that: the sentinel asks the index every
+        # second, so that what is passed over was assigned in the last one, and goes with the next poll.
+        index = KNOWN if messages or updates else CURRENT
+        given = _pick(here, user, settings, began, began_at, index)
+        here.deliveries.note([message["id"] for message in given])
+    return {"messages": given}
 
 
 def _listed(posted: Mapping[str, Any], name: str) -> list[Any]:
@@ -196,7 +203,9 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
     if not told:
         return
     uuids = list(dict.fromkeys(update.uuid for update in told))
-    rows = here.couch.main.view("mjumbe", "messages_by_uuid", keys=uuids, include_docs=True)
+    rows = _by_uuid(here, uuids, KNOWN)
+    known = {row.key for row in rows if row.doc}
+    rows += _by_uuid(here, [message_uuid for message_uuid in uuids if message_uuid not in known], CURRENT)
     docs = {str(row.id): row.doc for row in rows if row.doc}
     homes: dict[str, set[str]] = {}
     for row in rows:
@@ -211,6 +220,13 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
     now = states.now()
     edits: dict[str, Edit] = {doc_id: partial(_apply, updates, now) for doc_id, updates in per_doc.items()}
     _report_refused(here.couch.main.update(edits, known=docs))
+
+
+def _by_uuid(here: Context, uuids: list[str], index: Index) -> list[Row]:
+    """The messages with these uuids; those of the last second only when the index is to be CURRENT."""
+    if not uuids:
+        return []
+    return here.couch.main.view("mjumbe", "messages_by_uuid", keys=uuids, include_docs=True, update=index)
 
 
 def _read_update(entry: Any) -> Told | None:
@@ -248,7 +264,9 @@ def _was_told(task: Task, update: Told) -> bool:
 # ---- what goes out
 
 
-def _pick(here: Context, user: User, settings: Settings, began: float, began_at: datetime) -> list[dict[str, str]]:
+def _pick(
+    here: Context, user: User, settings: Settings, began: float, began_at: datetime, index: Index
+) -> list[dict[str, str]]:
     """The messages for this phone: what it was given and did not acknowledge, and what is due; oldest first."""
     limit = settings.sms.medic_gateway.poll_limit
     # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
@@ -256,10 +274,18 @@ def _pick(here: Context, user: User, settings: Settings, began: float, began_at:
     patience = HOLDER_SECONDS if settings.sms.in_doubt == "retry" else math.inf
     free = (
         row
-        for row in _assigned(here, oldest, limit)
+        for row in _assigned(here, oldest, limit, index)
         if _is_free(row, user, began_at, patience) and not here.deliveries.since(row.value["uuid"], began)
     )
-    chosen = list(islice(free, limit))
+    given: list[dict[str, str]] = []
+    # Where the index is behind, some of what it shows is somebody's by now.
+    while len(given) < limit and (chosen := list(islice(free, limit - len(given)))):
+        given += _claim(here, user, settings, chosen)
+    return given
+
+
+def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row]) -> list[dict[str, str]]:
+    """Take these messages for the phone; those that it has now."""
     taken: dict[str, Task] = {}
     edits: dict[str, list[Edit]] = {}
     for row in chosen:
@@ -270,12 +296,18 @@ def _pick(here: Context, user: User, settings: Settings, began: float, began_at:
     return [message for task in ours if (message := _message(task, settings))]
 
 
-def _assigned(here: Context, oldest: int, limit: int) -> Iterator[Row]:
+def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[Row]:
     """What waits for phones or was given to one, oldest first; read as far as somebody wants it."""
     size = max(limit, ROWS_AT_ONCE)
     for skip in count(0, size):
         rows = here.couch.main.view(
-            "mjumbe", "assigned", start_key=[PHONE_GATEWAY, oldest], end_key=[PHONE_GATEWAY, {}], limit=size, skip=skip
+            "mjumbe",
+            "assigned",
+            start_key=[PHONE_GATEWAY, oldest],
+            end_key=[PHONE_GATEWAY, {}],
+            limit=size,
+            skip=skip,
+            update=index,
         )
         yield from rows
         if len(rows) < size:

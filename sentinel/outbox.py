@@ -132,7 +132,8 @@ class Outbox:
         """Claim and send until `stop` is set, then let what is under way finish and store it."""
         while not stop.is_set():
             try:
-                self._services.refresh()
+                if self._services.refresh():
+                    self._look_anew()
                 self._bell.clear()
                 if self._dispatch():
                     stop.wait(LINGER_SECONDS)
@@ -147,6 +148,12 @@ class Outbox:
                 stop.wait(1.0)
         self._workers.shutdown(wait=True)
         self._results.close()
+
+    def _look_anew(self) -> None:
+        """A service became usable, or is no longer: others may take what was left to the phone."""
+        with self._lock:
+            self._left.clear()
+        self.wake()
 
     def wake(self) -> None:
         """Look at the queue again now: something changed."""
@@ -355,7 +362,7 @@ class Outbox:
         try:
             results = self._ask(service, batch)
             if results is not None and service.answered(results):
-                self.wake()
+                self._look_anew()
             self._keep(service, batch, results or [NOT_SENT] * len(batch))
         except Exception:
             log.exception("a request's results could not be stored; its messages are in doubt", service=service.name)

@@ -298,11 +298,11 @@ def test_two_phones_that_poll_at_once_never_get_the_same_message(
         poll(api, phone, updates=[{"id": message, "status": "UNSENT"} for message in uuids])
 
 
-def test_another_user_s_phone_takes_over_after_ten_minutes(
+def test_another_user_s_phone_takes_over_after_twelve_hours(
     api: Process, couch: Couch, phone: Login, other_phone: Login
 ) -> None:
-    [fresh] = assigned(couch, claimed=states.now() - timedelta(minutes=9), by=phone[0])
-    [stale] = assigned(couch, claimed=states.now() - timedelta(minutes=11), by=phone[0])
+    [fresh] = assigned(couch, claimed=states.now() - timedelta(hours=11), by=phone[0])
+    [stale] = assigned(couch, claimed=states.now() - timedelta(hours=13), by=phone[0])
     assert [message["id"] for message in poll(api, other_phone)] == [stale]
     assert [message["id"] for message in poll(api, phone)] == [fresh]
     assert task_of(couch, stale)["claim"] == other_phone[0]
