@@ -4,14 +4,18 @@ Whoever serves must have called gevent's `monkey.patch_all()` before anything el
 turns in one thread, each a few kilobytes, where threads spent most of their time on waiting for each other.
 """
 
+import errno
 import json
 import logging
 import os
+import resource
+import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gevent
@@ -25,13 +29,17 @@ from api.headers import SECURITY_HEADERS
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch
 from mjumbe.credentials import VaultKeys
+from mjumbe.parent import end_with
 
 WORKERS = 1
 # Seconds that a connection may be silent, between requests or within one; proxies keep theirs for 60 s.
 KEEP_ALIVE = 75
 GRACEFUL = 30  # seconds that requests under way get at a stop
 CONNECTIONS = 2_000
+CROWD = 1_800  # connections from which on the one that has waited longest for a request makes room for a new one
+FILES = 4_096  # open at once: the connections, those to CouchDB, logs and the spool; the usual limit is 1,024
 BACKLOG = 2_048
+PORT_SECONDS = 3.0  # that a start waits for a port: the process before it may be ending
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
 
 
@@ -50,6 +58,7 @@ def run(
     # Looked at here, where they end the start with a sentence, not a worker with a traceback.
     Couch(config.couch_url)
     VaultKeys.load(config.vault_environ, config.data)
+    _allow_files()
     listener = _listen(host, port)
     actual = int(listener.getsockname()[1])
     shown = f"[{host}]" if ":" in host else host
@@ -77,21 +86,45 @@ def run(
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,
         "when_ready": ready,
+        # Else a worker would keep the port, and serve, for up to a second after its parent's kill -9.
+        "post_fork": lambda arbiter, _worker: end_with(arbiter.pid, signal.SIGKILL),
     }
     if workers > 1:
         _share_metrics(options)
     _Server(config, options).run()
 
 
+def _allow_files() -> None:
+    """Let this process, and its workers, have FILES files open, as far as the system's own limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at the address, for which it waits shortly. Raises ConfigError."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            return _bind(host, port)
+        except (OSError, OverflowError) as error:
+            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > deadline:
+                reason = getattr(error, "strerror", None) or error
+                sentence = f"the API cannot listen at {host}, port {port} ({reason}); choose another --port"
+                raise ConfigError(sentence) from None
+        time.sleep(0.05)
+
+
+def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except (OSError, OverflowError) as error:
+        listener.listen(BACKLOG)  # only now the address is ours
+    except BaseException:
         listener.close()
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"the API cannot listen at {host}, port {port} ({reason}); choose another --port") from None
+        raise
     return listener
 
 
@@ -143,34 +176,44 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
 
 class _Worker(GeventWorker):  # type: ignore[misc]
-    """Gunicorn's gevent worker, with a time limit for silent clients; idle connections do not hold up a stop."""
+    """Gunicorn's gevent worker; who is silent has a time limit, and holds up neither others nor a stop."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._waiting: set[gevent.Greenlet] = set()  # for their clients' next request
+        self._open = 0
+        self._waiting: dict[gevent.Greenlet, None] = {}  # for their clients' next request, since longest first
         self._idle: set[gevent.Greenlet] = set()  # those that did so a second ago, at a stop
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+    def handle(self, _listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""
         client.settimeout(KEEP_ALIVE)
-        super(GeventWorker, self).handle(listener, client, addr)
+        self._open += 1
+        if self._open > CROWD and self._waiting:
+            longest = next(iter(self._waiting))
+            del self._waiting[longest]
+            longest.kill(block=False)
+        try:
+            # The listener would be asked for its address only; at a stop it is closed before the last are served.
+            super(GeventWorker, self).handle(client, client, addr)
+        finally:
+            self._open -= 1
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Around the wait for a request."""
+        """Around the wait for a request. Ended from outside, it is as if the client had closed the connection."""
         current = gevent.getcurrent()
-        self._waiting.add(current)
+        self._waiting[current] = None
         try:
-            with gevent.Timeout(KEEP_ALIVE, False):
+            with suppress(gevent.GreenletExit), gevent.Timeout(KEEP_ALIVE, False):
                 yield
         finally:
-            self._waiting.discard(current)
+            self._waiting.pop(current, None)
 
     def notify(self) -> None:
         """Called once a second, at a stop too, until all connections have ended."""
         super().notify()
         if not self.alive:
-            gevent.killall(self._idle & self._waiting, block=False)
+            gevent.killall(self._idle & self._waiting.keys(), block=False)
             self._idle = set(self._waiting)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from mjumbe.config import PRIVATE
 from mjumbe.couch import Couch
 from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
+from mjumbe.parent import end_with
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +46,14 @@ class Process:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mjumbe.cli", self.name, *self.arguments]
-        # A session of its own: Ctrl-C reaches us alone, and we stop the processes in order.
         self.popen = subprocess.Popen(  # noqa: S603  # our own command
-            command, env=dict(self.environ), stdout=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            env=dict(self.environ),
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us alone, and we stop the processes in order
+            # Without us nobody would stop them, and they would keep their ports and data from the next start.
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGKILL),  # noqa: PLW1509  # one system call, no lock
         )
         threading.Thread(target=self._read, args=(self.popen,), daemon=True).start()
 

@@ -18,7 +18,7 @@ from mjumbe import documents, states
 from mjumbe.couch import Database
 from mjumbe.states import Task
 from tests import leaks
-from tests.integration.processes import Process
+from tests.integration.processes import Process, family
 from tests.integration.sentinel.world import INCOMING_KEY, World, number
 
 Form = Mapping[str, str]
@@ -58,19 +58,16 @@ class House:
         self.store = self._start(self.store.port)
 
 
-def family(pid: int) -> list[int]:
-    """A process and those it started."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in family(int(child)))]
-
-
 def kill(process: Process) -> None:
     """kill -9, the processes that it started too, as when the machine's memory runs out."""
     for pid in family(process.popen.pid):
         os.kill(pid, signal.SIGKILL)
+    process.popen.wait()
+
+
+def kill_alone(process: Process) -> None:
+    """kill -9 of the one process that was started, by somebody who knows of no other."""
+    process.popen.kill()
     process.popen.wait()
 
 

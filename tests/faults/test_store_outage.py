@@ -14,8 +14,8 @@ import pytest
 import requests
 
 from mjumbe import documents
-from tests.faults.rig import INCOMING, REPORTS, House, family, incoming, kill, numbers, post_all, report, sizes, stored
-from tests.integration.processes import Process, eventually
+from tests.faults.rig import INCOMING, REPORTS, House, incoming, kill, numbers, post_all, report, sizes, stored
+from tests.integration.processes import Process, eventually, family
 from tests.integration.sentinel.world import INCOMING_KEY, World
 
 STREAMS = 4

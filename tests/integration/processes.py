@@ -54,7 +54,9 @@ class Process:
         return self.popen.returncode
 
 
-def start(arguments: Sequence[str], output: Path, env: Mapping[str, str] | None = None) -> Process:
+def start(
+    arguments: Sequence[str], output: Path, env: Mapping[str, str] | None = None, says: str = "listening on"
+) -> Process:
     """Start `python -m <arguments>` and wait until it says where it listens."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
     with output.open("wb") as stream:
@@ -63,13 +65,30 @@ def start(arguments: Sequence[str], output: Path, env: Mapping[str, str] | None 
         )
     process = Process(popen, output)
     deadline = time.monotonic() + START_SECONDS
-    while not (found := re.search(r"listening on (http://\S+?)/?\s", process.log())):
+    while not (found := re.search(says + r" (http://\S+?)/?\s", process.log())):
         if popen.poll() is not None or time.monotonic() > deadline:
             process.stop(signal.SIGKILL)
             raise AssertionError(f"{' '.join(arguments)} does not listen:\n{process.log()}")
         time.sleep(0.02)
     process.url = found[1]
     return process
+
+
+def family(pid: int) -> list[int]:
+    """A process and those it started."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and waits for its parent to notice is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:

@@ -1,19 +1,23 @@
 """The web server: connections, signals, ports, several workers."""
 
 import http.client
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 
 import pytest
 import requests
 
+from api.server import CONNECTIONS, CROWD
 from mjumbe.couch import Couch
+from tests.faults.rig import INCOMING, Form, incoming, kill_alone, numbers, post_all, stored
 from tests.integration.conftest import StartApi
-from tests.integration.processes import ROOT, Process
+from tests.integration.processes import ROOT, Process, eventually, family, runs
 
 
 def connect(api: Process) -> socket.socket:
@@ -45,6 +49,29 @@ def test_many_idle_connections_are_kept(api: Process) -> None:
     finally:
         for one in idle:
             one.close()
+
+
+HALVES = {
+    "of a head": b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Le",
+    "of a body": b"POST " + INCOMING.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nid=",
+    "of nothing": b"",
+}
+
+
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES)
+def test_more_connections_than_we_keep_hold_up_nobody(start_api: StartApi, couch_url: str, half: bytes) -> None:
+    """Who is silent longest makes room, but not in the middle of a body: of these there may be as many as we keep."""
+    api = start_api(couch_url)
+    silent = []
+    try:
+        for _ in range(CROWD if half == HALVES["of a body"] else CONNECTIONS + 200):
+            silent.append(connect(api))
+            silent[-1].sendall(half)
+        assert healthy(api)
+    finally:
+        for one in silent:
+            one.close()
+    assert "Traceback" not in api.log()
 
 
 def test_half_a_request_holds_up_nobody(api: Process) -> None:
@@ -125,6 +152,47 @@ def test_it_stops_at_once_when_idle(start_api: StartApi, couch_url: str, number:
     began = time.monotonic()
     assert api.stop(number) == 0
     assert time.monotonic() - began < 10
+    assert "Traceback" not in api.log()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_kill_9_ends_its_workers_and_frees_its_port(start_api: StartApi, couch_url: str, workers: str) -> None:
+    api = start_api(couch_url, "--workers", workers)
+    assert healthy(api)
+    _, *others = family(api.popen.pid)
+    assert len(others) == int(workers)
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)  # it cannot notice by itself
+    kill_alone(api)
+    eventually(lambda: not any(map(runs, others)))
+    assert healthy(start_api(couch_url, "--port", str(api.port)))
+
+
+def test_a_start_waits_shortly_for_its_port(start_api: StartApi, couch_url: str) -> None:
+    """The process before it may be ending."""
+    before = socket.create_server(("127.0.0.1", 0))
+    threading.Timer(1.0, before.close).start()
+    assert healthy(start_api(couch_url, "--port", str(before.getsockname()[1])))
+
+
+def test_a_stop_under_webhooks_loses_nothing_that_it_acknowledged(
+    start_api: StartApi, couch_url: str, couch: Couch, admin: tuple[str, str]
+) -> None:
+    api = start_api(couch_url)
+    url = f"{api.url}/api/v1/credentials/africastalking.com:incoming"
+    requests.put(url, auth=admin, data="the-key-in-the-url", timeout=30).raise_for_status()
+    forms = [incoming(f"stop-{n}", sender, "HELP") for n, sender in enumerate(numbers(2_000))]
+    acknowledged: list[str] = []
+
+    def each(form: Form, status: int) -> None:
+        if status == 200:
+            acknowledged.append(form["id"])
+            if len(acknowledged) == 100:
+                api.popen.terminate()
+
+    assert set(post_all(api.url + INCOMING, forms, 200, each, "the-key-in-the-url")) == {0, 200}
+    assert api.popen.wait(30) == 0
+    assert set(acknowledged) <= stored(couch.main, forms)
     assert "Traceback" not in api.log()
 
 
