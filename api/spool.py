@@ -12,8 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import gevent
 import structlog
+from gevent import monkey
+from gevent.util import wrap_errors
 
 from mjumbe.config import PRIVATE
 from mjumbe.documents import Document
@@ -35,6 +39,7 @@ CREATE TABLE IF NOT EXISTS set_aside (
 
 Row = tuple[int, str, str, str]  # place, database, id, document
 Refusals = Mapping[str, str]
+Answer = TypeVar("Answer")
 Write = Callable[[str, Sequence[Document]], Refusals]
 """Writes documents to a database; returns why for those that it will never take, by id. Raises when it is away."""
 
@@ -68,8 +73,8 @@ class Spool:
     def add(self, database: str, docs: Sequence[Document]) -> list[bool]:
         """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
         try:
-            with self._lock, closing(self._open()) as connection, connection:
-                answers = [_insert(connection, database, doc) for doc in docs]
+            with self._lock:
+                answers = _elsewhere(lambda: self._insert(database, docs))
                 self._empty = False
                 return answers
         except (sqlite3.Error, OSError) as error:
@@ -86,7 +91,7 @@ class Spool:
         while not self._empty:
             try:
                 with self._lock:
-                    rows = self._first()
+                    rows = _elsewhere(self._first)
                     self._empty = not rows
             except (sqlite3.Error, OSError) as error:
                 raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
@@ -103,14 +108,9 @@ class Spool:
         if not self._path.exists():
             return SpoolState(0, 0)
         try:
-            with closing(self._open()) as connection:
-                waiting, aside = (
-                    int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # our names
-                    for table in ("waiting", "set_aside")
-                )
-        except sqlite3.Error as error:
+            return _elsewhere(self._count)
+        except (sqlite3.Error, OSError) as error:
             raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
-        return SpoolState(waiting, aside)
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
@@ -122,6 +122,18 @@ class Spool:
         connection.executescript(SCHEMA)
         return connection
 
+    def _insert(self, database: str, docs: Sequence[Document]) -> list[bool]:
+        with closing(self._open()) as connection, connection:
+            return [_insert(connection, database, doc) for doc in docs]
+
+    def _count(self) -> SpoolState:
+        with closing(self._open()) as connection:
+            waiting, aside = (
+                int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # our names
+                for table in ("waiting", "set_aside")
+            )
+        return SpoolState(waiting, aside)
+
     def _first(self) -> list[Row]:
         with closing(self._open()) as connection:
             return connection.execute(
@@ -129,29 +141,34 @@ class Spool:
             ).fetchall()
 
     def _remove(self, rows: Sequence[Row], refused: Refusals) -> None:
+        for _, database, doc_id, _ in rows:
+            if doc_id in refused:
+                reason = refused[doc_id]
+                log.error("a spooled document is refused and set aside", database=database, id=doc_id, reason=reason)
         try:
-            with self._lock, closing(self._open()) as connection, connection:
-                _take_out(connection, rows, refused)
+            with self._lock:
+                _elsewhere(lambda: self._take_out(rows, refused))
         except (sqlite3.Error, OSError) as error:
             raise SpoolError(f"what was written cannot be removed from the spool {self._path} ({error})") from None
 
+    def _take_out(self, rows: Sequence[Row], refused: Refusals) -> None:
+        """Delete rows; those that are `refused` are kept in the other table."""
+        now = int(time.time() * 1000)
+        aside = [(place, db, doc_id, doc, refused[doc_id], now) for place, db, doc_id, doc in rows if doc_id in refused]
+        with closing(self._open()) as connection, connection:
+            connection.executemany("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", aside)
+            connection.executemany("DELETE FROM waiting WHERE place = ?", [(row[0],) for row in rows])
 
-def _take_out(connection: sqlite3.Connection, rows: Sequence[Row], refused: Refusals) -> None:
-    """Delete rows; those that are `refused` are kept in the other table."""
-    now = int(time.time() * 1000)
-    for place, database, doc_id, doc in rows:
-        if doc_id in refused:
-            connection.execute(
-                "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)",
-                (place, database, doc_id, doc, refused[doc_id], now),
-            )
-            log.error(
-                "a spooled document is refused and set aside",
-                database=database,
-                id=doc_id,
-                reason=refused[doc_id],
-            )
-        connection.execute("DELETE FROM waiting WHERE place = ?", (place,))
+
+def _elsewhere(work: Callable[[], Answer]) -> Answer:
+    """What `work` answers. Under gevent another thread does it: it may wait for a lock or a disk, and all with it."""
+    if not monkey.is_module_patched("threading"):
+        return work()
+    # An error that ends a thread's work is printed by gevent, so it comes back as an answer.
+    answer = gevent.get_hub().threadpool.apply(wrap_errors((sqlite3.Error, OSError), work))
+    if isinstance(answer, Exception):
+        raise answer
+    return answer  # type: ignore[no-any-return]
 
 
 def _by_database(rows: Sequence[Row]) -> dict[str, list[Row]]:
