@@ -98,6 +98,7 @@ def _wire(config: Config, couch: Couch) -> Context:
     atexit.register(intake.close)
     return Context(
         couch=couch,
+        quick=quick,
         vault=CachedVault(quick, VaultKeys.load(config.vault_environ, config.data)),
         settings=live,
         intake=intake,

@@ -30,6 +30,7 @@ class Context:
     """One API process."""
 
     couch: Couch
+    quick: Couch  # for what must be answered within seconds, also when CouchDB hangs
     vault: CachedVault
     settings: LiveSettings
     intake: Intake

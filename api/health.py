@@ -61,7 +61,7 @@ def info() -> ResponseReturnValue:
 def couch_version(here: Context) -> str | None:
     """CouchDB's version, None when it cannot be reached."""
     try:
-        return str(here.couch.welcome().get("version"))
+        return str(here.quick.welcome().get("version"))
     except (UnavailableError, CouchError):
         return None
 
@@ -84,13 +84,13 @@ def ready() -> ResponseReturnValue:
     """Each part with a sentence."""
     here = context()
     with here.inspection():
-        checks = [health.checked(name, partial(check, here)) for name, check in CHECKS.items()]
+        checks = list(health.inspect({name: partial(check, here) for name, check in CHECKS.items()}))
     good = all(check.ok for check in checks)
     return {"ready": good, "checks": [asdict(check) for check in checks]}, 200 if good else 503
 
 
 def _shared(check: Callable[[House], Said]) -> Callable[[Context], Said]:
-    return lambda here: check(House(here.couch, here.settings, here.vault.get, here.vault.check))
+    return lambda here: check(House(here.quick, here.settings, here.vault.get, here.vault.check))
 
 
 def _views(here: Context) -> Said:
@@ -135,7 +135,7 @@ class HouseCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The gauges; those of the sentinel only when CouchDB can be asked."""
         try:
-            status = health.leader(self._here.couch)
+            status = health.leader(self._here.quick)
         except (UnavailableError, CouchError):
             yield GaugeMetricFamily("mjumbe_couchdb_up", "Whether CouchDB answers.", value=0)
             return

@@ -84,19 +84,33 @@ def show() -> ResponseReturnValue:
     """Answers while CouchDB is away, too."""
     here = context()
     with here.inspection():
+        couchdb = couch_version(here)
+        known = _Known(couchdb is not None)
         return {
-            "version": {"app": package_version(), "python": platform.python_version(), "couchdb": couch_version(here)},
-            "couchdb": {role: _database(database) for role, database in _databases(here).items()},
+            "version": {"app": package_version(), "python": platform.python_version(), "couchdb": couchdb},
+            "couchdb": {role: _database(database, known) for role, database in _databases(here).items()},
             "date": {"current": int(time.time() * 1000), "uptime": round(time.monotonic() - STARTED, 3)},
-            "sentinel": {"backlog": _or(UNKNOWN, lambda: _backlog(here))},
-            "messaging": {"outgoing": _outgoing(here.couch.main)},
+            "sentinel": {"backlog": known.or_(UNKNOWN, lambda: _backlog(here))},
+            "messaging": {"outgoing": _outgoing(here.couch.main, known)},
         }
 
 
-def _or(otherwise: Any, figure: Callable[[], Any]) -> Any:
-    try:
-        return figure()
-    except (UnavailableError, CouchError):
+class _Known:
+    """Figures that CouchDB is asked for, as long as it answers: each would wait for it anew."""
+
+    def __init__(self, there: bool) -> None:
+        self._there = there
+
+    def or_(self, otherwise: Any, figure: Callable[[], Any]) -> Any:
+        """The figure; `otherwise` when it cannot be had."""
+        if not self._there:
+            return otherwise
+        try:
+            return figure()
+        except UnavailableError:
+            self._there = False
+        except CouchError:
+            pass
         return otherwise
 
 
@@ -105,8 +119,8 @@ def _databases(here: Context) -> Mapping[str, Database]:
     return {"medic": couch.main, "sentinel": couch.sentinel, "callbacks": couch.callbacks, "vault": couch.vault}
 
 
-def _database(database: Database) -> dict[str, Any]:
-    info = _or({}, database.info)
+def _database(database: Database, known: _Known) -> dict[str, Any]:
+    info = known.or_({}, database.info)
     sizes = info.get("sizes") or {}
     active, file = sizes.get("active") or 0, sizes.get("file") or 0
     return {
@@ -133,15 +147,15 @@ def _backlog(here: Context) -> int:
     return len(changes.changes) + changes.pending
 
 
-def _outgoing(database: Database) -> dict[str, Any]:
+def _outgoing(database: Database, known: _Known) -> dict[str, Any]:
     unknown = dict.fromkeys(COUNTERS, UNKNOWN)
-    total = _or(unknown, lambda: _counts(_by_state(database)))
+    total = known.or_(unknown, lambda: _counts(_by_state(database)))
     return {
         "state": total,
         "total": total,
-        "seven_days": _or(unknown, lambda: _counts(_by_state_of_week(database))),
+        "seven_days": known.or_(unknown, lambda: _counts(_by_state_of_week(database))),
         "last_hundred": {
-            group: _or(dict.fromkeys(names, UNKNOWN), partial(_last_hundred, database, group))
+            group: known.or_(dict.fromkeys(names, UNKNOWN), partial(_last_hundred, database, group))
             for group, names in GROUPS.items()
         },
     }

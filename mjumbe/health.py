@@ -1,6 +1,6 @@
 """How the house is, part by part: the checks that the API's `/readyz` and `mjumbe doctor` share."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from mjumbe.status import LEADER_ID, SentinelStatus, ServiceStatus, read_status
 
 SILENT_SECONDS = 30.0  # a sentinel that has not been heard of for so long is not taken for running
 
+AWAY = "Not known while CouchDB cannot be reached."
 Said = tuple[bool, str]
 """Whether a part is well, and a sentence: with what to do when it is not."""
 
@@ -38,14 +39,26 @@ class House:
 
 def checked(name: str, check: Callable[[], Said]) -> Check:
     """The result of a check; what keeps it from being made is a result too."""
-    try:
-        return Check(name, *check())
-    except UnavailableError:
-        return Check(name, False, "Not known while CouchDB cannot be reached.")
-    except CouchError as error:
-        return Check(name, False, f"Not known: {error}.")
-    except CredentialError as error:
-        return Check(name, False, sentence(str(error)))
+    return next(inspect({name: check}))
+
+
+def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
+    """The results of checks. When CouchDB cannot be reached it is not asked again: each would wait for it anew."""
+    away = False
+    for name, check in checks.items():
+        if away and name in CHECKS:
+            yield Check(name, False, AWAY)
+            continue
+        try:
+            ok, says = check()
+        except UnavailableError as error:
+            away = True
+            ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else AWAY
+        except CouchError as error:
+            ok, says = False, f"Not known: {error}."
+        except CredentialError as error:
+            ok, says = False, sentence(str(error))
+        yield Check(name, ok, says)
 
 
 def sentence(text: str) -> str:
@@ -55,10 +68,7 @@ def sentence(text: str) -> str:
 
 def couchdb(house: House) -> Said:
     """CouchDB answers, and our databases are there."""
-    try:
-        version = house.couch.welcome().get("version")
-    except UnavailableError as error:
-        return False, f"{error}: start it, or correct COUCH_URL."
+    version = house.couch.welcome().get("version")
     missing = [database.name for database in house.couch.databases if not exists(database)]
     if missing:
         return False, f"CouchDB {version} answers; the databases {', '.join(missing)} are not there yet."

@@ -2,10 +2,12 @@
 
 import json
 import resource
+import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -123,6 +125,29 @@ def test_couchdb_is_stopped_under_a_stream_of_webhooks(
     assert "Traceback" not in api.log()
 
 
+def test_couchdb_hangs_under_webhooks(house: House) -> None:
+    """It takes connections and answers nothing: whoever asks about it is told so all the same."""
+    world = house.world
+    api = world.start_api()
+    forms = [incoming(f"hang-{n}", sender, "HELP") for n, sender in enumerate(numbers(201))]
+    assert post(api, forms[0]) == 200
+    house.store.popen.send_signal(signal.SIGSTOP)
+    try:
+        assert post_all(api.url + INCOMING, forms[1:], 50) == [200] * 200
+        said = ready(api)
+        assert "cannot be reached" in said["couchdb"][1]
+        assert "200 documents wait in the spool" in said["spool"][1]
+        figures = requests.get(f"{api.url}/api/v2/monitoring", timeout=60).json()
+        assert figures["couchdb"]["medic"]["doc_count"] == -1
+        assert "mjumbe_couchdb_up 0.0" in requests.get(f"{api.url}/metrics", timeout=60).text
+    finally:
+        house.store.popen.send_signal(signal.SIGCONT)
+    eventually(lambda: waiting(world) == 0, 30)
+    assert len(stored(world.couch.main, forms)) == 201
+    assert_order_of_receipt(world)
+    assert "Traceback" not in api.log()
+
+
 def assert_order_of_receipt(world: World) -> None:
     """Each phone's messages came to CouchDB in the order in which they were written, each once."""
     changes = world.couch.main.changes("0", limit=100_000).changes
@@ -172,6 +197,25 @@ def test_killed_while_the_spool_is_drained_nothing_is_lost(house: House) -> None
 
 
 # ---- a spool that takes nothing
+
+
+def test_whoever_holds_the_spools_lock_holds_up_what_is_spooled_alone(house: House) -> None:
+    world = house.world
+    api = world.start_api()
+    forms = [incoming(f"lock-{n}", sender, "HELP") for n, sender in enumerate(numbers(3))]
+    assert post(api, forms[0]) == 200
+    house.stop_store()
+    assert post(api, forms[1]) == 200
+    with closing(sqlite3.connect(spool_path(world), isolation_level=None)) as other, ThreadPoolExecutor() as threads:
+        other.execute("BEGIN EXCLUSIVE")
+        waits = threads.submit(post, api, forms[2])
+        for _ in range(20):
+            assert requests.get(f"{api.url}/healthz", timeout=60).status_code == 200
+        assert not waits.done()
+        other.execute("ROLLBACK")
+        assert waits.result() == 200, "or it waited for longer than it may"
+    house.start_store()
+    eventually(lambda: len(stored(world.couch.main, forms)) == 3, 30)
 
 
 def test_a_full_disk_is_said_and_answered_503(house: House) -> None:
