@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from flask import Request
+from gunicorn.http.errors import ParseException
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
@@ -24,6 +25,8 @@ def raw_body(request: Request, limit: int) -> bytes:
         body = request.get_data(cache=True)
     except TimeoutError:
         raise ApiError(408, "The body did not come: nothing was heard for too long.") from None
+    except ParseException:
+        raise BadRequestError("body", "chunks as HTTP has them") from None
     if len(body) > limit:
         raise ApiError(413, f"The body is larger than {limit} bytes.")
     if len(body) < (request.content_length or 0):

@@ -22,7 +22,7 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
 
 EXTENSION = "mjumbe"
-INSPECTION_WAIT = 2.0  # seconds; a CouchDB that hangs must not take all threads with it
+INSPECTION_WAIT = 2.0  # seconds; while CouchDB hangs those who ask about it must not pile up
 
 
 @dataclass(frozen=True, slots=True)

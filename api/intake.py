@@ -21,7 +21,7 @@ from mjumbe.documents import Document
 
 RETRY_SECONDS = 0.5  # how long a write is tried again when CouchDB is away, before it is spooled
 PAUSES = (0.05, 0.1, 0.25, 0.5)  # seconds between the attempts; the last repeats
-# Services give up after 5 s (Africa's Talking, Viber): what takes longer must not keep every thread busy.
+# Services give up after 5 s (Africa's Talking, Viber): what takes much longer answers nobody.
 ANSWER_WITHIN = 15.0
 DRAIN_SECONDS = 1.0  # how often a waiting spool is tried
 

@@ -126,6 +126,8 @@ HEADERS: dict[str, bytes] = {
     "a negative length": b"Content-Length: -1\r\n",
     "a length that is no number": b"Content-Length: 5x\r\n",
     "a very large length": b"Content-Length: 99999999999999999999\r\n",
+    "chunks that are none": b"Transfer-Encoding: chunked\r\n",
+    "a chunk with a bare CR": b"Transfer-Encoding: chunked\r\n\r\n5;a\rb\r\n",
     "an unknown transfer encoding": b"Transfer-Encoding: cow\r\n",
     "gzip that is none": b"Content-Encoding: gzip\r\nContent-Length: 5\r\n",
     "a header of 100 KB": b"X-Long: " + b"x" * 100_000 + b"\r\nContent-Length: 5\r\n",
