@@ -3,14 +3,14 @@
 import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
 
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Row, UnavailableError
-from mjumbe.documents import ANY_ROUTE, message_of, milliseconds, read_moment, tasks_of
+from mjumbe.documents import ANY_ROUTE, message_of, milliseconds, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -52,6 +52,7 @@ class Clock:
         self._outbox = outbox
         self._reports = reports
         self._expired = self._claims = time.monotonic()
+        self._seen: dict[str, float] = {}  # claims that are not ours, and when we saw them first
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set."""
@@ -118,21 +119,25 @@ class Clock:
             self._pipeline.process(list(self._couch.main.fetch(str(row.id) for row in rows).values()))
 
     def doubt_claims(self, grace: float) -> None:
-        """What was claimed more than `grace` seconds ago and is not under way here: its outcome is in doubt."""
+        """What is claimed and not under way here, seen first `grace` seconds ago or before: its outcome is in doubt.
+
+        When it was claimed another machine's clock says, which may be wrong, as ours may.
+        """
+        seen, self._seen = self._seen, {}
         rows = self._couch.main.view(
             "mjumbe", "due", start_key=[State.FORWARDED_TO_GATEWAY], end_key=[State.FORWARDED_TO_GATEWAY, {}]
         )
         ids = [str(row.id) for row in rows if row.value["service"] not in (None, PHONE_GATEWAY)]
         for start in range(0, len(ids), PAGE):
-            edits = dict.fromkeys(ids[start : start + PAGE], lambda doc: self._doubt(doc, grace))
+            edits = dict.fromkeys(ids[start : start + PAGE], lambda doc: self._doubt(doc, seen, grace))
             updates = self._couch.main.update(edits)
             count = sum(update.written for update in updates.values())
             if count:
                 log.warning("requests without a stored answer are in doubt", documents=count)
 
-    def _doubt(self, doc: Document, grace: float) -> bool:
+    def _doubt(self, doc: Document, seen: Mapping[str, float], grace: float) -> bool:
         changed = False
-        for task in self._forgotten(doc, grace):
+        for task in self._forgotten(doc, seen, grace):
             facts = {"service": task.get("service"), "attempt": states.attempts(task)}
             del task["claim"]
             outcomes.doubt(
@@ -141,13 +146,16 @@ class Clock:
             changed = True
         return changed
 
-    def _forgotten(self, doc: Document, grace: float) -> Iterable[Task]:
-        oldest = milliseconds(states.now()) - int(grace * 1000)
+    def _forgotten(self, doc: Document, seen: Mapping[str, float], grace: float) -> Iterable[Task]:
+        now = time.monotonic()
         for task in tasks_of(doc):
-            if states.of(task) is not State.FORWARDED_TO_GATEWAY or not task.get("claim"):
+            claim = task.get("claim")
+            if states.of(task) is not State.FORWARDED_TO_GATEWAY or not claim:
                 continue
-            claimed_at = read_moment((states.history(task) or [{}])[-1].get("timestamp")) or 0
-            if claimed_at <= oldest and not self._outbox.knows((doc["_id"], str(message_of(task).get("uuid")))):
+            if self._outbox.knows((doc["_id"], str(message_of(task).get("uuid")))):
+                continue
+            self._seen[claim] = seen.get(claim, now)
+            if now - self._seen[claim] >= grace:
                 yield task
 
 

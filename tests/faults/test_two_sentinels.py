@@ -85,6 +85,27 @@ def test_a_stopped_leader_that_goes_on_sends_nothing_that_the_other_sends(
     assert status.owner["pid"] == second.popen.pid
 
 
+def test_a_clock_that_jumped_makes_nothing_sent_twice(own_world: World) -> None:
+    """The second one's, by an hour: it neither leads too soon, nor takes the first one's requests for old."""
+    world = own_world
+    slow(world, "retry")
+    first, second = world.start_sentinel(), world.start_sentinel(leads=False, clock_ahead=3_600)
+    messages = write(world, 100)
+    eventually(lambda: set(world.states(list(messages))) == {"sent"}, LONG)
+    status = world.status()
+    assert status is not None
+    assert status.owner["pid"] == first.popen.pid
+    more = write(world, 100)
+    until_accepted(world, 120)
+    with stopped(first):
+        world.wait_for_leader(second, TAKEOVER_SECONDS)
+        eventually(lambda: world.states(list(more)).count("sent") >= 100 - 2 * IN_FLIGHT, LONG)
+    messages |= more
+    eventually(lambda: set(world.states(list(messages))) == {"sent"}, LONG)
+    assert_each_sent_once(world, messages)
+    assert not any(is_doubted(world.tasks(doc_id)[0]) for doc_id in messages)
+
+
 @pytest.mark.long
 def test_leaders_that_are_stopped_in_turns(own_world: World) -> None:
     """Each is stopped while it sends, and goes on when the other leads: both believed that they led."""

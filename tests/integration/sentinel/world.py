@@ -26,6 +26,15 @@ INCOMING_KEY = leaks.secret("the-incoming-key-5f1c")
 OUTGOING_KEY = leaks.secret("the-outgoing-key-77ab")
 SOON = 40.0  # seconds: far more than any machine needs
 
+SENTINEL = """
+from datetime import timedelta
+from mjumbe import states
+from mjumbe.cli import main
+now = states.now
+states.now = lambda: now() + timedelta(seconds={})
+main()
+"""
+
 serial = itertools.count(1)
 
 
@@ -133,13 +142,13 @@ class World:
         self._processes.append(process)
         return process
 
-    def start_sentinel(self, *, leads: bool = True) -> Process:
-        """A sentinel process; with `leads`, returned when it does."""
+    def start_sentinel(self, *, leads: bool = True, clock_ahead: float = 0) -> Process:
+        """A sentinel process; with `leads`, returned when it does. Its clock may be ahead by some seconds."""
         output = self._folder / f"sentinel-{uuid.uuid4().hex}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
         with output.open("wb") as stream:
             popen = subprocess.Popen(
-                [sys.executable, "-c", "from mjumbe.cli import main; main()", "sentinel"],
+                [sys.executable, "-c", SENTINEL.format(clock_ahead), "sentinel"],
                 cwd=ROOT,
                 env=clean | self.environment,
                 stdout=stream,
