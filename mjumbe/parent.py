@@ -14,6 +14,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 def end_with(parent: int, number: signal.Signals) -> None:
     """Have the kernel send this process `number` at the end of `parent`, the pid of the process that forked it.
 
+    The kernel takes the end of the thread that forked for the parent's: fork in one that lasts, as the main one.
     Elsewhere than on Linux it does nothing.
     """
     if _libc is None:
