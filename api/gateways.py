@@ -54,7 +54,9 @@ class Gateways(BaseModel):
 class TestRequest(BaseModel):
     """What to try."""
 
-    to: str | None = Field(default=None, description="A number to send a test message to; it costs what an SMS costs.")
+    to: str | None = Field(
+        default=None, description="A number to send a test message to (or `number`); it costs what an SMS costs."
+    )
 
 
 class TestResult(BaseModel):
@@ -147,7 +149,10 @@ def _number(here: Context) -> str | None:
     if not raw_body(request, POLL_BYTES):
         return None
     demand_json(request)
-    to = json_object(request, POLL_BYTES).get("to")
+    posted = json_object(request, POLL_BYTES)
+    if unknown := posted.keys() - {"to", "number"}:
+        raise BadRequestError(min(unknown), "only `to`, a phone number")
+    to = posted.get("to") or posted.get("number")
     if to in (None, ""):
         return None
     number = phone.normalise(str(to), here.settings.refresh().default_country_code)

@@ -167,6 +167,13 @@ def test_what_cannot_be_tried(town: Town, admin: Login, name: str, to: str | Non
     assert try_out(town, admin, name, to).status_code == status
 
 
+def test_a_field_that_is_none_is_named(town: Town, admin: Login) -> None:
+    url = f"{town.api.url}/api/v1/gateways/{AT}/test"
+    for body, field in (({"phone": "+254711000111"}, "phone"), ({"number": "12"}, "to")):
+        answer = requests.post(url, auth=admin, json=body, timeout=60)
+        assert (answer.status_code, answer.json()["field"]) == (400, field)
+
+
 def test_only_admins(town: Town) -> None:
     nobody = make_user(town.couch, "nobody", "nobody-password", [])
     assert requests.get(f"{town.api.url}/api/v1/gateways", auth=nobody, timeout=30).status_code == 403
