@@ -36,7 +36,7 @@ from sentinel.transitions.refuse import deny_opted_out
 log = structlog.get_logger(__name__)
 
 ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
-LEFT_SECONDS = 60.0  # what only the phone gateway takes is not offered to the others again for so long
+LEFT_SECONDS = 60.0  # whom a service cannot reach is left to the phone gateway for so long before it is offered again
 IDLE_SECONDS = 0.5
 # Under load, claims and results wait this long for company: one write for ten messages instead of ten.
 LINGER_SECONDS = 0.01
@@ -93,7 +93,7 @@ class Outbox:
         self._queue = Queue(self._number)
         self._pause = threading.Event()  # never set: it only waits
         self._known: set[tuple[str, str]] = set()  # queued or under way
-        self._left: dict[tuple[str, str], float] = {}  # left to the phone once more: until when (monotonic)
+        self._left: dict[tuple[str, str], float] = {}  # left to the phone gateway: until when (monotonic)
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._workers = ThreadPoolExecutor(max_workers=256, thread_name_prefix="send")
@@ -117,7 +117,7 @@ class Outbox:
             return key in self._known
 
     def leaves_to_phone(self, key: tuple[str, str]) -> bool:
-        """Whether no service but the phone gateway took this message when it was offered a moment ago."""
+        """Whether it was left to the phone gateway a moment ago because a service cannot reach its recipient."""
         with self._lock:
             return self._left.get(key, 0.0) > time.monotonic()
 
@@ -132,8 +132,7 @@ class Outbox:
         """Claim and send until `stop` is set, then let what is under way finish and store it."""
         while not stop.is_set():
             try:
-                if self._services.refresh():
-                    self._look_anew()
+                self._services.refresh()
                 self._bell.clear()
                 if self._dispatch():
                     stop.wait(LINGER_SECONDS)
@@ -148,12 +147,6 @@ class Outbox:
                 stop.wait(1.0)
         self._workers.shutdown(wait=True)
         self._results.close()
-
-    def _look_anew(self) -> None:
-        """A service became usable, or is no longer: others may take what was left to the phone."""
-        with self._lock:
-            self._left.clear()
-        self.wake()
 
     def wake(self) -> None:
         """Look at the queue again now: something changed."""
@@ -269,14 +262,10 @@ class Outbox:
         """Leave messages to the phone gateway: it takes them at its next poll, if no other service does before."""
         messages = [message for batch in batches for message in batch]
         counted: set[tuple[str, str]] = set()
-        again: set[tuple[str, str]] = set()
 
         def take(message: OutgoingMessage, doc: Document) -> bool:
             task = find_task(doc, message.uuid)
-            if task is None or not self._is_due(doc, message):
-                return False
-            if task.get("service") == PHONE_GATEWAY:
-                again.add(message.key)
+            if task is None or task.get("service") == PHONE_GATEWAY or not self._is_due(doc, message):
                 return False
             if self._admit(task, message, counted):
                 failed = bool(message.route.last)
@@ -287,7 +276,7 @@ class Outbox:
         now = time.monotonic()
         with self._lock:
             self._left = {key: until for key, until in self._left.items() if until > now}
-            self._left |= dict.fromkeys(again, now + LEFT_SECONDS)
+            self._left |= {message.key: now + LEFT_SECONDS for message in messages if message.route.without}
         self._forget(messages)
 
     def _set_aside(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
@@ -362,7 +351,7 @@ class Outbox:
         try:
             results = self._ask(service, batch)
             if results is not None and service.answered(results):
-                self._look_anew()
+                self.wake()
             self._keep(service, batch, results or [NOT_SENT] * len(batch))
         except Exception:
             log.exception("a request's results could not be stored; its messages are in doubt", service=service.name)

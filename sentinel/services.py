@@ -163,7 +163,6 @@ class Services:
         self._since: dict[str, str] = {}  # when a service's trouble began
         self._began = states.timestamp(states.now())
         self._phone = ServiceStatus()
-        self._order: list[str] = []
         self._checked = 0.0
         self._said: str | None = None
 
@@ -173,9 +172,7 @@ class Services:
             return False
         self._checked = time.monotonic()
         settings = self._settings()
-        order = self.order()
-        changed = self._look_for_the_phone(settings) or order != self._order
-        self._order = order
+        changed = self._look_for_the_phone(settings)
         for name, definition in gateways.SERVICES.items():
             made_of = (
                 definition.section(settings),
