@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import requests
 
+from api.cht_gateway import ROWS_AT_ONCE
 from mjumbe import documents, states
 from mjumbe.couch import Couch
 from mjumbe.documents import Document
+from mjumbe.phones import Phones
 from tests.integration.conftest import StartApi
 from tests.integration.processes import Process, make_user
 
@@ -306,6 +308,24 @@ def test_another_user_s_phone_takes_over_after_twelve_hours(
     assert [message["id"] for message in poll(api, other_phone)] == [stale]
     assert [message["id"] for message in poll(api, phone)] == [fresh]
     assert task_of(couch, stale)["claim"] == other_phone[0]
+
+
+def test_what_other_phones_have_is_in_no_phone_s_way(api: Process, couch: Couch, phone: Login) -> None:
+    assigned(couch, 2 * ROWS_AT_ONCE, claimed=states.now(), by="a phone that fell into a river")
+    [fresh] = assigned(couch)
+    assert [message["id"] for message in poll(api, phone)] == [fresh]
+
+
+def test_a_poll_is_noted(api: Process, couch: Couch) -> None:
+    login = make_user(couch, "noted", "noted-password", ["gateway"])
+    began = states.timestamp(states.now())
+    poll(api, login)
+    noted = couch.sentinel.get(f"phone:{login[0]}")
+    assert noted is not None
+    assert (noted["user"], noted["polled"] >= began) == (login[0], True)
+    poll(api, login)
+    assert couch.sentinel.get(f"phone:{login[0]}") == noted, "not each of them"
+    assert Phones(couch).last_poll() == noted["polled"]
 
 
 def test_a_message_without_text_or_recipient_is_not_handed_out(api: Process, couch: Couch, phone: Login) -> None:

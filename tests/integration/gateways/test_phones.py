@@ -137,3 +137,60 @@ def test_the_phone_is_the_next_service_when_another_is_held(town: Town, phones: 
     finally:
         town.twins.control(unauthorized=False)
         town.set(sms={"outgoing_service": PHONE, "fallback_services": []})
+
+
+# ---- a phone that does not poll
+
+
+def fall_silent(town: Town) -> None:
+    """As if minutes went by."""
+    town.set(sms={"medic_gateway": {"silent_after": 0.001}})
+    town.until_held(PHONE, "no phone has polled")
+
+
+def test_what_no_phone_took_goes_by_the_next_service_and_what_one_was_given_does_not(own_town: Town) -> None:
+    town = own_town
+    login = make_user(town.couch, "first", "first-password", ["gateway"])
+    town.set(sms={"outgoing_service": PHONE, "fallback_services": [TEXTBEE], "medic_gateway": {"poll_limit": 5}})
+    town.start_sentinel()
+    ids = write(town, 12)
+    assert town.api.url
+    given = poll(town, login)
+    assert len(given) == 5
+    fall_silent(town)
+    eventually(lambda: int(town.twins.counts()["accepted"]) == 7, SOON)
+    taken = [doc_id for doc_id in ids if town.tasks(doc_id)[0]["service"] == PHONE]
+    assert {town.tasks(doc_id)[0]["messages"][0]["uuid"] for doc_id in taken} == {each["id"] for each in given}
+    assert town.states(taken) == ["forwarded-to-gateway"] * 5
+    assert poll(town, login) == given, "it is given again what it has, and nothing else"
+    town.set(sms={"medic_gateway": {"silent_after": "1h"}})
+    eventually(lambda: town.why_held(PHONE) == "", SOON)
+    write(town, 1)
+
+
+def test_a_first_poll_after_a_long_silence_finds_what_waits(own_town: Town) -> None:
+    town = own_town
+    login = make_user(town.couch, "first", "first-password", ["gateway"])
+    town.set(sms={"outgoing_service": PHONE})
+    sentinel = town.start_sentinel()
+    fall_silent(town)
+    write(town, 3)
+    eventually(lambda: "No active SMS service" in sentinel.log(), SOON)
+    answer = requests.get(f"{town.api.url}/readyz", timeout=30)
+    (says,) = [check["says"] for check in answer.json()["checks"] if check["name"] == "service"]
+    assert answer.status_code == 503
+    assert says.startswith("No active SMS service. The service medic-gateway is held since")
+    assert "no phone has polled yet" in says
+    assert len(poll(town, login)) == 3
+    eventually(lambda: "no phone has polled since" in town.why_held(PHONE), SOON)
+
+
+def test_what_was_left_to_the_phone_goes_when_an_earlier_service_works_again(own_town: Town) -> None:
+    town = own_town
+    town.set(sms={"outgoing_service": TEXTBEE, "fallback_services": [PHONE]})
+    town.twins.control(unauthorized=True)
+    town.start_sentinel()
+    write(town, 20)
+    town.twins.control(unauthorized=False)
+    town.free(TEXTBEE)
+    eventually(lambda: int(town.twins.counts()["accepted"]) == 20, SOON)

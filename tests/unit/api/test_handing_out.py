@@ -1,5 +1,6 @@
 """Which messages a poll is given, when several phones have one user."""
 
+import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -38,6 +39,12 @@ def row(state: str, claim: str | None, age: float) -> Row:
 )
 def test_who_may_be_given_a_message(state: str, claim: str | None, age: float, free: bool) -> None:
     assert _is_free(row(state, claim, age), PHONE, BEGAN, 600) == free
+
+
+def test_nobody_s_patience_is_for_ever_unless_it_is() -> None:
+    years = row("forwarded-to-gateway", "other", 10 * 365 * 86_400)
+    assert _is_free(years, PHONE, BEGAN, 600)
+    assert not _is_free(years, PHONE, BEGAN, math.inf), "sms.in_doubt is hold"
 
 
 def test_what_was_handed_out_during_a_poll_is_not_handed_out_by_it() -> None:

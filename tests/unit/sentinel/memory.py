@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from mjumbe.couch import ConflictError, Couch, Database, Document, Row, Saved, UnavailableError
-from mjumbe.documents import tasks_of
+from mjumbe.documents import due_of, tasks_of
 
 
 class MemoryDatabase(Database):
@@ -66,10 +66,12 @@ class MemoryDatabase(Database):
         ]
         if "keys" in query:
             return [row for wanted in query["keys"] for row in rows if row.key == wanted]
-        first, last = query.get("start_key"), query.get("end_key")
+        first, last, backwards = query.get("start_key"), query.get("end_key"), bool(query.get("descending"))
+        if backwards:
+            first, last = last, first
         found = [
             row
-            for row in sorted(rows, key=lambda row: row.key)
+            for row in sorted(rows, key=lambda row: row.key, reverse=backwards)
             if (first is None or row.key >= first) and (last is None or row.key <= last)
         ]
         skip, limit = query.get("skip", 0), query.get("limit")
@@ -101,6 +103,14 @@ def by_reference(doc: Document) -> Iterable[tuple[Any, Any]]:
     for task in tasks_of(doc):
         refs = {holder.get("gateway_ref") for holder in (task, *task["state_history"])}
         yield from ((ref, task["messages"][0]["uuid"]) for ref in refs if ref)
+
+
+def due(doc: Document) -> Iterable[tuple[Any, Any]]:
+    """The part of the view mjumbe/due that tells what waits."""
+    for task in tasks_of(doc):
+        left = task["state"] == "pending" and task.get("service") == "medic-gateway"
+        state = ("bound" if task.get("via") else "assigned") if left else task["state"]
+        yield [state, due_of(task, doc)], {"uuid": task["messages"][0]["uuid"], "service": task.get("service")}
 
 
 def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:

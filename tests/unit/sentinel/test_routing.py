@@ -250,6 +250,106 @@ def test_a_failure_of_the_next_is_not_the_end_of_the_first(lab: Lab) -> None:
     assert [lab.task(f"d{n}")["state"] for n in range(4)] == ["sent"] * 4
 
 
+def test_what_is_in_doubt_at_one_service_goes_by_the_next(lab: Lab) -> None:
+    """Else the last message that waits would be every probe of a service that hangs, until its attempts are used up."""
+    lab.desks[AT].always(LOST)
+    lab.offer(doc(1))
+    lab.run()
+    task = lab.task("d1")
+    assert (services_in(task), task["in_doubt"]) == ([AT], True)
+    lab.couch.main.docs["d1"]["tasks"][0].pop("retry_at")
+    stored = lab.couch.main.get("d1")
+    assert stored is not None
+    lab.outbox.offer(due_messages(stored))
+    lab.run()
+    assert services_in(lab.task("d1")) == [AT, TEXTBEE]
+    assert lab.task("d1")["state"] == "sent"
+
+
+# ---- left to the phone gateway
+
+
+@pytest.fixture
+def phone_next(lab: Lab) -> Lab:
+    lab.set(fallback_services=[PHONE_GATEWAY])
+    return lab
+
+
+def look_again(lab: Lab, doc_id: str) -> None:
+    """As the clock brings it."""
+    stored = lab.couch.main.get(doc_id)
+    assert stored is not None
+    lab.outbox.offer(due_messages(stored))
+    lab.run()
+
+
+def test_what_was_left_to_the_phone_goes_by_the_service_that_works_again(phone_next: Lab) -> None:
+    phone_next.desks[AT].always(NO_BALANCE)
+    phone_next.offer(*(doc(n) for n in range(5)))
+    phone_next.run()
+    assert {phone_next.task(f"d{n}")["service"] for n in range(5)} == {PHONE_GATEWAY}
+    phone_next.desks[AT].always(Outcome("Sent", State.SENT, ref="r"))
+    phone_next.later(61)
+    for n in range(5):
+        look_again(phone_next, f"d{n}")
+    assert [phone_next.task(f"d{n}")["state"] for n in range(5)] == ["sent"] * 5
+
+
+def test_what_a_phone_was_given_stays_with_it(phone_next: Lab) -> None:
+    phone_next.desks[AT].always(NO_BALANCE)
+    phone_next.offer(doc(1))
+    phone_next.run()
+    phone_next.later(61)
+    phone_next.desks[AT].always(Outcome("Sent", State.SENT, ref="r"))
+    phone_next.desks[AT].asked.clear()
+    waiting = phone_next.couch.main.get("d1")
+    assert waiting is not None
+    phone_next.outbox.offer(due_messages(waiting))
+    states.claim(phone_next.couch.main.docs["d1"]["tasks"][0], states.now(), PHONE_GATEWAY, "a phone")
+    phone_next.couch.main.store(phone_next.couch.main.docs["d1"])  # a phone polled after it was offered
+    phone_next.run()
+    assert phone_next.by() == {}
+    assert phone_next.task("d1")["claim"] == "a phone"
+
+
+def test_what_failed_before_it_was_left_to_the_phone_is_not_tried_again_at_once(phone_next: Lab) -> None:
+    """A service that fails with this message only would use up its attempts while the phone is on its way."""
+    phone_next.desks[AT].always(BROKEN)
+    phone_next.offer(doc(1))
+    phone_next.run()
+    assert (phone_next.task("d1")["service"], phone_next.task("d1")["attempts"]) == (PHONE_GATEWAY, 1)
+    assert phone_next.task("d1")["retry_at"]
+
+
+def test_whom_a_service_cannot_reach_is_left_to_the_phone_for_a_while(phone_next: Lab) -> None:
+    phone_next.set(outgoing_service=VIBER)
+    phone_next.desks[VIBER].reached = lambda to: to == number(2)
+    phone_next.offer(doc(1))
+    phone_next.run()
+    assert phone_next.outbox.leaves_to_phone(("d1", phone_next.task("d1")["messages"][0]["uuid"]))
+    bulks = phone_next.couch.main.bulks
+    look_again(phone_next, "d1")
+    assert phone_next.couch.main.bulks == bulks, "nothing was written"
+
+
+def test_whom_it_reaches_is_not(phone_next: Lab) -> None:
+    phone_next.desks[AT].always(NO_BALANCE)
+    phone_next.offer(doc(1))
+    phone_next.run()
+    look_again(phone_next, "d1")
+    assert phone_next.task("d1")["service"] == PHONE_GATEWAY
+    assert not phone_next.outbox.leaves_to_phone(("d1", phone_next.task("d1")["messages"][0]["uuid"]))
+
+
+def test_different_texts_are_left_to_the_phone_in_one_write(lab: Lab) -> None:
+    lab.set(outgoing_service=PHONE_GATEWAY, fallback_services=[])
+    lab.offer(*(doc(n) for n in range(50)))
+    before = lab.couch.main.bulks
+    lab.run()
+    assert lab.couch.main.bulks == before + 1
+    assert {lab.task(f"d{n}")["service"] for n in range(50)} == {PHONE_GATEWAY}
+
+
 # ---- whom a service cannot reach
 
 

@@ -14,6 +14,7 @@ from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, timestamp
+from mjumbe.status import ServiceStatus
 from sentinel import services
 from sentinel.services import Service, Services
 
@@ -325,6 +326,64 @@ def test_a_service_that_hangs_is_not_waited_for_when_another_takes_messages(time
     hanging.answered([SENT])
     hanging.finished()
     assert config.chosen() == AT
+
+
+def look_again(config: Config, time: Time, seconds: float) -> None:
+    time.seconds += seconds
+    config.services.refresh()
+
+
+def test_the_setting_says_when_a_phone_is_silent(time: Time) -> None:
+    config = Config(outgoing_service=PHONE_GATEWAY, medic_gateway={"silent_after": "2h"})
+    look_again(config, time, 7199)
+    assert not config.services.status()[PHONE_GATEWAY].held
+    look_again(config, time, 2)
+    assert config.services.status()[PHONE_GATEWAY].held
+
+
+def test_one_that_hangs_alone_is_used_as_far_as_it_has_room(time: Time) -> None:
+    config = Config(africas_talking={"username": "sandbox", "concurrency": 2})
+    config.services.refresh()
+    config.service().started()
+    time.seconds += services.SILENT_SECONDS + 0.1
+    assert config.chosen() == AT
+    config.service().started()
+    assert config.chosen() is None
+    assert not config.services.status()[AT].held, "slow is not broken"
+
+
+def test_how_long_nothing_was_under_way_does_not_count(time: Time) -> None:
+    subject = service()
+    ask(subject, SENT)
+    time.seconds += 3600
+    subject.started()
+    assert not subject.is_silent()
+
+
+# ---- what is known of a service
+
+
+def test_what_was_known_outlives_a_change_and_a_leader(time: Time) -> None:
+    before = ServiceStatus(True, "HTTP 401", "then", "a success", "a failure", "KES 5")
+    config = Config()
+    config.services = Services(
+        lambda: settings.parse(config.values), config.keys.get, lambda: None, before={AT: before}
+    )
+    config.services.refresh()
+    known = ServiceStatus(last_success="a success", last_failure="a failure", balance="KES 5")
+    assert config.services.status()[AT] == known
+    config.change(reply_to="22000")
+    look_again(config, time, 3)
+    assert config.services.status()[AT] == known
+
+
+def test_services_that_are_not_in_the_order_are_known_too(time: Time) -> None:
+    config = Config(textbee={"device_id": "d"})
+    config.keys["textbee:outgoing"] = "k"
+    config.services.refresh()
+    ask(config.service("textbee"), SENT)
+    assert config.services.status()["textbee"].last_success
+    assert not config.services.status()["viber"].held, "nobody needs it"
 
 
 @pytest.mark.parametrize(

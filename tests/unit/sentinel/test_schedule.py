@@ -1,0 +1,129 @@
+"""What the clock brings to the outbox: fairly from what waits, and back from the phone gateway. A store in memory."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mjumbe import documents, settings, states
+from mjumbe.couch import Document
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.gateways.base import Failure, Gateway, Outcome
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings import ServiceSettings
+from sentinel import schedule
+from sentinel.outbox import Outbox
+from sentinel.pipeline import Pipeline
+from sentinel.queue import CAPACITY
+from sentinel.reports import Reports
+from sentinel.schedule import PAGE, Clock
+from sentinel.services import Service, Services
+from tests.unit.sentinel.memory import MemoryCouch, due
+
+AT = "africas-talking"
+
+
+class Lab:
+    """A clock, and what it brought. `chosen` takes messages now; `left` are those that only the phone takes."""
+
+    def __init__(self) -> None:
+        self.couch = MemoryCouch()
+        self.couch.main.views["due"] = due
+        self.chosen: Service | str | None = None
+        self.left: Callable[[str], bool] = lambda doc_id: False
+        self.brought: list[str] = []
+        outbox = SimpleNamespace(
+            room=lambda: CAPACITY, knows=lambda key: False, leaves_to_phone=lambda key: self.left(key[0])
+        )
+        self.clock = Clock(
+            self.couch.as_couch(),
+            cast(LiveSettings, SimpleNamespace(current=settings.parse({}))),
+            cast(Pipeline, SimpleNamespace(process=self._process)),
+            cast(Services, SimpleNamespace(choose=lambda route: self.chosen)),
+            cast(Outbox, outbox),
+            cast(Reports, None),
+        )
+
+    def _process(self, docs: Sequence[Document]) -> None:
+        self.brought += [doc["_id"] for doc in docs]
+
+    def write(self, name: str, count: int, minutes_ago: float, **facts: Any) -> None:
+        """A broadcast: so many messages, a millisecond apart."""
+        began = states.now() - timedelta(minutes=minutes_ago)
+        for n in range(count):
+            at = began + timedelta(milliseconds=n)
+            doc = documents.outgoing_document(documents.new_task("+254711000001", name, at, due=at, **facts), at, None)
+            self.couch.main.store({**doc, "_id": f"{name}{n:05}"})
+
+    def bring(self) -> list[str]:
+        self.brought.clear()
+        self.clock._due()
+        return self.brought
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+def service(**limits: Any) -> Service:
+    return Service(AT, cast(Gateway, None), ServiceSettings(**limits))
+
+
+# ---- what is due
+
+
+def test_what_fits_into_a_page_is_brought_oldest_first(lab: Lab) -> None:
+    lab.write("b", 10, 1)
+    lab.write("a", 10, 2)
+    assert lab.bring() == [f"{name}{n:05}" for name in "ab" for n in range(10)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_long_broadcast_keeps_no_other_waiting_in_couchdb(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(schedule.random, "uniform", lambda first, last: first + share * (last - first))
+    lab.write("a", PAGE + CAPACITY + 100, 60)
+    lab.write("b", 20, 20)
+    lab.write("c", 20, 1)
+    brought = lab.bring()
+    assert len(brought) == len(set(brought))
+    assert brought[: PAGE // 2] == [f"a{n:05}" for n in range(PAGE // 2)], "the oldest get on, whatever comes"
+    assert {doc_id[0] for doc_id in brought[PAGE // 2 :]} == {0.0: set(), 0.5: {"b", "c"}, 1.0: {"c"}}[share]
+
+
+# ---- what was left to the phone gateway
+
+
+def test_it_is_brought_only_when_another_service_takes_it(lab: Lab) -> None:
+    lab.write("a", 10, 1, service=PHONE_GATEWAY)
+    for chosen in (None, PHONE_GATEWAY):
+        lab.chosen = chosen
+        assert lab.bring() == []
+    lab.chosen = service()
+    assert len(lab.bring()) == 10
+
+
+def test_what_was_written_for_the_phone_alone_stays_there(lab: Lab) -> None:
+    lab.write("a", 10, 1, service=PHONE_GATEWAY, via=PHONE_GATEWAY)
+    lab.chosen = service()
+    assert lab.bring() == []
+
+
+def test_what_only_the_phone_takes_does_not_stand_before_the_others(lab: Lab) -> None:
+    lab.write("a", 10, 2, service=PHONE_GATEWAY)
+    lab.write("b", 10, 1, service=PHONE_GATEWAY)
+    lab.left = lambda doc_id: doc_id.startswith("a")
+    lab.chosen = service()
+    assert {doc_id[0] for doc_id in lab.bring()} == {"b"}
+
+
+def test_as_many_as_the_service_takes(lab: Lab) -> None:
+    lab.write("a", 10, 1, service=PHONE_GATEWAY)
+    lab.chosen = service(max_per_second=3, batch_size=2)
+    assert len(lab.bring()) == 6
+    lab.chosen.answered([Outcome("InsufficientBalance", failure=Failure.CONFIGURATION)])
+    assert lab.bring() == ["a00000"], "a probe"
