@@ -163,7 +163,7 @@ def _number(here: Context) -> str | None:
 
 def _check(here: Context, name: str) -> Check:
     if name == PHONE_GATEWAY:
-        return Check(True, "The phone polls by itself; nothing here can call it.")
+        return here.phones.check(here.settings.refresh())
     return SERVICES[name].build(Wiring(here.settings.refresh(), here.vault.get)).check()
 
 
@@ -175,10 +175,12 @@ def _send(here: Context, name: str, number: str) -> dict[str, object]:
     delivered = follow(here.couch, doc["_id"], FOLLOWED_SECONDS, lambda entry: None)
     uuid = str(message_of(task)["uuid"])
     found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task
-    says = "The test message was delivered." if delivered else f"The test message is {found['state']} so far."
+    details = f": {found['state_details']}" if found.get("state_details") else ""
     return {
         "ok": found["state"] not in ("failed", "denied"),
-        "says": says,
+        "says": "The test message was delivered."
+        if delivered
+        else f"The test message is {found['state']} so far{details}.",
         "uuid": uuid,
         "history": states.history(found),
     }

@@ -9,6 +9,7 @@ from mjumbe.gateways import PHONE_GATEWAY, SERVICES, viber
 from mjumbe.gateways.base import Check, Wiring
 from mjumbe.live_settings import LiveSettings
 from mjumbe.overview import GatewayOverview, overview
+from mjumbe.phones import Phones
 
 TEST_TEXT = "mjumbe: a test message."
 FOLLOWED_SECONDS = 60
@@ -62,11 +63,11 @@ def _explain(service: GatewayOverview) -> None:
 def test(name: str, number: str | None) -> None:
     """Ask the service NAME whether it takes our credentials; with NUMBER, send one message by it and follow that."""
     config, couch = connect()
+    values = LiveSettings(couch.main).refresh()
     if name == PHONE_GATEWAY:
-        _report(Check(True, "The phone polls by itself; nothing here can call it."))
+        _report(Phones(couch).check(values))
     else:
-        wiring = Wiring(LiveSettings(couch.main).refresh(), open_vault(config, couch).get)
-        _report(SERVICES[name].build(wiring).check())
+        _report(SERVICES[name].build(Wiring(values, open_vault(config, couch).get)).check())
     if number and not send_and_follow(couch, number, TEST_TEXT, FOLLOWED_SECONDS, via=name):
         sys.exit(1)
 

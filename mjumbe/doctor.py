@@ -155,8 +155,15 @@ def _services(house: House) -> list[str]:
 
 def _answers(house: House, name: str) -> Said:
     """The service takes our credentials, by its cheapest call."""
-    check = SERVICES[name].build(Wiring(house.settings.refresh(), house.credential)).check()
-    return check.ok, health.sentence(check.says)
+    definition = SERVICES[name]
+    check = definition.build(Wiring(house.settings.refresh(), house.credential)).check()
+    if check.ok:
+        return True, health.sentence(check.says)
+    section = f"sms.{name.replace('-', '_')}"
+    return False, health.sentence(
+        f"{check.says.rstrip('.')}; are the credential {definition.outgoing_credential} and the settings {section} "
+        f"right, and can this machine reach the service? docs/{name}.md says more"
+    )
 
 
 def _public_url(house: House) -> Said:

@@ -63,7 +63,7 @@ def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
 
 def sentence(text: str) -> str:
     """`text` with a capital and a full stop."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 def couchdb(house: House) -> Said:
@@ -148,7 +148,9 @@ def _one_service(house: House, name: str, values: Settings, reports: Mapping[str
         return False, sentence(f"the service {name} cannot be used: {'; '.join(troubles)}")
     report = reports.get(name, ServiceStatus())
     if report.held:
-        return False, sentence(f"the service {name} is held since {report.since}: {report.reason}")
+        phone = name == gateways.PHONE_GATEWAY
+        ask = "is it on, in reach, and set to this server?" if phone else f"`mjumbe gateways test {name}` asks it"
+        return False, sentence(f"the service {name} is held since {report.since}: {report.reason}; {ask}")
     return True, f"The service {name} is configured."
 
 

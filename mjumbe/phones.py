@@ -4,6 +4,9 @@ import time
 
 from mjumbe import states
 from mjumbe.couch import Couch, Document
+from mjumbe.documents import milliseconds, read_moment
+from mjumbe.gateways.base import Check
+from mjumbe.settings import Settings
 
 PREFIX = "phone:"  # and the phone's user
 NOTED_SECONDS = 15.0  # a poll within so many of the last one that was noted is not: no write for each
@@ -33,3 +36,15 @@ class Phones:
         """When any phone last polled (ISO 8601, UTC), None when none ever did. Raises UnavailableError."""
         docs = self._database.all(PREFIX, PREFIX + "\ufff0")
         return max((str(doc.get("polled") or "") for doc in docs), default="") or None
+
+    def check(self, settings: Settings) -> Check:
+        """Whether a phone polls, as far as can be told: nothing here can call it. Raises UnavailableError."""
+        polled = self.last_poll()
+        if polled is None:
+            return Check(
+                False, "The phone polls by itself; none has yet. Set the app to this server, with a user's login"
+            )
+        silent = milliseconds(states.now()) - (read_moment(polled) or 0)
+        ok = silent < settings.sms.medic_gateway.silent_after * 1000
+        asked = "" if ok else ": is it on, in reach, and set to this server?"
+        return Check(ok, f"The phone polls by itself; one did last at {polled}{asked}")

@@ -75,7 +75,10 @@ def test_a_held_service_is_said_with_its_reason(api: Process, couch: Couch, admi
     lead(couch, services={"africas-talking": held})
     ok, says = checks(api)["service"]
     assert not ok
-    reason = "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance."
+    reason = (
+        "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance; "
+        "`mjumbe gateways test africas-talking` asks it."
+    )
     assert says == f"No active SMS service. {reason}"
     assert 'mjumbe_service_held{service="africas-talking"} 1.0' in get(api, "/metrics").text
     lead(couch, services={"africas-talking": {"held": False}})

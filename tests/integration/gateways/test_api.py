@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import requests
 
+from mjumbe.phones import Phones
 from tests.integration.gateways.town import AT, CALLED, KEY, PHONE, RAPIDPRO, TEXTBEE, VIBER, Town
 from tests.integration.processes import eventually, make_user
 from tests.integration.sentinel.world import OUTGOING_KEY, SOON, number
@@ -152,12 +153,18 @@ def test_a_message_is_sent_and_followed(town: Town, admin: Login, service: str) 
 
 def test_a_message_that_is_refused_is_said(town: Town, admin: Login) -> None:
     answer = try_out(town, admin, AT, number("99403")).json()
-    assert (answer["ok"], answer["says"]) == (False, "The test message is failed so far.")
+    assert (answer["ok"], answer["says"]) == (False, "The test message is failed so far: InvalidPhoneNumber.")
     assert answer["history"][-1]["state_details"] == "InvalidPhoneNumber"
 
 
-def test_the_phone_cannot_be_called(town: Town, admin: Login) -> None:
-    assert "polls by itself" in try_out(town, admin, PHONE).json()["says"]
+def test_the_phone_is_known_by_its_polls(town: Town, admin: Login) -> None:
+    none_yet = try_out(town, admin, PHONE, number()).json()
+    assert (none_yet["ok"], "none has yet" in none_yet["says"], "uuid" in none_yet) == (False, True, False)
+    phone = make_user(town.couch, "a-phone", "a-phone-password", ["gateway"])
+    requests.post(f"{town.api.url}/api/sms", auth=phone, json={}, timeout=30).raise_for_status()
+    polled = Phones(town.couch).last_poll()
+    answer = try_out(town, admin, PHONE).json()
+    assert (answer["ok"], answer["says"]) == (True, f"The phone polls by itself; one did last at {polled}")
 
 
 @pytest.mark.parametrize(

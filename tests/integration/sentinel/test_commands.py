@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from mjumbe import documents, states
+from mjumbe.phones import Phones
 from mjumbe.status import LEADER_ID
 from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
 from tests.integration.sentinel.world import World, number
@@ -80,7 +81,11 @@ def test_what_an_unfinished_house_lacks(house: World) -> None:
     failed = failing(house)
     assert set(failed) == {"sentinel", "africas-talking", "public url", "callback keys"}
     assert failed["sentinel"] == "No sentinel has run yet; start one with `mjumbe sentinel`."
-    assert failed["africas-talking"] == "Africa's Talking did not take the credentials: HTTP 401."
+    assert failed["africas-talking"] == (
+        "Africa's Talking did not take the credentials: HTTP 401; are the credential africastalking.com:outgoing and "
+        "the settings sms.africas_talking right, and can this machine reach the service? docs/africas-talking.md says "
+        "more."
+    )
     assert "https" in failed["public url"]
     assert "/api/v1/credentials/africastalking.com:incoming" in failed["callback keys"]
     house.set(public_url=None)
@@ -94,7 +99,8 @@ def test_a_held_service_says_why_and_since_when(house: World) -> None:
     failed = failing(house)
     assert failed == {
         "service": "No active SMS service. "
-        "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance."
+        "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance; "
+        "`mjumbe gateways test africas-talking` asks it."
     }
 
 
@@ -155,7 +161,11 @@ def test_trying_a_service(world: World) -> None:
     assert "delivered" in output
     code, output = run(world, "gateways", "test", "textbee")
     assert code == 1 and "textbee:outgoing" in output
-    assert run(world, "gateways", "test", "medic-gateway")[0] == 0
+    code, output = run(world, "gateways", "test", "medic-gateway")
+    assert code == 1 and "none has yet" in output
+    Phones(world.couch).polled("a-phone")
+    code, output = run(world, "gateways", "test", "medic-gateway")
+    assert code == 0 and "one did last at" in output
     assert run(world, "gateways", "test", "pigeon")[0] == 2
 
 
