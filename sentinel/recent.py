@@ -10,10 +10,15 @@ WINDOW_SECONDS = 30 * 60
 
 
 class RecentMessages:
-    """How often each text went to each number, counted by hashes: no text is kept. Used by one thread."""
+    """How often each text went to each number, counted by hashes: no text is kept. Used by one thread.
+
+    A broadcast leaves hundreds of thousands of them, nearly all sent once: those have a moment in place of a tuple, and
+    share it with whatever was sent in the same second.
+    """
 
     def __init__(self) -> None:
-        self._times: dict[int, tuple[int, ...]] = {}
+        self._times: dict[int, int | tuple[int, ...]] = {}
+        self._latest = 0
         self._pruned = time.time()
 
     def load(self, database: Database, number_of: Callable[[str], str]) -> None:
@@ -28,23 +33,30 @@ class RecentMessages:
     def count(self, to: str, message: str) -> int:
         """How often `message` went to `to` within the window."""
         since = time.time() - WINDOW_SECONDS
-        return sum(1 for at in self._times.get(_hash(to, message), ()) if at >= since)
+        return sum(1 for at in self._moments(_hash(to, message)) if at >= since)
 
     def add(self, to: str, message: str, at: int | None = None) -> None:
         """Count one more, given to a service at `at` (seconds since epoch; now)."""
         key = _hash(to, message)
         moment = int(time.time()) if at is None else at
-        since = moment - WINDOW_SECONDS
-        self._times[key] = (*(old for old in self._times.get(key, ()) if old >= since), moment)
+        if moment != self._latest:
+            self._latest = moment
+        before = [old for old in self._moments(key) if old >= moment - WINDOW_SECONDS]
+        self._times[key] = (*before, self._latest) if before else self._latest
         if time.time() - self._pruned > WINDOW_SECONDS / 6:
             self._prune()
+
+    def _moments(self, key: int) -> tuple[int, ...]:
+        found = self._times.get(key, ())
+        return (found,) if isinstance(found, int) else found
 
     def _prune(self) -> None:
         self._pruned = time.time()
         since = self._pruned - WINDOW_SECONDS
-        self._times = {key: times for key, times in self._times.items() if times[-1] >= since}
+        for key in [key for key in self._times if self._moments(key)[-1] < since]:
+            del self._times[key]
 
 
 def _hash(to: str, message: str) -> int:
-    digest = hashlib.blake2b(f"{to}\0{message}".encode(errors="surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{to}\0{message}".encode(errors="surrogatepass"), digest_size=7).digest()
     return int.from_bytes(digest, "big")
