@@ -111,8 +111,8 @@ class Reports:
         """Apply those reports whose message is known: one view query, one bulk write. Returns their documents' ids."""
         if not docs:
             return set()
-        # In order of receipt: several reports of one message may come in one batch.
-        docs = sorted(docs, key=lambda doc: (doc.get("received", 0), doc["_id"]))
+        # In order of receipt, those of one millisecond as they were stored: several may be of one message.
+        docs = sorted(docs, key=lambda doc: doc.get("received", 0))
         reports = {doc["_id"]: read_report(doc) for doc in docs}
         rows = self._couch.main.view(
             "mjumbe", "messages_by_gateway_ref", keys=list({report.ref for report in reports.values()})

@@ -12,7 +12,7 @@ from mjumbe import states
 from mjumbe.gateways import CALLBACKS, SERVICES
 from tests.integration.gateways.town import AT, CALLED, RAPIDPRO, TEXTBEE, VIBER, Town
 from tests.integration.processes import eventually
-from tests.integration.sentinel.world import SOON, entries, number
+from tests.integration.sentinel.world import SOON, number
 
 NOWHERE = "http://127.0.0.1:9/"  # where callbacks are lost
 texts = (f"text {n}" for n in itertools.count(1))
@@ -63,7 +63,9 @@ def test_reports_that_are_posted(town: Town, service: str, ending: str, expected
     """Each state that a report brings, in order; a repeated report is in the history once."""
     doc_id = town.write(person(town, service, ending), next(texts), via=service)
     task = town.until(doc_id, expected[-1])
-    assert [state for state in entries(task) if state not in ("pending", "forwarded-to-gateway")] == expected
+    # A report that tells no more than the answer did may have come by now, or not: it moves nothing.
+    moved = [entry["state"] for entry in task["state_history"] if not entry.get("late")]
+    assert [state for state in moved if state not in ("pending", "forwarded-to-gateway")] == expected
 
 
 @pytest.mark.parametrize(

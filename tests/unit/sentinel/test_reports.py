@@ -110,6 +110,13 @@ def test_several_in_one_batch_are_applied_as_they_were_received() -> None:
     assert lab.couch.main.bulks == 1
 
 
+def test_those_of_one_millisecond_are_applied_as_they_were_stored() -> None:
+    lab = Lab(doc(task(state="received-by-gateway")))
+    lab.come(document(report("Success"), 100), document(report("Sent"), 100))
+    history = [(entry["report"], entry.get("late", False)) for entry in lab.task()["state_history"]]
+    assert history == [("Success", False), ("Sent", True)]
+
+
 def test_a_batch_for_many_messages_is_one_write() -> None:
     lab = Lab(*(doc(task(ref=f"r{n}", uuid=f"u{n}"), doc_id=f"d{n}") for n in range(500)))
     lab.come(*(document(report("Success", f"r{n}")) for n in range(500)))
