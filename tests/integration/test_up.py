@@ -38,9 +38,16 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def names(pids: list[int]) -> list[str]:
-    """The commands that processes run, a command's workers counted once."""
-    words = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in pids]
-    return sorted({found[found.index("mjumbe.cli") + 1] for found in words})
+    """The commands that processes run, a command's workers counted once; "" for one that is about to begin, or gone."""
+    return sorted({name(pid) for pid in pids})
+
+
+def name(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return ""
+    return words[words.index("mjumbe.cli") + 1] if "mjumbe.cli" in words else ""
 
 
 def saved(process: Process, message_id: str, sender: str) -> int:
