@@ -5,7 +5,8 @@ import os
 import time
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g
+from flask.globals import request_ctx
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
@@ -118,17 +119,19 @@ def _started() -> None:
 
 def _finished(response: Response) -> Response:
     """Security headers, counters, and the one log line of a request: without the query, where keys are."""
-    for name, value in ({**SECURITY_HEADERS, **TLS_HEADERS} if request.is_secure else SECURITY_HEADERS).items():
-        response.headers.setdefault(name, value)
+    asked = request_ctx.request  # the proxy would look for it at each use
+    response.headers.extend(SECURITY_HEADERS)
+    if asked.is_secure:
+        response.headers.extend(TLS_HEADERS)
     seconds = time.perf_counter() - g.get("started", time.perf_counter())
-    route = request.url_rule.rule if request.url_rule else "none"
-    context().metrics.request(request.method if request.url_rule else "any", route, response.status_code, seconds)
+    method, route = (asked.method, asked.url_rule.rule) if asked.url_rule else ("any", "none")
+    context().metrics.request(method, route, response.status_code, seconds)
     log.info(
         "request",
-        method=request.method,
-        path=request.path,
+        method=asked.method,
+        path=asked.path,
         status=response.status_code,
         ms=round(seconds * 1000, 1),
-        address=request.remote_addr,
+        address=asked.remote_addr,
     )
     return response

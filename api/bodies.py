@@ -122,4 +122,4 @@ def safe(value: Any) -> Any:
 
 def safe_text(text: str) -> str:
     """`text` with surrogate pairs joined and lone ones replaced: CouchDB refuses a whole bulk for one of them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

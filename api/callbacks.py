@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import structlog
 from flask import Blueprint, request
+from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,7 +55,7 @@ class Saved(BaseModel):
 def receive(callbacks: Callbacks, route: str) -> ResponseReturnValue:
     """Store what the service posted: `{"saved": n}`, n of it new."""
     here = context()
-    posted = callback_request(request)
+    posted = callback_request(request_ctx.request)  # the proxy would look for it at each use
     if not callbacks.authenticate(posted, here.vault.matches):
         raise _refused(here, callbacks, route)
     try:

@@ -58,8 +58,7 @@ def configure(form: LogFormat, stream: TextIO | None = None) -> None:
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.format_exc_info,
-        scrub,
-        *([] if log_numbers(os.environ) == "full" else [mask_numbers]),
+        hiding(numbers=log_numbers(os.environ) != "full"),
         *([] if form == "json" else [escape_controls]),
         # Ours, so that nothing in them has to be looked for.
         structlog.stdlib.add_log_level,
@@ -110,17 +109,17 @@ class _Lenient(TextIOBase):
         return self._stream.isatty()
 
 
-def scrub(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: hides keys, passwords, cookies and Authorization, wherever in the event they are."""
-    return {
-        name: HIDDEN if name.lower() in SECRET_FIELDS else _each_text(value, scrub_text)
-        for name, value in event.items()
-    }
+def hiding(*, numbers: bool) -> Processor:
+    """A structlog processor: hides keys, passwords, cookies and Authorization, wherever in the event they are.
 
+    With `numbers`, of phone numbers all but the last digits.
+    """
+    hidden = (lambda text: _masked(scrub_text(text))) if numbers else scrub_text
 
-def mask_numbers(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: hides all but the last digits of phone numbers."""
-    return {name: _each_text(value, _masked) for name, value in event.items()}
+    def hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return cast(EventDict, _each_text(event, hidden))
+
+    return hide
 
 
 def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -132,6 +131,8 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     """`value` with each text in it changed, and what is under a secret's name hidden."""
     if isinstance(value, str):
         return change(value)
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, Mapping):
         return {
             str(name): HIDDEN if str(name).lower() in SECRET_FIELDS else _each_text(inner, change)
