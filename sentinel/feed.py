@@ -18,9 +18,11 @@ AT_ONCE = 200
 AHEAD = 5_000  # changes looked through at once, without their documents
 CHECKPOINT_SECONDS = 1.0
 LONGPOLL_SECONDS = 30.0
-# Under load most changes are our own writes coming back: they are read in batches. The first after a pause is not
-# kept waiting.
+# Under load changes are read in batches: each reading costs CouchDB as much as many changes, and half of them are our
+# own writes coming back. The more there were, the longer the next are waited for; the first after a pause never waits.
 LINGER_SECONDS = 0.02
+LINGER_PER_CHANGE = 0.001
+LONGEST_LINGER = 0.1
 
 
 class Feed:
@@ -58,9 +60,10 @@ class Feed:
                 self._keep(since)
                 if changes.pending > AT_ONCE:
                     self._look_ahead(since)
-                elif changes.changes:
-                    self._ahead = None
-                    stop.wait(LINGER_SECONDS)
+                    continue
+                self._ahead = None
+                if changes.changes and not changes.pending:
+                    stop.wait(min(LINGER_SECONDS + LINGER_PER_CHANGE * len(changes.changes), LONGEST_LINGER))
             except (UnavailableError, CouchError) as error:
                 log.warning("changes wait for CouchDB", reason=str(error))
                 sure = False
