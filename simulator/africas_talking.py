@@ -71,6 +71,7 @@ class AfricasTalking:
             form.get("message", ""),
             form.get("from") or None,
             form.get("linkId") or None,
+            {name: value for name, value in form.items() if name not in wire.SHOWN},
         )
         wire.describe(entry, send)
         self._admit(request, entry, form.get("username"))

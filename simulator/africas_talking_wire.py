@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -36,17 +36,19 @@ NETWORKS = {  # the first network of each country, by country code
 _NUMBER = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
 _BARE_NUMBER = re.compile(r"[1-9]\d{8,14}", re.ASCII)  # international, its plus lost
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+SHOWN = frozenset({"username", "to", "message", "from", "linkId"})  # what the record shows by names of its own
 _FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
 class Send:
-    """A request to send `message` to every number of `to`."""
+    """A request to send `message` to every number of `to`. `options` are the form's other fields."""
 
     to: tuple[str, ...]
     message: str
     sender: str | None
     link_id: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def integer(text: str, name: str) -> int:
 def describe(entry: ServiceRequest, send: Send) -> None:
     """Put what was asked for into the record."""
     entry.to, entry.message, entry.sender, entry.link_id = send.to, send.message, send.sender, send.link_id
+    entry.options = send.options
 
 
 # -- writing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ class ServiceRequest:
     message: str | None = None
     sender: str | None = None
     link_id: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)  # what else was asked for, as it was sent
     status: int | None = None  # None until it is answered, and for ever if it never is
     fault: str | None = None  # what was done to it instead of an ordinary answer
     message_ids: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class ServiceRequest:
             "message": self.message,
             "from": self.sender,
             "link_id": self.link_id,
+            "options": dict(self.options),
             "headers": dict(self.headers),
             "key": self.key,
             "status": self.status,

@@ -99,6 +99,31 @@ def test_what_subscribers_pay_for_has_their_product_s_keyword(world: World, prog
         assert world.tasks(answer["messages"][0]["id"])[0]["premium"]["keyword"] == keyword
 
 
+PREMIUM = [
+    (True, {}, None),
+    ({"keyword": "maji", "retry_duration_hours": 4}, {"keyword": "maji", "retryDurationInHours": "4"}, None),
+    ({"link_id": "L1"}, {}, "L1"),
+    (False, {}, None),
+]
+
+
+@pytest.mark.parametrize(("premium", "options", "link_id"), PREMIUM)
+@pytest.mark.parametrize("way", ["api", "document"])
+def test_premium_reaches_the_service_as_the_author_says(
+    world: World, program: Login, way: str, premium: Any, options: dict[str, str], link_id: str | None
+) -> None:
+    text = uuid.uuid4().hex
+    if way == "api":
+        body = {"to": number(), "message": text, "premium": premium}
+        assert ask(world, program, "POST", "/api/v1/messages", json=body)[0] == 202
+    else:
+        world.write(number(), text, premium=premium)
+    eventually(lambda: len(world.simulator.messages(text)) == 1)
+    [request] = world.simulator.requests(text)
+    wanted = {"bulkSMSMode": "0", **options} if premium else {}
+    assert (request["options"], request["link_id"]) == (wanted, link_id)
+
+
 def test_many_subscribers(world: World, program: Login) -> None:
     wanted, text = product(), uuid.uuid4().hex
     subscribe(world.couch, wanted, [f"+25479{place:07d}" for place in range(2_500)])

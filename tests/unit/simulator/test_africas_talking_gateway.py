@@ -63,5 +63,7 @@ def test_an_opt_out_and_a_premium_answer(play: Any) -> None:
         assert (outcome.state, outcome.opted_out) == (State.SENT, False)
         [request] = (await lab.json("GET", "/requests?last=1"))["requests"]
         assert (request["link_id"], request["from"]) == ("L1", "22000")
+        options = {"bulkSMSMode": "0", "enqueue": "1", "keyword": "afya", "retryDurationInHours": "4"}
+        assert request["options"] == options
 
     play(scenario)

@@ -103,7 +103,7 @@ def test_a_stop_ends_held_and_waiting_connections(play: Any) -> None:
 def test_requests(play: Any) -> None:
     async def scenario(lab: Any) -> None:
         text = "Habari 😀"
-        _, _, body = await lab.send("+254711000001,+254711000002", text, linkId="l-1", **{"from": "22000"})
+        _, _, body = await lab.send("+254711000001,+254711000002", text, linkId="l-1", keyword="a", **{"from": "22000"})
         ids = [recipient["messageId"] for recipient in json.loads(body)["SMSMessageData"]["Recipients"]]
         listed = await lab.json("GET", "/requests")
         [entry] = listed["requests"]
@@ -116,6 +116,7 @@ def test_requests(play: Any) -> None:
             "message": text,
             "from": "22000",
             "link_id": "l-1",
+            "options": {"keyword": "a"},
             "key": "right",
             "status": 201,
             "fault": None,
