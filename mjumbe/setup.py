@@ -90,6 +90,9 @@ def _install(database: Database, design: Design) -> None:
     doc_id = f"_design/{design.name}"
     present = database.get(doc_id)
     wanted: dict[str, Any] = {"language": "javascript", "views": {k: dict(v) for k, v in design.views.items()}}
+    if not design.name.startswith(OWN):
+        # CHT's views, which only others ask: CouchDB need not keep them up to date meanwhile (ken_server.erl).
+        wanted["autoupdate"] = False
     if present is None:
         _store_first(database, doc_id, lambda: {OWN: True, **wanted})
     elif present.get("views") != wanted["views"] and (design.name.startswith(OWN) or present.get(OWN)):

@@ -57,6 +57,12 @@ def test_settings_and_chts_design_documents_stay(couch: Couch) -> None:
         assert {name: stored[name] for name in content} == content
 
 
+def test_only_views_that_we_ask_are_kept_up_to_date(couch: Couch) -> None:
+    setup.prepare(couch)
+    docs = {design.name: couch.main.get(f"_design/{design.name}") or {} for design in setup.read_designs()}
+    assert {name for name, doc in docs.items() if doc.get("autoupdate") is False} == {"medic", "medic-sms"}
+
+
 def test_a_newer_version_brings_its_views(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> None:
     old = [Design("mjumbe-x", {"one": {"map": "function (doc) { emit(doc._id, 1); }"}})]
     new = [Design("mjumbe-x", {"two": {"map": "function (doc) { emit(doc._id, 2); }"}})]
