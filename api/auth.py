@@ -81,7 +81,9 @@ class Users:
         if digest not in self._known:  # whoever was right lately is not kept out by a neighbour's guesses
             self._by_address.check(address)
             self._limit.check(*who)
-        found, roles = self._couch.session_of(credentials)
+        # CouchDB 3.4 locks a name for the address whose five guesses were wrong, and takes this header's word for the
+        # address (mochiweb_request:get(peer)) from a private one as ours: else one stranger would lock out everybody.
+        found, roles = self._couch.session_of({**credentials, "X-Forwarded-For": address})
         if found is None:
             self._known.pop(digest, None)
             self._by_address.failed(address)

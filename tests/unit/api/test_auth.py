@@ -87,7 +87,7 @@ def test_what_is_no_login_is_not_asked(
 def test_only_the_session_cookie_is_passed_on(users: Users, memory: MemoryCouch) -> None:
     memory.users["AuthSession=abc-_="] = ("admin", ("_admin",))
     assert users.require(request(cookie="other=1; AuthSession=abc-_=; more=2")).name == "admin"
-    assert memory.logins == [{"Cookie": "AuthSession=abc-_="}]
+    assert memory.logins == [{"Cookie": "AuthSession=abc-_=", "X-Forwarded-For": "10.0.0.1"}]
 
 
 def test_wrong_logins_are_limited_by_address_and_name(users: Users, memory: MemoryCouch) -> None:
