@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -36,7 +36,7 @@ WORKERS = 1
 KEEP_ALIVE = 75
 GRACEFUL = 30  # seconds that requests under way get at a stop
 CONNECTIONS = 2_000
-CROWD = 1_800  # connections from which on the one that has waited longest for a request makes room for a new one
+CROWD = 1_800  # connections from which on the one whose client has been silent longest makes room for a new one
 FILES = 4_096  # open at once: the connections, those to CouchDB, logs and the spool; the usual limit is 1,024
 BACKLOG = 2_048
 PORT_SECONDS = 3.0  # that a start waits for a port: the process before it may be ending
@@ -181,8 +181,8 @@ class _Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._open = 0
-        self._waiting: dict[gevent.Greenlet, None] = {}  # for their clients' next request, since longest first
-        self._idle: set[gevent.Greenlet] = set()  # those that did so a second ago, at a stop
+        self._waiting: dict[gevent.Greenlet, object] = {}  # for their clients to send something, since longest first
+        self._idle: set[tuple[gevent.Greenlet, object]] = set()  # those that did so a second ago, at a stop
 
     def handle(self, _listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""
@@ -191,30 +191,53 @@ class _Worker(GeventWorker):  # type: ignore[misc]
         if self._open > CROWD and self._waiting:
             longest = next(iter(self._waiting))
             del self._waiting[longest]
-            longest.kill(block=False)
+            longest.kill(TimeoutError, block=False)
         try:
             # The listener would be asked for its address only; at a stop it is closed before the last are served.
-            super(GeventWorker, self).handle(client, client, addr)
+            super(GeventWorker, self).handle(client, _Client(client, self._waiting), addr)
         finally:
             self._open -= 1
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Around the wait for a request. Ended from outside, it is as if the client had closed the connection."""
-        current = gevent.getcurrent()
-        self._waiting[current] = None
-        try:
-            with suppress(gevent.GreenletExit), gevent.Timeout(KEEP_ALIVE, False):
-                yield
-        finally:
-            self._waiting.pop(current, None)
+        """Around the wait for a request's head, however slowly it comes."""
+        with gevent.Timeout(KEEP_ALIVE, False):
+            yield
 
     def notify(self) -> None:
         """Called once a second, at a stop too, until all connections have ended."""
         super().notify()
         if not self.alive:
-            gevent.killall(self._idle & self._waiting.keys(), block=False)
-            self._idle = set(self._waiting)
+            silent = self._idle & self._waiting.items()
+            gevent.killall([greenlet for greenlet, _ in silent], TimeoutError, block=False)
+            self._idle = set(self._waiting.items())
+
+
+class _Client:
+    """A client's connection, which is in `waiting` while we wait for the client to send something."""
+
+    def __init__(self, connection: Any, waiting: dict[gevent.Greenlet, object]) -> None:
+        self._connection = connection
+        self._waiting = waiting
+        self._given_up = False
+
+    def recv(self, size: int) -> bytes:
+        """As a socket's. Raises TimeoutError when the silence was too long, or ended from outside; b"" ever after."""
+        if self._given_up:
+            return b""
+        current = gevent.getcurrent()
+        self._waiting[current] = object()
+        try:
+            received: bytes = self._connection.recv(size)
+        except TimeoutError:
+            self._given_up = True
+            raise
+        finally:
+            self._waiting.pop(current, None)
+        return received
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
 
 class _Log(Logger):  # type: ignore[misc]
