@@ -148,8 +148,9 @@ def _one_service(house: House, name: str, values: Settings, reports: Mapping[str
         return False, sentence(f"the service {name} cannot be used: {'; '.join(troubles)}")
     report = reports.get(name, ServiceStatus())
     if report.held:
-        phone = name == gateways.PHONE_GATEWAY
-        ask = "is it on, in reach, and set to this server?" if phone else f"`mjumbe gateways test {name}` asks it"
+        ask = f"`mjumbe gateways test {name} NUMBER` sends a message by it, which frees it when it works"
+        if name == gateways.PHONE_GATEWAY:
+            ask = "is it on, in reach, and set to this server?"
         return False, sentence(f"the service {name} is held since {report.since}: {report.reason}; {ask}")
     return True, f"The service {name} is configured."
 

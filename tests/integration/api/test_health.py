@@ -77,7 +77,7 @@ def test_a_held_service_is_said_with_its_reason(api: Process, couch: Couch, admi
     assert not ok
     reason = (
         "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance; "
-        "`mjumbe gateways test africas-talking` asks it."
+        "`mjumbe gateways test africas-talking NUMBER` sends a message by it, which frees it when it works."
     )
     assert says == f"No active SMS service. {reason}"
     assert 'mjumbe_service_held{service="africas-talking"} 1.0' in get(api, "/metrics").text

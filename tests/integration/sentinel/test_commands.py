@@ -100,7 +100,7 @@ def test_a_held_service_says_why_and_since_when(house: World) -> None:
     assert failed == {
         "service": "No active SMS service. "
         "The service africas-talking is held since 2026-01-31T08:30:00.000Z: InsufficientBalance; "
-        "`mjumbe gateways test africas-talking` asks it."
+        "`mjumbe gateways test africas-talking NUMBER` sends a message by it, which frees it when it works."
     }
 
 
