@@ -176,6 +176,7 @@ def _public_url(house: House) -> Said:
 
 
 def _callback_keys(house: House, names: list[str]) -> Said:
+    house.settings.refresh()  # raises while CouchDB does not tell which services are in use
     needed = {name: SERVICES[name].callbacks for name in names}
     missing = {
         name: callbacks.credential

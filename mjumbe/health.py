@@ -55,7 +55,7 @@ def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
             away = True
             ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else AWAY
         except CouchError as error:
-            ok, says = False, f"Not known: {error}."
+            ok, says = False, sentence(f"not known: {error}")
         except CredentialError as error:
             ok, says = False, sentence(str(error))
         yield Check(name, ok, says)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mjumbe import settings, states
-from mjumbe.couch import ConflictError, Couch, CouchError, Database, UnavailableError
+from mjumbe.couch import ABSENT, ConflictError, Couch, Database, NotFoundError, UnavailableError
 from mjumbe.documents import milliseconds
 from mjumbe.status import CHECKPOINT_ID
 
@@ -129,7 +129,9 @@ def unbuilt_views(couch: Couch) -> list[str]:
 def _is_ready(database: Database, design: Design) -> bool:
     try:
         answer = database.couch.request("GET", f"/{quote(database.name, safe='')}/_design/{design.name}/_info")
-    except CouchError:
+    except NotFoundError as error:
+        if error.reason not in ABSENT:  # the database is missing, not the design document
+            raise
         return False
     index = answer.get("view_index", {})
     # Some changes are always waiting on a busy database: behind is only who has many to read, and reads them. An index

@@ -137,8 +137,13 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     away = failing(house, COUCH_URL=f"http://admin:x@127.0.0.1:1/{database}")
     assert away["couchdb"].endswith("start it, or correct COUCH_URL.")
     assert away["version"] == "Not known while CouchDB cannot be reached."
+    assert away["callback keys"] == "Not known while CouchDB cannot be reached."
     wrong = server.replace(f":{house.couch._password}@", ":wrong@")
-    assert "password in COUCH_URL is wrong" in failing(house, COUCH_URL=f"{wrong}/{database}")["couchdb"]
+    refused = failing(house, COUCH_URL=f"{wrong}/{database}")
+    for name in ("couchdb", "views", "callback keys"):
+        assert refused[name] == "Not known: CouchDB answered 401: the name or the password in COUCH_URL is wrong."
+    empty = failing(house, COUCH_URL=f"{house.couch_url}-not-there")
+    assert empty["views"].endswith("Database does not exist.")
     code, output = run(house, "doctor", COUCH_URL="")
     assert code == 1 and "COUCH_URL is not set" in output
 
