@@ -24,6 +24,7 @@ from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, log_format
 from mjumbe.couch import ConflictError, Couch
+from mjumbe.gateways import credential_names
 from mjumbe.health import checked
 from mjumbe.live_settings import DOCUMENT_ID
 
@@ -111,6 +112,9 @@ def set_credential(name: str, value: str | None) -> None:
     setup.prepare(couch)
     open_vault(config, couch).set(name, given)
     click.echo(f"Stored {name}.")
+    used = credential_names()
+    if name not in used:
+        click.echo(f"No service uses a credential {name}; they use {', '.join(used)}", err=True)
 
 
 @credentials.command("list")
@@ -169,13 +173,21 @@ def set_setting(path: str, value: str) -> None:
         changes = {step: changes}
     _merge_settings(changes)
     click.echo(f"Set {path}.")
+    if not settings.reads(path):
+        click.echo(f"mjumbe reads no setting {path}; {settings.like(path)}", err=True)
 
 
 @settings_.command("load")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def load_settings(file: Path) -> None:
     """Merge a JSON file into the settings, as CHT's PUT /api/v1/settings does."""
-    _merge_settings(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        changes = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.ClickException(f"{file} is no JSON: {error}") from None
+    if not isinstance(changes, dict):
+        raise click.ClickException(f"{file} holds no JSON object, as config/app_settings.json does")
+    _merge_settings(changes)
     click.echo(f"Merged {file}.")
 
 
@@ -215,6 +227,8 @@ def _merge_settings(changes: dict[str, Any]) -> None:
 @click.option("--wait", default=60, show_default=True, help="Seconds to follow the message; 0 only hands it over.")
 def send(to: str, message: str, wait: int) -> None:
     """Send MESSAGE to the number TO, and show what becomes of it."""
+    if not message:
+        raise click.ClickException("MESSAGE is empty; write the text to send")
     _, couch = connect()
     if not send_and_follow(couch, to, message, wait) and wait:
         sys.exit(1)

@@ -6,6 +6,7 @@ talk to CouchDB.
 """
 
 import copy
+import difflib
 import json
 import re
 import sys
@@ -474,6 +475,21 @@ def reference() -> str:
     for path, takes, default, meaning in _rows(Settings, ""):
         lines.append(f"| `{path}` | {takes} | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def reads(path: str) -> bool:
+    """Whether a setting, a part of one or a group of them stands at `path` (`sms.reply_to`)."""
+    return any(f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}.") for key in _keys())
+
+
+def like(path: str) -> str:
+    """What may have been meant by a path where nothing is read."""
+    close = difflib.get_close_matches(path, _keys(), n=1)
+    return f"was {close[0]} meant?" if close else "docs/settings.md lists those that it reads"
+
+
+def _keys() -> list[str]:
+    return [key for key, *_ in _rows(Settings, "") if "[]" not in key]
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:

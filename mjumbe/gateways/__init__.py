@@ -19,6 +19,12 @@ CALLBACKS: Mapping[str, Callbacks] = {
 """What they post to us, by the slug in `/api/v1/sms/<slug>/…`."""
 
 
+def credential_names() -> list[str]:
+    """The credentials that the services use, in order."""
+    outgoing = {definition.outgoing_credential for definition in SERVICES.values()}
+    return sorted(outgoing | {callbacks.credential for callbacks in CALLBACKS.values()})
+
+
 def missing(name: str, settings: Settings, credential: Callable[[str], str | None]) -> list[str]:
     """What keeps a service from being used, as sentences that say what to do; empty when it is configured."""
     if name == PHONE_GATEWAY:

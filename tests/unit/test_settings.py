@@ -278,3 +278,23 @@ def test_reference_names_every_key() -> None:
     assert "| `sms.expire_after` | a duration like" in settings.reference()
     assert "| `7d` |" in settings.reference()
     assert "| `sms.replies[].keyword` | one word | required |" in settings.reference()
+
+
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("sms.reply_to", True),
+        ("sms.africas_talking", True),
+        ("permissions.can_access_gateway_api", True),
+        ("sms.reply_too", False),
+        ("sms.reply", False),
+        ("", False),
+    ],
+)
+def test_which_settings_are_read(path: str, read: bool) -> None:
+    assert settings.reads(path) is read
+
+
+def test_what_a_misspelt_setting_may_have_meant() -> None:
+    assert settings.like("sms.africastalking.username") == "was sms.africas_talking.username meant?"
+    assert settings.like("branding") == "docs/settings.md lists those that it reads"

@@ -148,6 +148,31 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     assert code == 1 and "COUCH_URL is not set" in output
 
 
+# ---- settings, credentials, messages
+
+
+def test_a_misspelt_name_is_named(own_world: World) -> None:
+    code, output = run(own_world, "settings", "set", "sms.reply_too", "22000")
+    assert (code, output) == (0, "Set sms.reply_too.\nmjumbe reads no setting sms.reply_too; was sms.reply_to meant?\n")
+    code, output = run(own_world, "settings", "set", "sms.reply_to", "22000")
+    assert (code, output) == (0, "Set sms.reply_to.\n")
+    code, output = run(own_world, "credentials", "set", "africastalking:incoming", "a-key-under-a-wrong-name")
+    assert code == 0
+    assert "No service uses a credential africastalking:incoming; they use africastalking.com:incoming, " in output
+    code, output = run(own_world, "credentials", "set", "africastalking.com:incoming", "a-key-under-its-name")
+    assert (code, output) == (0, "Stored africastalking.com:incoming.\n")
+
+
+def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    for content, says in (("{", "is no JSON: "), ("[]", "holds no JSON object")):
+        file.write_text(content)
+        code, output = run(own_world, "settings", "load", str(file))
+        assert code == 1 and output.startswith(f"Error: {file} {says}")
+    code, output = run(own_world, "send", number(), "")
+    assert (code, output) == (1, "Error: MESSAGE is empty; write the text to send\n")
+
+
 # ---- gateways
 
 
