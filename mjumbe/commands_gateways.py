@@ -29,12 +29,14 @@ def gateways(context: click.Context) -> None:
 def _show(services: list[GatewayOverview]) -> None:
     """A table of all services, then what to do for those in use, and their callback URLs."""
     from rich.console import Console  # noqa: PLC0415  # the long-running processes need none of it
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
-    table = Table("service", "place", "state", "last success", "balance", "today")
+    # A name that is cut short cannot be typed, and a day without its time says little.
+    name = Column("service", no_wrap=True, min_width=max(map(len, KNOWN)))
+    table = Table(name, "place", "state", Column("last success", min_width=10), "balance", "today")
     for each in services:
         today = ", ".join(f"{count} {state}" for state, count in sorted(each.today.items()))
-        balance, success = each.status.balance or "", each.status.last_success or ""
+        balance, success = each.status.balance or "", (each.status.last_success or "")[:16].replace("T", " ")
         table.add_row(each.name, str(each.place or ""), _state(each), success, balance, today)
     Console().print(table)
     for each in services:

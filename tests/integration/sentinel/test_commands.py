@@ -182,6 +182,7 @@ def test_gateways(world: World) -> None:
     assert code == 0, output
     assert "africas-talking" in output and "ready" in output and "not configured" in output
     assert "incoming-messages at https://sms.example.org/api/v1/sms/africastalking/incoming-messages?key=" in output
+    assert "africas-talking │" in run(world, "gateways", COLUMNS="80")[1]
 
 
 def test_trying_a_service(world: World) -> None:
