@@ -29,6 +29,7 @@ from mjumbe.gateways.base import (
     SendError,
     Wiring,
     dig,
+    failed_check,
     objects,
     sending_outcome,
 )
@@ -151,7 +152,7 @@ class AfricasTalking(Gateway):
             url = f"{self._api}/version1/user"
             answer = self._http.json("GET", url, params={"username": self._username}, headers=self._headers())
         except SendError as error:
-            return Check(False, f"Africa's Talking did not take the credentials: {error}")
+            return failed_check("Africa's Talking", "the credentials", self._api, error)
         data = answer.get("UserData") or answer.get("userData") if isinstance(answer, dict) else None
         balance = data.get("balance") if isinstance(data, dict) else None
         if not balance:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -68,6 +69,10 @@ class SendError(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.details)
         self.outcome = outcome
+
+
+class NoAnswerError(SendError):
+    """A request to which no answer came: what the service thinks of us is not known."""
 
 
 class FencedError(Exception):
@@ -164,6 +169,13 @@ class Check:
     ok: bool
     says: str  # a sentence for the operator
     balance: str | None = None  # as the service writes it: "KES 1785.50"
+
+
+def failed_check(service: str, secret: str, url: str, error: SendError) -> Check:
+    """What came of a check that failed: only a service that answered can have refused our `secret`."""
+    if isinstance(error, NoAnswerError):
+        return Check(False, f"{service} could not be asked at {urlsplit(url).netloc or url}: {error}")
+    return Check(False, f"{service} did not take {secret}: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +292,7 @@ class Http:
         try:
             response = self._session.request(method, url, timeout=self._timeout, allow_redirects=False, **arguments)
         except requests.exceptions.RequestException as error:
-            raise SendError(_network_outcome(error)) from None
+            raise NoAnswerError(_network_outcome(error)) from None
         if 200 <= response.status_code < 300:
             return response
         raise SendError((refusal or status_outcome)(response))

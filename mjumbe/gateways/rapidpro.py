@@ -27,6 +27,7 @@ from mjumbe.gateways.base import (
     ask_each,
     decoded,
     dig,
+    failed_check,
     objects,
     sending_outcome,
 )
@@ -78,7 +79,7 @@ class RapidPro(Gateway):
         try:
             answer = self._http.json("GET", f"{self._api}/workspace.json", headers=self._headers())
         except SendError as error:
-            return Check(False, f"RapidPro did not take the key: {error}")
+            return failed_check("RapidPro", "the key", self._api, error)
         name = dig(answer, "name")
         if not name:
             return Check(False, "RapidPro gave an answer without a workspace; check sms.rapidpro.url")

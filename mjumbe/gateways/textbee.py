@@ -30,6 +30,7 @@ from mjumbe.gateways.base import (
     ask_each,
     decoded,
     dig,
+    failed_check,
     hmac_sha256,
     objects,
     sending_outcome,
@@ -109,7 +110,7 @@ class TextBee(Gateway):
         try:
             answer = self._get(f"{self._api}/gateway/devices")
         except SendError as error:
-            return Check(False, f"TextBee did not take the API key: {error}")
+            return failed_check("TextBee", "the API key", self._api, error)
         device = next((row for row in objects(dig(answer, "data")) if row.get("_id") == self._device_id), None)
         if device is None:
             return Check(False, "TextBee took the API key, but has no device with the id in sms.textbee.device_id")

@@ -26,6 +26,7 @@ from mjumbe.gateways.base import (
     SendError,
     Wiring,
     dig,
+    failed_check,
     hmac_sha256,
     sending_outcome,
 )
@@ -113,7 +114,7 @@ class Viber(Gateway):
         try:
             answer = self._post("get_account_info", {})
         except SendError as error:
-            return Check(False, f"Viber did not take the token: {error}")
+            return failed_check("Viber", "the token", self._api, error)
         if dig(answer, "status") != OK:
             return Check(False, f"Viber did not take the token: {_words(answer)}")
         if not dig(answer, "webhook"):

@@ -404,7 +404,8 @@ def test_the_balance(service: responses.RequestsMock, status: int, body: bytes, 
 
 def test_the_balance_cannot_be_asked(service: responses.RequestsMock) -> None:
     service.get("https://api.africastalking.com/version1/user", body=requests.exceptions.ConnectTimeout())
-    assert not gateway().check().ok
+    says = "Africa's Talking could not be asked at api.africastalking.com: no connection (ConnectTimeout)"
+    assert gateway().check() == Check(False, says)
 
 
 # ---- the inbox
