@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
+from api.errors import CODES
 from api.openapi import OPERATIONS, build
 
 
@@ -60,3 +61,11 @@ def test_the_page_is_made_without_couchdb(client: FlaskClient) -> None:
     page = client.get("/api/docs")
     assert page.status_code == 200
     assert "POST" in page.text and "/api/sms" in page.text
+
+
+def test_every_documented_error_has_a_word(app: Flask) -> None:
+    operations = [operation for path in build(app)["paths"].values() for operation in path.values()]
+    answers = [answer for operation in operations for answer in operation["responses"].items()]
+    statuses = {int(status) for status, answer in answers if "#/components/schemas/Error" in references(answer)}
+    assert 409 in statuses
+    assert statuses <= set(CODES)
