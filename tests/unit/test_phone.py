@@ -112,6 +112,7 @@ CHT_CASES = [
     ("outgoing_deny_shorter_than", "5", " ABCD ", True),
     ("outgoing_deny_shorter_than", 0, "+123", False),
     ("outgoing_deny_shorter_than", "5", "12345", False),
+    ("outgoing_deny_list", "253", "+25377123456", False),
     ("gateway_number", "+254700000000", "+254700000000", True),
     ("gateway_number", "+640275552636", "64-27-555-2636", True),
     ("gateway_number", "+640275552637", "64-27-555-2636", False),
