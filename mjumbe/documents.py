@@ -265,13 +265,15 @@ def find_task(doc: Document, message_uuid: str) -> Task | None:
     return next((task for task in tasks_of(doc) if message_of(task).get("uuid") == message_uuid), None)
 
 
-def due_of(task: Task, doc: Document) -> int:
+def date_of(task: Task, doc: Document) -> int | None:
     """When a task falls due, in ms since epoch: its `due`, else its `timestamp`, else when the document was made."""
-    for value in (task.get("due"), task.get("timestamp"), doc.get("reported_date")):
-        moment = read_moment(value)
-        if moment is not None:
-            return moment
-    return 0
+    moments = map(read_moment, (task.get("due"), task.get("timestamp"), doc.get("reported_date")))
+    return next((moment for moment in moments if moment is not None), None)
+
+
+def due_of(task: Task, doc: Document) -> int:
+    """The same, 0 when none of them says."""
+    return date_of(task, doc) or 0
 
 
 def read_moment(value: object) -> int | None:

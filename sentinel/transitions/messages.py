@@ -27,8 +27,18 @@ RETRY_TEXT = timedelta(hours=1)
 def _is_unfinished(task: Task) -> bool:
     if states.of(task) is not State.PENDING:
         return False
-    messages = task.get("messages")
-    return not isinstance(messages, list) or len(messages) != 1 or not message_of(task).get("uuid")
+    messages, message = task.get("messages"), message_of(task)
+    return (
+        not isinstance(messages, list) or len(messages) != 1 or not message.get("uuid") or _lacks(message) is not None
+    )
+
+
+def _lacks(message: dict[str, Any]) -> str | None:
+    """What a message cannot be sent without."""
+    text = message.get("message")
+    if not isinstance(text, str) or not text:
+        return "its message has no text"
+    return None if message.get("to") else "its message has no recipient"
 
 
 def filter(doc: Document, context: Context) -> bool:
@@ -50,13 +60,20 @@ def _finish(task: Any, doc: Document, context: Context) -> Iterator[Any]:
         return
     if not task.get("messages"):
         _compose(task, doc, context)
-    messages = [message for message in task.get("messages") or [] if isinstance(message, dict)]
+    if not task.get("messages"):
+        yield task
+        return
+    given = task["messages"] if isinstance(task["messages"], list) else []
+    messages = [message for message in given if isinstance(message, dict)]
     if not messages:
+        states.move(task, State.FAILED, context.now, "its messages are no objects with `to` and `message`")
         yield task
     for position, message in enumerate(messages):
         message["uuid"] = message.get("uuid") or str(uuid.uuid4())
         single = task if position == 0 else copy.deepcopy(task)
         single["messages"] = [message]
+        if lacking := _lacks(message):
+            states.move(single, State.FAILED, context.now, lacking)
         yield single
 
 

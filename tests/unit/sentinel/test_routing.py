@@ -111,11 +111,9 @@ class Lab:
             self.outbox.offer(due_messages(stored))
 
     def run(self) -> None:
-        """Send all that can be sent now, and let it finish."""
+        """Send all that can be sent now, and let each round of requests finish before the next is started."""
         for _ in range(200):
-            started = False
-            while self.outbox._dispatch():
-                started = True
+            started = self.outbox._dispatch()
             self.outbox._workers.shutdown(wait=True)
             self.outbox._workers = ThreadPoolExecutor(4)
             if not started:

@@ -11,7 +11,7 @@ from mjumbe.couch import Document
 from mjumbe.documents import IncomingMessage, milliseconds
 from sentinel import transitions
 from sentinel.registers import OPTED_OUT, Entry, Registers
-from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies
+from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies, undated
 from sentinel.transitions.base import Contact, Context
 from tests.unit.sentinel.memory import MemoryDatabase
 
@@ -275,6 +275,30 @@ def test_due(state: str, moment: object, pending: bool) -> None:
     assert len(scheduled["state_history"]) == pending
 
 
+# ---- undated
+
+
+@pytest.mark.parametrize(
+    ("one", "more", "concerned"),
+    [
+        (task(), {}, True),
+        (task("scheduled"), {}, True),
+        (task(due="soon"), {"reported_date": "yesterday"}, True),
+        (task(due=0), {}, False),
+        (task(timestamp=at()), {}, False),
+        (task(), {"reported_date": milliseconds(NOW)}, False),
+        (task("sent"), {}, False),
+    ],
+)
+def test_what_has_no_date_is_due_now_and_not_expired(one: Document, more: dict[str, Any], concerned: bool) -> None:
+    doc = {**record(one), "reported_date": None, **more}
+    assert undated.filter(doc, context()) is concerned
+    if concerned:
+        assert transitions.run(doc, context())
+        assert (one["state"], one["timestamp"]) == ("pending", at())
+        assert not transitions.run(doc, context()), "nothing is left to do"
+
+
 # ---- messages
 
 
@@ -411,6 +435,21 @@ def test_a_message_gets_the_uuid_that_it_lacks(uuid: str | None) -> None:
     one["messages"][0]["uuid"] = uuid
     (finished,) = finish(one)
     assert finished["messages"][0]["uuid"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([{"to": OTHER, "message": "", "uuid": "u1"}], "its message has no text"),
+        ([{"to": OTHER, "message": 17}], "its message has no text"),
+        ([{"to": "", "message": "x", "uuid": "u1"}], "its message has no recipient"),
+        (["odd"], "its messages are no objects with `to` and `message`"),
+        ("odd", "its messages are no objects with `to` and `message`"),
+    ],
+)
+def test_what_can_never_be_sent_fails_with_the_reason(given: object, says: str) -> None:
+    (finished,) = finish(unfinished(messages=given))
+    assert (finished["state"], finished["state_details"]) == ("failed", says)
 
 
 @pytest.mark.parametrize("state", ["scheduled", "sent", "failed", "muted", "cleared", None])
