@@ -141,7 +141,7 @@ class AcceptedMessages(BaseModel):
 
 
 EXPECTED = {
-    "to": "a phone number, as text or number",
+    "to": "a phone number such as +254711000111, as text or number",
     "subscribers": "an object with `short_code` and `keyword`",
     "message": f"a text of 1 to {LONGEST_TEXT} characters",
     "due": "a date and time in ISO 8601, or milliseconds since epoch",
@@ -149,6 +149,8 @@ EXPECTED = {
     "premium": "true, false, or an object with `keyword`, `link_id` or `retry_duration_hours` (1 to 168)",
     "uuid": "1 to 100 letters, digits, dots, colons, dashes or underscores",
 }
+SHOWN = ("to", "due", "service", "uuid")  # what may be said of a wrong value: never a text
+MOST_SHOWN = 50  # characters
 
 
 @blueprint.post("/api/v1/messages")
@@ -253,7 +255,10 @@ def _problems(index: int, entry: Any, error: ValidationError) -> list[dict[str, 
 def _problem(index: int, entry: Any, field: str) -> dict[str, Any]:
     if not isinstance(entry, Mapping):
         return {"index": index, "field": "body", "expected": "an object with `to` and `message`"}
-    return {"index": index, "field": field, "expected": EXPECTED.get(field, f"only {', '.join(EXPECTED)}")}
+    expected = EXPECTED.get(field, f"only {', '.join(EXPECTED)}")
+    if field in SHOWN and entry.get(field) is not None:
+        expected += f"; it is {str(entry[field])[:MOST_SHOWN]!r}"
+    return {"index": index, "field": field, "expected": expected}
 
 
 def _document(message: NewMessage, country: str, now: datetime, author: str) -> Document:

@@ -10,18 +10,20 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.errors import BadRequestError
 from api.records import record
 from mjumbe import documents, phone
 from mjumbe.couch import Database, Row
+from mjumbe.states import State
 
 MOST = 1_000
 CHUNK = 500  # rows read at once while filtering
 CHUNKS = 10  # a page may come out shorter, with a bookmark, rather than read the whole database
 
+STATES = ("received", *State)
 FARTHEST = 10**16  # milliseconds since epoch
 MOST_AT_ONCE = 100_000  # messages of one document at one moment
 
@@ -47,6 +49,12 @@ def _bound(value: object) -> object:
     return moment
 
 
+def _state(value: str) -> str:
+    if value not in STATES:
+        raise PydanticCustomError("state", "unknown")
+    return value
+
+
 def _position(value: object) -> Position:
     try:
         key, doc_id, count = json.loads(base64.urlsafe_b64decode(str(value)))
@@ -64,7 +72,9 @@ class MessageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     phone: str | None = Field(default=None, description="Who it is from or to, in any usual spelling.")
-    state: str | None = Field(default=None, description="A message's state; `received` for incoming ones.")
+    state: Annotated[str, AfterValidator(_state)] | None = Field(
+        default=None, description="A message's state; `received` for incoming ones."
+    )
     since: Annotated[int, BeforeValidator(_bound, json_schema_input_type=str)] | None = Field(
         default=None, alias="from", description="Due or received then or later: ISO 8601 or ms since epoch."
     )
@@ -82,6 +92,7 @@ class MessageQuery(BaseModel):
         words = {
             "from": "a date and time in ISO 8601, or milliseconds since epoch",
             "to": "a date and time in ISO 8601, or milliseconds since epoch",
+            "state": f"one of {', '.join(STATES)}",
             "limit": f"a whole number from 1 to {MOST}",
             "bookmark": "the bookmark of the page before, and the same query",
         }

@@ -6,6 +6,7 @@ What it stores are the same documents that `/api/v1/messages` and `/api/v1/sms/a
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from flask import Blueprint, request
@@ -20,6 +21,7 @@ from api.errors import ApiError, BadRequestError
 from api.messages import LONGEST_TEXT
 from api.openapi import describe
 from mjumbe import documents, phone, states
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.base import CallbackRecord, CallbackRequest
@@ -128,16 +130,18 @@ def _document(number: str, text: str, author: str) -> Document:
 
 def _answered(here: Context, doc: Document) -> Task:
     """Store the document, and wait for its task to have an answer; the task as it is then."""
-    database = here.couch.main
+    database = here.quick.main
     since = str(database.info()["update_seq"])
     here.metrics.stored("outgoing", here.intake.store(database, [doc]))
     task: Task = doc["tasks"][0]
     deadline = time.monotonic() + ANSWERED_SECONDS
-    while states.of(task) in NOT_ANSWERED and (left := deadline - time.monotonic()) > 0:
-        changes = database.changes(since, limit=10, wait=min(left, 1.0), doc_ids=[doc["_id"]])
-        since = changes.last_seq
-        for change in changes.changes:
-            task = next(documents.tasks_of(change.doc or {}), task)
+    # Once it is stored, no trouble may look as if it were not: whoever is told so sends it again.
+    with suppress(UnavailableError, CouchError):
+        while states.of(task) in NOT_ANSWERED and (left := deadline - time.monotonic()) > 0:
+            changes = database.changes(since, limit=10, wait=min(left, 1.0), doc_ids=[doc["_id"]])
+            since = changes.last_seq
+            for change in changes.changes:
+                task = next(documents.tasks_of(change.doc or {}), task)
     return task
 
 

@@ -259,7 +259,9 @@ class Couch:
                 # A .netrc would log everybody in, and a shared session would keep one user's cookie for the next.
                 session.trust_env = False
                 answer = session.get(
-                    f"{self.server_url}/_session", headers=dict(headers), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
+                    f"{self.server_url}/_session",
+                    headers=dict(headers),
+                    timeout=(CONNECT_TIMEOUT, self._read_timeout),
                 )
             # 403: CouchDB 3.4 has locked the name after somebody's guesses (chttpd_auth_lockout); that passes.
             if answer.status_code >= 500 or answer.status_code in (403, 429):

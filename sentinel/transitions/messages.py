@@ -28,9 +28,8 @@ def _is_unfinished(task: Task) -> bool:
     if states.of(task) is not State.PENDING:
         return False
     messages, message = task.get("messages"), message_of(task)
-    return (
-        not isinstance(messages, list) or len(messages) != 1 or not message.get("uuid") or _lacks(message) is not None
-    )
+    single = isinstance(messages, list) and len(messages) == 1
+    return not single or not message.get("uuid") or _lacks(message) is not None
 
 
 def _lacks(message: dict[str, Any]) -> str | None:

@@ -140,6 +140,9 @@ def test_couchdb_hangs_under_webhooks(house: House) -> None:
         figures = requests.get(f"{api.url}/api/v2/monitoring", timeout=60).json()
         assert figures["couchdb"]["medic"]["doc_count"] == -1
         assert "mjumbe_couchdb_up 0.0" in requests.get(f"{api.url}/metrics", timeout=60).text
+        # A view may take 90 s; a login is not waited for as long.
+        for path in ("/sms/invoke-bulk-sms?phone=254711000111", "/api/v1/settings", "/api/v1/messages"):
+            assert requests.get(api.url + path, auth=("program", "password"), timeout=30).status_code == 503
     finally:
         house.store.popen.send_signal(signal.SIGCONT)
     eventually(lambda: waiting(world) == 0, 30)

@@ -166,6 +166,11 @@ def test_what_is_wrong_is_named_and_nothing_is_stored(
     assert couch.main.info()["update_seq"] == before
 
 
+def test_a_wrong_number_is_shown(api: Process, program: Login) -> None:
+    says = "Nothing was stored. to: expected a phone number such as +254711000111, as text or number; it is '12'"
+    assert send(api, program, {**GOOD, "to": "12"}).json()["reason"] == says
+
+
 def test_an_empty_list(api: Process, program: Login) -> None:
     assert send(api, program, []).status_code == 400
 
@@ -280,7 +285,7 @@ def test_listing_everything_and_by_state(api: Process, couch: Couch, program: Lo
     assert {message["direction"] for message in everything} == {"incoming", "outgoing"}
     received = listed(api, program, state="received", limit=1000, to="2026-02-01")["messages"]
     assert received == [message for message in everything if message["direction"] == "incoming"]
-    assert listed(api, program, state="nonsense") == {"messages": [], "bookmark": None}
+    assert listed(api, program, state="unrecognised") == {"messages": [], "bookmark": None}
 
 
 @pytest.mark.parametrize(
@@ -295,6 +300,7 @@ def test_listing_everything_and_by_state(api: Process, couch: Couch, program: Lo
         ({"bookmark": "W10="}, "bookmark"),
         ({"bookmark": "W1siYWxsIiwgMV0sICJ4IiwgMV0=", "phone": "1"}, "bookmark"),
         ({"sender": "1"}, "sender"),
+        ({"state": "pendin"}, "state"),
     ],
 )
 def test_wrong_queries(api: Process, program: Login, query: dict[str, str], field: str) -> None:
