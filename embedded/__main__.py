@@ -13,7 +13,7 @@ from embedded.server import serve
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m embedded", description="The part of CouchDB 3 that mjumbe uses.")
+    parser = argparse.ArgumentParser(prog="mjumbe embedded", description="The part of CouchDB 3 that mjumbe uses.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5984, help="port to listen on, 0 for any (default: %(default)s)")
     parser.add_argument("--data", type=Path, required=True, help="directory for the databases")

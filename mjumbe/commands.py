@@ -7,7 +7,7 @@ import click
 
 from mjumbe import documents, log, phone, setup, states
 from mjumbe.config import Config, ConfigError
-from mjumbe.couch import Couch, CouchError, UnavailableError
+from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from mjumbe.follow import follow
 from mjumbe.live_settings import LiveSettings
@@ -20,6 +20,8 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except NotFoundError as error:
+            raise click.ClickException(f"{error} Does COUCH_URL end with the right database?") from None
         except (ConfigError, CredentialError, SettingsError, UnavailableError, CouchError, ValueError) as error:
             raise click.ClickException(str(error)) from None
 

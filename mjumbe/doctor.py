@@ -23,7 +23,8 @@ from mjumbe.documents import milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
-from mjumbe.live_settings import LiveSettings
+from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
+from mjumbe.settings import misspelt
 
 OLDEST_COUCHDB = 3
 READ_SECONDS = 15.0  # a doctor does not wait for a view to be built
@@ -52,6 +53,7 @@ def examine(config: Config) -> Iterator[Check]:
     names = _services(house)
     for name in names:
         yield health.checked(name, partial(_answers, house, name))
+    yield health.checked("setting names", partial(_setting_names, house))
     yield health.checked("public url", partial(_public_url, house))
     yield health.checked("callback keys", partial(_callback_keys, house, names))
     yield health.checked("overdue", partial(_overdue, house))
@@ -164,6 +166,16 @@ def _answers(house: House, name: str) -> Said:
         f"{check.says.rstrip('.')}; are the credential {definition.outgoing_credential} and the settings {section} "
         f"right, and can this machine reach the service? docs/{name}.md says more"
     )
+
+
+def _setting_names(house: House) -> Said:
+    doc = house.couch.main.get(DOCUMENT_ID) or {}
+    sms = (doc.get("settings") or {}).get("sms")
+    found = misspelt(sms) if isinstance(sms, dict) else {}
+    if found:
+        listed = "; ".join(f"{name} (was {meant} meant?)" for name, meant in found.items())
+        return False, f"Nothing reads {listed}: correct these names in the settings, or take them out."
+    return True, "No setting looks misspelt."
 
 
 def _public_url(house: House) -> Said:

@@ -40,6 +40,7 @@ URL_PASSWORD = re.compile(r"(://)[^/@\s]*@")
 SHOWN_VALUE = 60  # characters of a wrong value that an error message quotes
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+ALIKE = 0.85  # from which likeness on, by difflib, one name is taken for another misspelt
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,7 @@ class ServiceSettings(Section):
         default=None, gt=0, description="Requests a second at most; not set: no limit."
     )
     connect_timeout: Seconds = Field(default=5.0, description="How long connecting may take.")
-    read_timeout: Seconds = Field(
-        default=60.0, description="How long the answer may take; Africa's Talking has taken 60 s."
-    )
+    read_timeout: Seconds = Field(default=60.0, description="How long the answer may take; some have taken 60 s.")
 
 
 class OneByOne(ServiceSettings):
@@ -486,6 +485,19 @@ def like(path: str) -> str:
     """What may have been meant by a path where nothing is read."""
     close = difflib.get_close_matches(path, _keys(), n=1)
     return f"was {close[0]} meant?" if close else "docs/settings.md lists those that it reads"
+
+
+def misspelt(sms: Mapping[str, Any], path: str = "sms") -> dict[str, str]:
+    """The settings of `sms` that nothing reads though they look like one that is read, and that one for each."""
+    found: dict[str, str] = {}
+    for name, value in sms.items():
+        key = f"{path}.{name}"
+        if not reads(key):
+            close = difflib.get_close_matches(key, _keys(), n=1, cutoff=ALIKE)
+            found |= {key: close[0]} if close else {}
+        elif isinstance(value, Mapping):
+            found |= misspelt(value, key)
+    return found
 
 
 def _keys() -> list[str]:

@@ -19,7 +19,7 @@ import click
 import structlog
 
 from mjumbe.config import PRIVATE
-from mjumbe.couch import Couch
+from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
 from mjumbe.parent import end_with
@@ -31,6 +31,7 @@ PASSWORD_FILE = "admin-password"  # noqa: S105  # a file in MJUMBE_DATA, when th
 START_SECONDS = 30.0
 STOP_SECONDS = 75.0  # the sentinel finishes its requests, and a service may take 60 s to answer one
 AGAIN_SECONDS = 1.0
+AWAY_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -149,12 +150,21 @@ def run(*, demo: bool, once: bool) -> int:
                 return _run_demo(supervisor, environ, stop, began, once=once)
             api_url = supervisor.listen("api", [], environ)
             supervisor.start("sentinel", [], environ)
+            _say_if_away(environ["COUCH_URL"])
         except RuntimeError as error:
             click.echo(f"mjumbe cannot start: {error}", err=True)
             return 1
         click.echo(f"mjumbe is up at {api_url} (API reference at {api_url}/api/docs). Ctrl-C stops it.")
         supervisor.watch(stop)
     return 0
+
+
+def _say_if_away(couch_url: str) -> None:
+    """A COUCH_URL that was set for other commands, or long ago, may lead nowhere; the processes wait for it."""
+    try:
+        Couch(couch_url, AWAY_SECONDS).welcome()
+    except (UnavailableError, CouchError) as error:
+        click.echo(f"{error}: start it, correct COUCH_URL, or unset it for the embedded store.", err=True)
 
 
 def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:

@@ -22,9 +22,10 @@ class Terminal:
         self.folder = folder
         self.processes: list[Process] = []
 
-    def up(self) -> Process:
+    def up(self, **environment: str) -> Process:
         output = self.folder.with_name(f"output-{len(self.processes)}")
-        process = start(["mjumbe.cli", "up"], output, {"MJUMBE_DATA": str(self.folder)}, says="mjumbe is up at")
+        environment = {"MJUMBE_DATA": str(self.folder), **environment}
+        process = start(["mjumbe.cli", "up"], output, environment, says="mjumbe is up at")
         self.processes.append(process)
         return process
 
@@ -79,3 +80,8 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
     for pid in ended:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 60)
+
+
+def test_a_couch_url_that_leads_nowhere_is_said(terminal: Terminal) -> None:
+    says = "CouchDB at http://127.0.0.1:1 cannot be reached (ConnectionError): start it, correct COUCH_URL, or unset it"
+    assert says in terminal.up(COUCH_URL="http://admin:x@127.0.0.1:1/medic").log()

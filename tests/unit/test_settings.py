@@ -295,6 +295,19 @@ def test_which_settings_are_read(path: str, read: bool) -> None:
     assert settings.reads(path) is read
 
 
+def test_misspelt_settings_are_found_among_those_that_nobody_reads() -> None:
+    sms = {
+        "duplicate_limits": 5,
+        "reply_to": "22000",
+        "africas_talking": {"user_name": "x", "username": "y"},
+        "something_of_somebody_else": {"duplicate_limit": 1},
+    }
+    assert settings.misspelt(sms) == {
+        "sms.duplicate_limits": "sms.duplicate_limit",
+        "sms.africas_talking.user_name": "sms.africas_talking.username",
+    }
+
+
 def test_what_a_misspelt_setting_may_have_meant() -> None:
     assert settings.like("sms.africastalking.username") == "was sms.africas_talking.username meant?"
     assert settings.like("branding") == "docs/settings.md lists those that it reads"

@@ -55,7 +55,16 @@ def test_a_healthy_house(world: World) -> None:
     assert code == 0
     assert list(checks) == [
         *("disk", "vault key", "couchdb", "version", "admin", "clock", "views", "vault", "sentinel", "service"),
-        *("settings", "africas-talking", "public url", "callback keys", "overdue", "in doubt", "spool"),
+        *(
+            "settings",
+            "africas-talking",
+            "setting names",
+            "public url",
+            "callback keys",
+            "overdue",
+            "in doubt",
+            "spool",
+        ),
     ]
     assert checks["africas-talking"][1].startswith("Africa's Talking took the credentials; the balance is KES ")
 
@@ -142,6 +151,10 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     refused = failing(house, COUCH_URL=f"{wrong}/{database}")
     for name in ("couchdb", "views", "callback keys"):
         assert refused[name] == "Not known: CouchDB answered 401: the name or the password in COUCH_URL is wrong."
+    says = (
+        "Error: CouchDB answered 404: not_found: Database does not exist. Does COUCH_URL end with the right database?\n"
+    )
+    assert run(house, "settings", "get", COUCH_URL=f"{house.couch_url}-not-there") == (1, says)
     empty = failing(house, COUCH_URL=f"{house.couch_url}-not-there")
     assert empty["views"].endswith("Database does not exist.")
     code, output = run(house, "doctor", COUCH_URL="")
@@ -154,6 +167,7 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
 def test_a_misspelt_name_is_named(own_world: World) -> None:
     code, output = run(own_world, "settings", "set", "sms.reply_too", "22000")
     assert (code, output) == (0, "Set sms.reply_too.\nmjumbe reads no setting sms.reply_too; was sms.reply_to meant?\n")
+    assert "Nothing reads sms.reply_too (was sms.reply_to meant?)" in failing(own_world)["setting names"]
     code, output = run(own_world, "settings", "set", "sms.reply_to", "22000")
     assert (code, output) == (0, "Set sms.reply_to.\n")
     code, output = run(own_world, "credentials", "set", "africastalking:incoming", "a-key-under-a-wrong-name")
