@@ -134,18 +134,24 @@ class Reports:
         return applied
 
     def _settle(self, docs: Sequence[Document], reports: dict[str, DeliveryReport]) -> dict[str, tuple[str, str]]:
-        """A report for an unknown reference to a number with one message in doubt tells that it was sent."""
+        """A report for an unknown reference to a number with one message in doubt at its service: that one was sent.
+
+        Another service's report is of another message: this one may be with nobody.
+        """
         numbers = {doc["_id"]: re.sub(r"\D", "", reports[doc["_id"]].phone or "") for doc in docs}
         numbers = {doc_id: number for doc_id, number in numbers.items() if number}
         if not numbers:
             return {}
-        by_number: dict[str, list[tuple[str, str]]] = {}
-        for row in self._couch.main.view(
-            "mjumbe", "due", keys=[["in-doubt", number] for number in set(numbers.values())]
-        ):
-            by_number.setdefault(row.key[1], []).append((str(row.id), str(row.value["uuid"])))
+        keys = [["in-doubt", number] for number in set(numbers.values())]
+        doubted: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for row in self._couch.main.view("mjumbe", "due", keys=keys, include_docs=True):
+            task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
+            for service in _doubted_at(task):
+                doubted.setdefault((row.key[1], service), []).append((str(row.id), str(row.value["uuid"])))
         return {
-            doc_id: places[0] for doc_id, number in numbers.items() if len(places := by_number.get(number, [])) == 1
+            doc_id: places[0]
+            for doc_id, number in numbers.items()
+            if len(places := doubted.get((number, reports[doc_id].gateway), [])) == 1
         }
 
 
@@ -189,6 +195,11 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     else:
         states.move(task, state, now, details, **facts)
     return True
+
+
+def _doubted_at(task: Task) -> set[str]:
+    """The services that may have a message without having said so; the last one that was asked need not be one."""
+    return {str(entry["service"]) for entry in states.history(task) if entry.get("in_doubt") and entry.get("service")}
 
 
 def _told(task: Task) -> Iterator[dict[str, Any]]:

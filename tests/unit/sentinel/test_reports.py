@@ -296,6 +296,12 @@ def test_a_document_that_couchdb_refuses_keeps_its_report() -> None:
 # ---- in doubt
 
 
+def doubted(state: str = "pending", uuid: str = "u1", service: str = "africas-talking", **more: Any) -> Task:
+    """A message that a service never answered for."""
+    history = [{"state": state, "in_doubt": True, "service": service}]
+    return task(state, None, uuid, in_doubt=True, service=service, **{"state_history": history, **more})
+
+
 @pytest.mark.parametrize(
     ("status", "state"),
     [
@@ -307,7 +313,7 @@ def test_a_document_that_couchdb_refuses_keeps_its_report() -> None:
 )
 @pytest.mark.parametrize("before", ["pending", "forwarded-to-gateway"])
 def test_a_report_settles_a_doubt(before: str, status: str, state: str) -> None:
-    lab = Lab(doc(task(before, None, in_doubt=True, retry_at="2026-01-01T00:00:00.000Z")))
+    lab = Lab(doc(doubted(before, retry_at="2026-01-01T00:00:00.000Z")))
     lab.come(document(report(status, "unknown")))
     assert (lab.task()["state"], lab.task()["gateway_ref"]) == (state, "unknown")
     assert not {"in_doubt", "retry_at"} & lab.task().keys()
@@ -317,11 +323,13 @@ def test_a_report_settles_a_doubt(before: str, status: str, state: str) -> None:
 @pytest.mark.parametrize(
     ("tasks", "phone"),
     [
-        ([task("pending", None, in_doubt=True), task("pending", None, "u2", in_doubt=True)], PHONE),
+        ([doubted(), doubted(uuid="u2")], PHONE),
         ([task("pending", None)], PHONE),
-        ([task("pending", None, in_doubt=True)], "+254711000002"),
-        ([task("pending", None, in_doubt=True)], None),
-        ([task("pending", None, in_doubt=True)], "unknown"),
+        ([doubted(service="rapidpro")], PHONE),
+        ([doubted(service="rapidpro", uuid="u1"), doubted(service="textbee", uuid="u2")], PHONE),
+        ([doubted()], "+254711000002"),
+        ([doubted()], None),
+        ([doubted()], "unknown"),
     ],
 )
 def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone: str | None) -> None:
@@ -331,8 +339,22 @@ def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone:
     assert lab.waiting == 1
 
 
+def test_a_report_settles_the_doubt_at_its_own_service() -> None:
+    lab = Lab(doc(doubted(service="rapidpro"), doc_id="d"), doc(doubted(uuid="u2"), doc_id="e"))
+    lab.come(document(report("Success", "unknown")))
+    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("pending", "delivered")
+    assert lab.waiting == 0
+
+
+@pytest.mark.parametrize("since", ["textbee", "medic-gateway"])
+def test_a_report_settles_a_doubt_though_another_service_was_chosen_since(since: str) -> None:
+    lab = Lab(doc(doubted() | {"service": since}))
+    lab.come(document(report("Success", "unknown")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
 def test_one_report_settles_one_doubt_and_its_successor_finds_it_by_reference() -> None:
-    lab = Lab(doc(task("pending", None, in_doubt=True)))
+    lab = Lab(doc(doubted()))
     lab.come(document(report("Sent", "unknown")))
     lab.come(document(report("Success", "unknown")))
     assert lab.task()["state"] == "delivered"
