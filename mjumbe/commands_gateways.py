@@ -27,21 +27,16 @@ def gateways(context: click.Context) -> None:
 
 
 def _show(services: list[GatewayOverview]) -> None:
-    """A table of all services, then what to do for those in use, and their callback URLs."""
+    """A table of all services, narrow enough for any terminal, then what there is to say of each."""
     from rich.console import Console  # noqa: PLC0415  # the long-running processes need none of it
-    from rich.table import Column, Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
 
-    # A name that is cut short cannot be typed, and a day without its time says little.
-    name = Column("service", no_wrap=True, min_width=max(map(len, KNOWN)))
-    table = Table(name, "place", "state", Column("last success", min_width=10), "balance", "today")
+    table = Table("service", "place", "state", "balance")
     for each in services:
-        today = ", ".join(f"{count} {state}" for state, count in sorted(each.today.items()))
-        balance, success = each.status.balance or "", (each.status.last_success or "")[:16].replace("T", " ")
-        table.add_row(each.name, str(each.place or ""), _state(each), success, balance, today)
+        table.add_row(each.name, str(each.place or ""), _state(each), each.status.balance or "")
     Console().print(table)
     for each in services:
-        if each.place:
-            _explain(each)
+        _explain(each)
 
 
 def _state(service: GatewayOverview) -> str:
@@ -55,6 +50,12 @@ def _explain(service: GatewayOverview) -> None:
         click.echo(f"{service.name}: {trouble}")
     if service.held:
         click.echo(f"{service.name}: held since {service.status.since}: {service.status.reason}")
+    for what, at in (("success", service.status.last_success), ("failure", service.status.last_failure)):
+        if at:
+            click.echo(f"{service.name}: last {what} at {at}")
+    if service.today:
+        today = ", ".join(f"{count} {state}" for state, count in sorted(service.today.items()))
+        click.echo(f"{service.name}: today {today}")
     for what, url in service.callback_urls.items():
         click.echo(f"{service.name}: {what} at {url}")
 

@@ -192,11 +192,28 @@ def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None
 
 def test_gateways(world: World) -> None:
     world.set(public_url="https://sms.example.org")
-    code, output = run(world, "gateways", COLUMNS="200")
+    code, output = run(world, "gateways", COLUMNS="80")
     assert code == 0, output
     assert "africas-talking" in output and "ready" in output and "not configured" in output
     assert "incoming-messages at https://sms.example.org/api/v1/sms/africastalking/incoming-messages?key=" in output
-    assert "africas-talking │" in run(world, "gateways", COLUMNS="80")[1]
+    assert "africas-talking │" in output
+    # Of those that are not in use yet too: who sets one up needs what is missing, and the URL for its dashboard.
+    assert "textbee: no API key; PUT it to /api/v1/credentials/textbee:outgoing" in output
+    assert "textbee: events at https://sms.example.org/api/v1/sms/textbee/events" in output
+
+
+def test_gateways_tells_what_each_did(house: World) -> None:
+    said = {"last_success": "2026-01-02T00:00:00.000Z", "last_failure": "2026-01-01T00:00:00.000Z", "balance": "KES 5"}
+    owner = {"_id": LEADER_ID, "owner": {}, "heartbeat": "", "services": {"africas-talking": said}}
+    house.couch.sentinel.update({LEADER_ID: lambda doc: doc.update(owner) is None}, create=True)
+    sent = documents.new_task(number(), "x", states.now(), service="africas-talking") | {"state": "sent"}
+    house.couch.main.put(documents.outgoing_document(sent, states.now(), None))
+    code, output = run(house, "gateways", COLUMNS="80")
+    assert code == 0, output
+    assert "KES 5" in output
+    assert "africas-talking: last success at 2026-01-02T00:00:00.000Z" in output
+    assert "africas-talking: last failure at 2026-01-01T00:00:00.000Z" in output
+    assert "africas-talking: today 1 sent" in output
 
 
 def test_trying_a_service(world: World) -> None:
