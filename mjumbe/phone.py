@@ -14,6 +14,7 @@ from mjumbe.settings import Settings
 # for a vanity number; commas, semicolons and hashes mean extensions, or several numbers.
 WRITTEN = re.compile(r"\+?[\d\s().\-‐-―/\u00a0]+")
 INTERNATIONAL_PREFIX = re.compile(r"00+(?=[1-9])")  # 00 in most countries, 000 in Kenya, Uganda and Tanzania
+SEVERAL = re.compile(r"[,;]")  # what services and phones part recipients by
 SHOWN_DIGITS = 3
 
 
@@ -21,7 +22,7 @@ SHOWN_DIGITS = 3
 class Refusal:
     """Why nothing is sent to a number; `reason` is a sentence for people, without the number."""
 
-    code: Literal["gateway_number", "too_short", "alphas", "deny_list"]
+    code: Literal["several", "gateway_number", "too_short", "alphas", "deny_list"]
     reason: str
 
 
@@ -84,10 +85,14 @@ def refusal(number: str, settings: Settings) -> Refusal | None:
 
     The rules are those of CHT's isOutgoingAllowed: our own number in any spelling, the shortest length, letters, and
     the deny list's beginnings in any case, with outer spaces ignored everywhere. An empty number is not refused here.
+    One of ours comes before them: several numbers in one field would all be written to, past the opt-outs of each, and
+    again at every attempt, as the service's answer names none that is spelt like the whole field.
     """
     sanitized = number.strip().lower()
     if not sanitized:
         return None
+    if SEVERAL.search(sanitized):
+        return Refusal("several", "The recipient is not one number; give each its own message.")
     if _same(settings.gateway_number, number, settings.default_country_code):
         return Refusal("gateway_number", "The recipient is gateway_number, our own number.")
     shortest = settings.outgoing_deny_shorter_than
@@ -97,7 +102,11 @@ def refusal(number: str, settings: Settings) -> Refusal | None:
         )
     if settings.outgoing_deny_with_alphas and any(character.isalpha() for character in sanitized):
         return Refusal("alphas", "The recipient has letters, and outgoing_deny_with_alphas is set.")
-    for entry in settings.outgoing_deny_list.split(","):
+    return _on_deny_list(sanitized, settings.outgoing_deny_list)
+
+
+def _on_deny_list(sanitized: str, deny_list: str) -> Refusal | None:
+    for entry in deny_list.split(","):
         prefix = entry.strip()
         if prefix and sanitized.startswith(prefix.lower()):
             return Refusal("deny_list", f"The recipient begins with {prefix}, which is in outgoing_deny_list.")

@@ -133,6 +133,9 @@ def test_refusals_are_chts(key: str, value: object, number: str, refused: bool) 
 
 
 SENTENCES = [
+    ({}, "+254711000111,+254711000112", "several", "is not one number"),
+    ({}, "0711000111; 0711000112", "several", "is not one number"),
+    ({"outgoing_deny_with_alphas": False}, "Amina, Juma", "several", "is not one number"),
     ({"gateway_number": "0711000111"}, "+254711000111", "gateway_number", "is gateway_number, our own number"),
     ({}, "20880", "too_short", "has 5 characters; outgoing_deny_shorter_than is 6"),
     ({}, "SAFARICOM", "alphas", "has letters, and outgoing_deny_with_alphas is set"),
