@@ -9,6 +9,7 @@ from mjumbe.couch import Changes, ConflictError, Couch, CouchError, Document, Un
 from mjumbe.documents import INCOMING
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
 from mjumbe.status import CHECKPOINT_ID
+from sentinel.echoes import Echoes
 from sentinel.pipeline import Pipeline
 from sentinel.registers import Registers
 
@@ -31,6 +32,7 @@ class Feed:
     def __init__(
         self,
         couch: Couch,
+        echoes: Echoes,
         settings: LiveSettings,
         pipeline: Pipeline,
         registers: Registers,
@@ -38,6 +40,7 @@ class Feed:
     ) -> None:
         """`checkpoint` is the document CHECKPOINT_ID as it is now."""
         self._couch = couch
+        self._echoes = echoes
         self._settings = settings
         self._pipeline = pipeline
         self._registers = registers
@@ -111,7 +114,9 @@ class Feed:
                 self._settings.refresh()
             elif change.id.startswith("messages-"):
                 self._pipeline.forget_translations()
-            elif change.doc is not None and not change.deleted and not change.id.startswith("_design/"):
+            elif change.doc is None or change.deleted or change.id.startswith("_design/"):
+                continue
+            elif not self._echoes.is_one(change.doc):
                 self._registers.learn(change.doc)
                 if change.doc.get("phone"):
                     self._pipeline.forget_person(change.doc)

@@ -18,13 +18,14 @@ import structlog
 
 from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
-from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError, Update
+from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update
 from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
+from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
 from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY, Queue
@@ -75,7 +76,7 @@ class Outbox:
 
     def __init__(
         self,
-        couch: Couch,
+        echoes: Echoes,
         settings: LiveSettings,
         services: Services,
         recent: RecentMessages,
@@ -83,7 +84,7 @@ class Outbox:
         heard: Heard,
         fence: Callable[[], None],
     ) -> None:
-        self._database = couch.main
+        self._echoes = echoes
         self._settings = settings
         self._services = services
         self._recent = recent
@@ -333,7 +334,7 @@ class Outbox:
         while True:
             self._fence()
             try:
-                updates = self._database.update(edits, known)
+                updates = self._echoes.update(edits, known)
                 break
             except (UnavailableError, CouchError) as error:
                 log.warning("claims wait for CouchDB", reason=str(error), messages=len(messages))
@@ -411,7 +412,7 @@ class Outbox:
         known = {result.doc_id: result.doc for result in results if result.doc is not None}
         while True:
             try:
-                updates = self._database.update(combined, known)
+                updates = self._echoes.update(combined, known)
             except (UnavailableError, CouchError) as error:
                 # Whatever CouchDB has against us passes; results that are not stored are messages sent twice.
                 log.warning("results wait for CouchDB", reason=str(error), results=len(results))

@@ -13,6 +13,7 @@ from mjumbe.documents import OutgoingMessage, is_incoming, milliseconds, outgoin
 from mjumbe.live_settings import LiveSettings
 from sentinel import opt_words, transitions
 from sentinel.contacts import Contacts
+from sentinel.echoes import Echoes
 from sentinel.registers import Registers
 from sentinel.transitions import link_sender
 from sentinel.transitions.base import Context, is_ours
@@ -28,6 +29,7 @@ class Pipeline:
     def __init__(
         self,
         couch: Couch,
+        echoes: Echoes,
         settings: LiveSettings,
         adopted: int,
         offer: Callable[[Sequence[OutgoingMessage]], None],
@@ -35,6 +37,7 @@ class Pipeline:
     ) -> None:
         self._registers = registers
         self._database = couch.main
+        self._echoes = echoes
         self._settings = settings
         self._adopted = adopted
         self._offer = offer
@@ -54,7 +57,7 @@ class Pipeline:
         by_id = {doc["_id"]: doc for doc in concerned}
         with self._lock:
             context = self._context(concerned)
-            updates = self._database.update({doc_id: lambda doc: _run(doc, context) for doc_id in by_id}, by_id)
+            updates = self._echoes.update({doc_id: lambda doc: _run(doc, context) for doc_id in by_id}, by_id)
         self._offer([message for update in updates.values() if update.doc for message in due_messages(update.doc)])
 
     def _context(self, docs: Sequence[Document]) -> Context:

@@ -12,6 +12,7 @@ from mjumbe.documents import milliseconds
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
 from mjumbe.status import CHECKPOINT_ID, ServiceStatus, read_status
+from sentinel.echoes import Echoes
 from sentinel.feed import Feed
 from sentinel.lease import Lease, is_dead
 from sentinel.notices import Notices
@@ -103,12 +104,13 @@ class Sentinel:
         services.refresh()  # before the threads: the first poll, too, finds whom to ask
         self._services = services
         heard = Heard(reports.referenced, notices.opted_out)
-        outbox = Outbox(self._couch, self._settings, services, recent, registers, heard, self._lease.check)
+        echoes = Echoes(self._couch.main)
+        outbox = Outbox(echoes, self._settings, services, recent, registers, heard, self._lease.check)
         checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()
-        pipeline = Pipeline(self._couch, self._settings, checkpoint["adopted"], outbox.offer, registers)
+        pipeline = Pipeline(self._couch, echoes, self._settings, checkpoint["adopted"], outbox.offer, registers)
         clock = Clock(self._couch, self._settings, pipeline, services, outbox, reports)
         clock.doubt_claims(self._grace())
-        threads.start("feed", Feed(self._couch, self._settings, pipeline, registers, checkpoint).run)
+        threads.start("feed", Feed(self._couch, echoes, self._settings, pipeline, registers, checkpoint).run)
         threads.start("reports", reports.run)
         threads.start("clock", clock.run)
         threads.start("polls", Polls(self._couch, self._settings, services).run)

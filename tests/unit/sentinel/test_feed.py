@@ -38,7 +38,7 @@ def since_of(database: Database, checkpoint: str) -> list[str]:
     """What a feed with this checkpoint asks for."""
     couch = cast(Couch, SimpleNamespace(main=database))
     none: Any = None
-    feed = Feed(couch, none, none, none, {"_id": "_local/mjumbe-checkpoint", "seq": checkpoint})
+    feed = Feed(couch, none, none, none, none, {"_id": "_local/mjumbe-checkpoint", "seq": checkpoint})
     waiting = SimpleNamespace(is_set=database.stop.is_set, wait=lambda _: None)
     feed.run(cast(threading.Event, waiting))
     return database.asked

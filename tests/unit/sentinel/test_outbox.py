@@ -16,6 +16,7 @@ from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, 
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, Task
+from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
 from sentinel.recent import RecentMessages
@@ -67,7 +68,7 @@ class Lab:
         self.registers = Registers.of(self.couch.main)
         self.opted_out: list[str] = []
         self.outbox = Outbox(
-            self.couch.as_couch(),
+            Echoes(self.couch.as_couch().main),
             cast(LiveSettings, self.live),
             cast(Services, services),
             self.recent,

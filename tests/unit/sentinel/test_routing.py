@@ -17,6 +17,7 @@ from mjumbe.gateways.base import Batch, Check, Failure, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import services
+from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
 from sentinel.recent import RecentMessages
@@ -84,7 +85,7 @@ class Lab:
         self.services = Services(lambda: self.live.current, lambda _: "key", lambda: None)
         self.services.refresh()
         self.outbox = Outbox(
-            self.couch.as_couch(),
+            Echoes(self.couch.as_couch().main),
             cast(LiveSettings, self.live),
             self.services,
             RecentMessages(),
