@@ -50,6 +50,13 @@ class Notices:
         if entries:
             self._opt_outs.record(*entries)
 
+    def left(self, numbers: Iterable[str], source: str) -> None:
+        """Viber said of these people that they left the bot; the event that told of it did not come."""
+        now = milliseconds(states.now())
+        entries = [Entry(self._number(number), None, now, f"{source}: not subscribed") for number in numbers]
+        if entries:
+            self._viber_users.record(*entries)
+
     def _number(self, written: str) -> str:
         return phone.canonical(written, self._settings.current.default_country_code)
 

@@ -60,6 +60,7 @@ class Heard:
 
     references: Callable[[Sequence[str]], None]  # that are stored now
     opt_outs: Callable[[Sequence[str], str], None]  # numbers, and which service said so
+    left: Callable[[Sequence[str], str], None]  # who left a service, and which
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,10 +388,10 @@ class Outbox:
             edit = partial(_apply, claimed, partial(outcomes.apply, now=now, sms=sms, at_once=at_once), outcome)
             stored.append(self._results.submit(Result(claimed.message.doc_id, edit, claimed.message.doc)))
         docs = [future.result() for future in stored]
+        answered = list(zip(batch, results, strict=True))
+        self._heard.opt_outs([claimed.number for claimed, outcome in answered if outcome.opted_out], service.name)
+        self._heard.left([claimed.number for claimed, outcome in answered if outcome.left], service.name)
         self._heard.references([outcome.ref for outcome in results if outcome.ref])
-        self._heard.opt_outs(
-            [claimed.number for claimed, outcome in zip(batch, results, strict=True) if outcome.opted_out], service.name
-        )
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
         again = [

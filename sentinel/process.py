@@ -103,7 +103,7 @@ class Sentinel:
         )
         services.refresh()  # before the threads: the first poll, too, finds whom to ask
         self._services = services
-        heard = Heard(reports.referenced, notices.opted_out)
+        heard = Heard(reports.referenced, notices.opted_out, notices.left)
         echoes = Echoes(self._couch.main)
         outbox = Outbox(echoes, self._settings, services, recent, registers, heard, self._lease.check)
         checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()

@@ -60,6 +60,7 @@ class Outcome:
     retry_at: datetime | None = None  # not before then
     most_attempts: int | None = None  # to give up after, where the service wants fewer than `sms.max_attempts`
     opted_out: bool = False  # the recipient opted out of the service's messages
+    left: bool = False  # the recipient left the service: what it knew them by holds no more
     personal: bool = False  # the recipient's own circumstances: they say nothing of how the service is
 
 

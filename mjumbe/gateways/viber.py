@@ -66,7 +66,7 @@ CODES: Mapping[int, tuple[str, Failure]] = {
     23: ("freeMessagesExceeded", Failure.CONFIGURATION),
     24: ("noBalance", Failure.CONFIGURATION),
 }
-NOT_SUBSCRIBED = frozenset({5, 6})  # the person does not want the bot's messages
+NOT_SUBSCRIBED = frozenset({5, 6})  # the person left the bot, and the event that said so was lost
 TOO_MANY_LASTS = timedelta(hours=1)
 MOST_ATTEMPTS = 3  # at a message that is answered with a status that nobody knows
 
@@ -148,7 +148,8 @@ def read_answer(answer: Any, now: datetime) -> Outcome:
         return Outcome(details, failure=Failure.RETRY, code=code, most_attempts=MOST_ATTEMPTS)
     _, failure = CODES[status]
     if failure is Failure.PERMANENT:
-        return Outcome(details, State.DENIED if status in NOT_SUBSCRIBED else State.FAILED, failure, code=code)
+        left = status in NOT_SUBSCRIBED
+        return Outcome(details, State.DENIED if left else State.FAILED, failure, code=code, left=left)
     return Outcome(
         details, failure=failure, code=code, retry_at=now + TOO_MANY_LASTS if failure is Failure.QUOTA else None
     )

@@ -65,6 +65,19 @@ def test_whoever_registers_is_written_to_by_viber_until_they_leave(town: Town, v
     assert service_of(town, to) == TEXTBEE
 
 
+@pytest.mark.parametrize("ending", ["99905", "99906"])
+def test_whom_viber_does_not_know_any_more_is_written_to_by_the_next_service(
+    town: Town, viber_first: None, ending: str
+) -> None:
+    to = number(ending)
+    town.hear(VIBER, to, f"register+{to}")
+    until(town, f"viber-user:{to}", lambda doc: doc["value"])
+    doc_id = town.write(to, next(texts))
+    assert town.until(doc_id, "denied")["service"] == VIBER
+    until(town, f"viber-user:{to}", lambda doc: not doc["value"])
+    assert service_of(town, to) == TEXTBEE
+
+
 def test_a_shared_contact_and_a_customers_id_register_too(town: Town, viber_first: None) -> None:
     shared, customer = number(), number()
     town.couch.main.put({"_id": f"customer-{customer}", "type": "person", "phone": customer})

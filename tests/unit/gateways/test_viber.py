@@ -111,7 +111,7 @@ PERMANENT, CONFIGURATION, FAILED, DENIED = Failure.PERMANENT, Failure.CONFIGURAT
 )
 def test_statuses(status: int, name: str, failure: Failure, state: State | None) -> None:
     assert read_answer({"status": status, "status_message": name}, NOW) == Outcome(
-        name, state, failure, code=str(status)
+        name, state, failure, code=str(status), left=state is DENIED
     )
 
 

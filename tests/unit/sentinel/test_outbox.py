@@ -1,7 +1,7 @@
 """Claims and results against a CouchDB that conflicts, refuses, and loses answers."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -67,15 +67,20 @@ class Lab:
         self.recent = RecentMessages()
         self.registers = Registers.of(self.couch.main)
         self.opted_out: list[str] = []
+        self.left: list[str] = []
         self.outbox = Outbox(
             Echoes(self.couch.as_couch().main),
             cast(LiveSettings, self.live),
             cast(Services, services),
             self.recent,
             self.registers,
-            Heard(self.referenced.extend, lambda numbers, service: self.opted_out.extend(numbers)),
+            Heard(self.referenced.extend, self.note(self.opted_out), self.note(self.left)),
             self.check,
         )
+
+    @staticmethod
+    def note(heard: list[str]) -> Callable[[Sequence[str], str], None]:
+        return lambda numbers, service: heard.extend(numbers)
 
     @property
     def database(self) -> MemoryDatabase:

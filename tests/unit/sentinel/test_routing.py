@@ -90,7 +90,7 @@ class Lab:
             self.services,
             RecentMessages(),
             self.registers,
-            Heard(lambda refs: None, lambda numbers, service: None),
+            Heard(lambda refs: None, lambda numbers, service: None, lambda numbers, service: None),
             lambda: None,
         )
 
