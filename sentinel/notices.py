@@ -73,6 +73,9 @@ class Notices:
         if doc.get("update") == "unsubscribed":
             # One person may have registered for several customers, and has left the bot for all of them.
             entries = [Entry(number, None, doc["received"], source) for number in self._viber_users.numbers_of(user)]
+        elif doc.get("update") == "subscribed":
+            former = self._viber_users.former_numbers_of(user)
+            entries = [Entry(number, user, doc["received"], source) for number in former]
         else:
             number = self._registered_number(doc)
             entries = [Entry(number, user, doc["received"], source)] if number and user else []

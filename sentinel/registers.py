@@ -34,6 +34,7 @@ class Register:
         self._prefix = f"{kind}:"
         self._type = kind.split(":", maxsplit=1)[0].replace("-", "_")
         self._values: dict[str, str] = {}
+        self._former: dict[str, str] = {}  # what held last for those for whom nothing holds now
 
     def load(self) -> None:
         """Read all documents of this kind."""
@@ -47,10 +48,14 @@ class Register:
     def learn(self, doc: Document) -> None:
         """A document of this kind was read or changed."""
         number = str(doc["_id"]).removeprefix(self._prefix)
-        if doc.get("value") and not doc.get("_deleted"):
+        self._values.pop(number, None)
+        self._former.pop(number, None)
+        if doc.get("_deleted"):
+            return
+        if doc.get("value"):
             self._values[number] = str(doc["value"])
-        else:
-            self._values.pop(number, None)
+        elif held := [entry["value"] for entry in doc.get("history") or [] if entry.get("value")]:
+            self._former[number] = str(held[-1])
 
     def get(self, number: str) -> str | None:
         """What holds for a number now, None when nothing does."""
@@ -63,6 +68,10 @@ class Register:
     def numbers_of(self, value: str) -> list[str]:
         """All numbers for which this value holds."""
         return [number for number, held in list(self._values.items()) if held == value]
+
+    def former_numbers_of(self, value: str) -> list[str]:
+        """All numbers for which this value held last, and nothing does now."""
+        return [number for number, held in list(self._former.items()) if held == value]
 
     def record(self, *entries: Entry) -> None:
         """Store what happened. Of two entries for one number the later one holds, whatever order they come in."""

@@ -177,6 +177,17 @@ def test_leaving_takes_all_entries_of_the_person_back(lab: Lab) -> None:
     assert known == [None, None, "another"]
 
 
+def test_whoever_comes_back_has_their_entries_again(lab: Lab) -> None:
+    for number in (PHONE, OTHER):
+        lab.come((viber_user("registered", phone=number), 1000))
+    lab.come((viber_user("registered", user="another", phone="+254711000003"), 1000))
+    lab.come((viber_user("unsubscribed"), 2000), (viber_user("unsubscribed", user="another"), 2000))
+    lab.come((viber_user("registered", user="a third", phone=OTHER), 3000))
+    lab.come((viber_user("subscribed"), 4000))
+    known = [lab.registers.viber_users.get(number) for number in (PHONE, OTHER, "+254711000003")]
+    assert known == [USER, "a third", None]
+
+
 def test_a_registration_and_leaving_in_one_batch_are_taken_in_order(lab: Lab) -> None:
     lab.come((viber_user("unsubscribed"), 2000), (viber_user("registered", phone=PHONE), 1000))
     assert lab.registers.viber_users.get(PHONE) is None
