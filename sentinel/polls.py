@@ -57,6 +57,8 @@ class Polls:
                 log.exception("a service could not be asked", service=service.name)
 
     def _ask(self, service: Service) -> None:
+        if service.is_left_alone() and service.gateway.check().ok:
+            service.recovered()
         self._balance(service)
         if type(service.gateway).statuses is not Gateway.statuses:
             self._statuses(service)

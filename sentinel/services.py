@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 PROBE_SECONDS = 60.0  # a held service is asked once a minute whether it works again
 BREAKER_FAILURES = 5  # requests that fail in a row before a service is left in peace
 BREAKER_SECONDS = 5.0  # at first; doubled at each failed probe, up to PROBE_SECONDS
+LEFT_ALONE_SECONDS = 5.0  # after which a held service would have been asked again, if a message waited for it
 REFRESH_SECONDS = 2.0
 # A service that has answered nothing for so long, though it was asked, is waited for no more when another can take the
 # message: usually an answer comes within 2 s, but a hanging one would take all of `read_timeout`.
@@ -123,6 +124,21 @@ class Service:
         if self.status.held != before.held:
             _say_change(self.name, self.status)
         return self.status.held != before.held
+
+    def is_left_alone(self) -> bool:
+        """Whether its failures hold it, and no message waits that would have asked it again."""
+        with self._lock:
+            since = time.monotonic() - self._held_until
+            return self.status.held and not self._told and self._in_flight == 0 and since > LEFT_ALONE_SECONDS
+
+    def recovered(self) -> None:
+        """It answers again, so that its failures hold it no more. What it said itself only a message can ask anew."""
+        with self._lock:
+            if not self.status.held or self._told:
+                return
+            self._failures = 0
+            self.status = replace(self.status, held=False, reason=None, since=None)
+        _say_change(self.name, self.status)
 
     def learn_balance(self, balance: str | None) -> None:
         """The service said what is left in the account."""

@@ -16,7 +16,7 @@ from mjumbe.gateways.base import Batch, Check, Failure, FencedError, Gateway, In
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
-from sentinel import polls
+from sentinel import polls, services
 from sentinel.polls import STATUSES_AT_ONCE, Polls
 from sentinel.services import Service, Services
 from tests.unit.sentinel.memory import MemoryCouch
@@ -38,6 +38,14 @@ class Quiet(Gateway):
     def check(self) -> Check:
         self.checked += 1
         return Check(True, "fine", f"KES {self.checked}")
+
+
+class Down(Quiet):
+    """A service that does not answer."""
+
+    def check(self) -> Check:
+        self.checked += 1
+        return Check(False, "no connection")
 
 
 class Asked(Quiet):
@@ -287,3 +295,17 @@ def test_a_stop_ends_the_wait() -> None:
     stop.set()
     running.join(30)
     assert not running.is_alive()
+
+
+@pytest.mark.parametrize(("gateway", "held"), [(Quiet(), False), (Down(), True)])
+def test_a_service_that_failed_and_is_left_alone_is_asked(
+    monkeypatch: pytest.MonkeyPatch, gateway: Gateway, held: bool
+) -> None:
+    lab = Lab(textbee=gateway)
+    lab.polls.ask_all()  # it is asked for its balance, once an hour
+    service = lab.services["textbee"]
+    for _ in range(services.BREAKER_FAILURES):
+        service.answered([Outcome("HTTP 500", failure=Failure.RETRY)])
+    monkeypatch.setattr(services, "LEFT_ALONE_SECONDS", -services.PROBE_SECONDS)
+    lab.polls.ask_all()
+    assert service.status.held is held

@@ -245,6 +245,33 @@ def test_a_success_between_begins_the_count_anew(time: Time) -> None:
     assert not subject.status.held
 
 
+@pytest.mark.parametrize("failure", [BROKEN, LOST])
+def test_what_failed_and_is_left_alone_recovers_when_it_answers(time: Time, failure: Outcome) -> None:
+    subject = service()
+    for _ in range(services.BREAKER_FAILURES):
+        ask(subject, failure)
+    assert subject.status.held and not subject.is_left_alone()
+    time.seconds += services.BREAKER_SECONDS
+    assert not subject.is_left_alone(), "a message may be about to ask it"
+    time.seconds += services.LEFT_ALONE_SECONDS + 1
+    assert subject.is_left_alone()
+    subject.started()
+    assert not subject.is_left_alone(), "it is being asked"
+    subject.finished()
+    subject.recovered()
+    assert (subject.status.held, subject.status.reason, subject.status.since) == (False, None, None)
+    assert not ask(subject, failure), "the count begins anew"
+
+
+def test_what_the_service_said_itself_only_a_message_can_ask(time: Time) -> None:
+    subject = service()
+    ask(subject, NO_BALANCE)
+    time.seconds += 3_600
+    assert not subject.is_left_alone()
+    subject.recovered()
+    assert subject.status.held
+
+
 def test_numbers_that_must_not_be_disturbed_say_nothing_of_the_service(time: Time) -> None:
     subject = service()
     asleep = Outcome("DoNotDisturbRejection", failure=Failure.RETRY, retry_at=START + timedelta(days=1), personal=True)
