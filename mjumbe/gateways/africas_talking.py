@@ -11,10 +11,11 @@ from datetime import UTC, datetime, time, timedelta, timezone
 from itertools import takewhile
 from typing import Any, ClassVar
 
+import structlog
+
 from mjumbe import documents
 from mjumbe.documents import DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways.base import (
-    BadCallbackError,
     Batch,
     CallbackRecord,
     CallbackRequest,
@@ -35,6 +36,8 @@ from mjumbe.gateways.base import (
 )
 from mjumbe.settings import Settings
 from mjumbe.states import State
+
+log = structlog.get_logger(__name__)
 
 NAME = "africas-talking"
 OUTGOING_CREDENTIAL = "africastalking.com:outgoing"
@@ -366,12 +369,13 @@ def parse_opt_out(request: CallbackRequest) -> list[CallbackRecord]:
 
 
 def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
-    """Somebody joined or left a premium subscription."""
+    """Somebody joined or left a premium subscription; of any other change nothing is known to do."""
     form = request.form
     phone = request.required("phoneNumber")
     update = request.required("updateType").lower()
     if update not in ("addition", "deletion"):
-        raise BadCallbackError("updateType", "addition or deletion")
+        log.warning("a subscription changed in a way that is not known, and stays as it is", update_type=update)
+        return []
     return [subscription_notice(phone, form.get("shortCode", ""), form.get("keyword", ""), update)]
 
 
