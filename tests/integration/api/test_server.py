@@ -24,7 +24,7 @@ def connect(api: Process) -> socket.socket:
     return socket.create_connection(("127.0.0.1", api.port), timeout=30)
 
 
-def healthy(api: Process, seconds: float = 4.0) -> bool:
+def healthy(api: Process, seconds: float = 30.0) -> bool:
     return requests.get(f"{api.url}/healthz", timeout=seconds).status_code == 200
 
 
