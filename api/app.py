@@ -56,7 +56,7 @@ BLUEPRINTS = (
 # Seconds that a start waits for a new CouchDB to be made ready; with CouchDB away it does not wait.
 PREPARATION_WAIT = 10.0
 QUICK_SECONDS = 3.0
-LOGIN_SECONDS = 8.0  # CouchDB takes a third of a second over a password, and many at once take turns
+LOGIN_SECONDS = 15.0  # CouchDB takes a third of a second over a password, and many at once take turns
 LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
 
 log = structlog.get_logger()
