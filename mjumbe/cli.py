@@ -9,8 +9,6 @@ if sys.argv[1:2] == ["api"]:
 
 import json
 import os
-import signal
-import threading
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,6 +25,7 @@ from mjumbe.couch import ConflictError, Couch
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
 from mjumbe.live_settings import DOCUMENT_ID
+from mjumbe.stopping import stop_event
 
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
@@ -69,11 +68,7 @@ def sentinel() -> None:
     from sentinel.process import Sentinel  # noqa: PLC0415
 
     config, couch = connect()
-    process = Sentinel(couch, open_vault(config, couch))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    process.run(stop)
+    Sentinel(couch, open_vault(config, couch)).run(stop_event())
 
 
 @main.command(context_settings=PASSED_ON)

@@ -23,6 +23,7 @@ from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
 from mjumbe.parent import end_with
+from mjumbe.stopping import stop_event
 
 log = structlog.get_logger(__name__)
 
@@ -131,9 +132,7 @@ def free_port(wanted: int) -> int:
 
 def run(*, demo: bool, once: bool) -> int:
     """Run everything until SIGINT or SIGTERM (with `once` until the demo message is delivered). The exit status."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     environ, supervisor, began = dict(os.environ), Supervisor(), time.monotonic()
     with ExitStack() as stack:
         if demo:

@@ -1,0 +1,24 @@
+"""A signal sets the event whatever the main thread is at."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+# The main thread holds the event's lock, as for moments in every wait, and is interrupted then.
+INTERRUPTED = """
+import os, sys
+from mjumbe.stopping import stop_event
+
+stop = stop_event()
+with stop._cond:
+    os.kill(os.getpid(), int(sys.argv[1]))
+sys.exit(0 if stop.wait(60) else 1)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_wait(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(int(number))]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 0
