@@ -79,7 +79,8 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
     ended = family(up)[1:]
     for pid in ended:
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 60)
+    # Another test's `mjumbe up` may take a port meanwhile: then it is started again until that one has gone.
+    eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 180)
 
 
 def test_a_couch_url_that_leads_nowhere_is_said(terminal: Terminal) -> None:
