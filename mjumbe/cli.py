@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mjumbe import log, settings, setup
+from mjumbe import log, settings, settings_reference, setup
 from mjumbe.commands import Commands, connect, open_vault, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
@@ -168,8 +168,10 @@ def set_setting(path: str, value: str) -> None:
         changes = {step: changes}
     _merge_settings(changes)
     click.echo(f"Set {path}.")
-    if not settings.reads(path):
-        click.echo(f"mjumbe reads no setting {path}; {settings.like(path)}", err=True)
+    if not settings_reference.reads(path):
+        like = settings_reference.meant(path)
+        hint = f"was {like} meant?" if like else "docs/settings.md lists those that it reads"
+        click.echo(f"mjumbe reads no setting {path}; {hint}", err=True)
 
 
 @settings_.command("load")
@@ -189,7 +191,7 @@ def load_settings(file: Path) -> None:
 @settings_.command("reference")
 def print_reference() -> None:
     """Every key, with type, default and meaning, as Markdown."""
-    click.echo(settings.reference(), nl=False)
+    click.echo(settings_reference.reference(), nl=False)
 
 
 def _read_value(value: str) -> Any:

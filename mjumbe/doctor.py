@@ -24,7 +24,7 @@ from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
-from mjumbe.settings import misspelt
+from mjumbe.settings_reference import misspelt
 
 OLDEST_COUCHDB = 3
 READ_SECONDS = 15.0  # a doctor does not wait for a view to be built

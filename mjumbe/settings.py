@@ -6,12 +6,10 @@ talk to CouchDB.
 """
 
 import copy
-import difflib
 import json
 import re
-import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -40,7 +38,6 @@ URL_PASSWORD = re.compile(r"(://)[^/@\s]*@")
 SHOWN_VALUE = 60  # characters of a wrong value that an error message quotes
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-ALIKE = 0.85  # from which likeness on, by difflib, one name is taken for another misspelt
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,8 @@ class SettingsError(ValueError):
 # ---- what the values may be
 
 
-def _duration(value: object) -> object:
+def duration(value: object) -> object:
+    """Seconds from what settings write for them (`15m`); anything else as it is, for pydantic to judge."""
     match = DURATION.fullmatch(value.strip().lower()) if isinstance(value, str) else None
     return float(match[1]) * DURATION_UNITS[match[2]] if match else value
 
@@ -119,7 +117,7 @@ def _service(value: object) -> object:
 
 Seconds = Annotated[
     float,
-    BeforeValidator(_duration),
+    BeforeValidator(duration),
     Field(gt=0, le=366 * 86_400),
     Expected("a duration like `30s`, `15m`, `12h` or `7d`, or a number of seconds"),
 ]
@@ -152,7 +150,7 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
         """Python counts true as 1: `"expire_after": true` would throw away everything older than a second."""
-        kind, _ = _peeled(cls.model_fields[str(info.field_name)].annotation)
+        kind, _ = peeled(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and kind in (int, float):
             raise PydanticCustomError("number", "not a number")
         return value
@@ -413,7 +411,7 @@ def _wanted(loc: tuple[int | str, ...]) -> str:
     annotation: Any = Settings
     metadata: list[Any] = []
     for step in loc:
-        annotation, inner = _peeled(annotation)
+        annotation, inner = peeled(annotation)
         if isinstance(annotation, type) and issubclass(annotation, Section):
             field = annotation.model_fields[str(step)]
             annotation, metadata = field.annotation, field.metadata
@@ -422,7 +420,7 @@ def _wanted(loc: tuple[int | str, ...]) -> str:
     return describe(annotation, metadata)
 
 
-def _peeled(annotation: Any) -> tuple[Any, list[Any]]:
+def peeled(annotation: Any) -> tuple[Any, list[Any]]:
     """The type inside Annotated[…] and … | None, with the annotations found on the way."""
     metadata: list[Any] = []
     while True:
@@ -437,7 +435,7 @@ def _peeled(annotation: Any) -> tuple[Any, list[Any]]:
 
 def describe(annotation: Any, metadata: list[Any]) -> str:
     """A type in words: "a whole number from 1 to 20"."""
-    kind, inner = _peeled(annotation)
+    kind, inner = peeled(annotation)
     metadata = [*metadata, *inner]
     for entry in metadata:
         if isinstance(entry, Expected):
@@ -463,74 +461,3 @@ def _bounds(metadata: list[Any]) -> str:
     found = {name: getattr(entry, name) for entry in metadata for name in limits if hasattr(entry, name)}
     words = {"ge": " from {}", "gt": " above {}", "le": " to {}", "max_length": " of at most {} characters"}
     return "".join(words[name].format(found[name]) for name in limits if name in found)
-
-
-# ---- the reference
-
-
-def reference() -> str:
-    """Every setting as a Markdown table, made from the models; docs/settings.md ends with it."""
-    lines = ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]
-    for path, takes, default, meaning in _rows(Settings, ""):
-        lines.append(f"| `{path}` | {takes} | {default} | {meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def reads(path: str) -> bool:
-    """Whether a setting, a part of one or a group of them stands at `path` (`sms.reply_to`)."""
-    return any(f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}.") for key in _keys())
-
-
-def like(path: str) -> str:
-    """What may have been meant by a path where nothing is read."""
-    close = difflib.get_close_matches(path, _keys(), n=1)
-    return f"was {close[0]} meant?" if close else "docs/settings.md lists those that it reads"
-
-
-def misspelt(sms: Mapping[str, Any], path: str = "sms") -> dict[str, str]:
-    """The settings of `sms` that nothing reads though they look like one that is read, and that one for each."""
-    found: dict[str, str] = {}
-    for name, value in sms.items():
-        key = f"{path}.{name}"
-        if not reads(key):
-            close = difflib.get_close_matches(key, _keys(), n=1, cutoff=ALIKE)
-            found |= {key: close[0]} if close else {}
-        elif isinstance(value, Mapping):
-            found |= misspelt(value, key)
-    return found
-
-
-def _keys() -> list[str]:
-    return [key for key, *_ in _rows(Settings, "") if "[]" not in key]
-
-
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    for name, field in model.model_fields.items():
-        kind, _ = _peeled(field.annotation)
-        item = get_args(kind)[0] if get_origin(kind) is list else kind
-        if isinstance(item, type) and issubclass(item, Section):
-            inner = _rows(item, f"{prefix}{name}{'[]' if item is not kind else ''}.")
-        else:
-            inner = iter(())
-        if field.description:
-            yield f"{prefix}{name}", describe(field.annotation, field.metadata), _default(field), field.description
-        yield from inner
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    if field.default_factory is not None or field.default in (None, "", [], {}):
-        return "not set"
-    if any(isinstance(entry, BeforeValidator) and entry.func is _duration for entry in field.metadata):
-        return f"`{_compact(field.default)}`"
-    return f"`{json.dumps(field.default)}`"
-
-
-def _compact(seconds: float) -> str:
-    unit = next(unit for unit in ("d", "h", "m", "s") if seconds % DURATION_UNITS[unit] == 0)
-    return f"{seconds / DURATION_UNITS[unit]:g}{unit}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())
