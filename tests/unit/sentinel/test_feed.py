@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mjumbe.couch import Changes, Couch, UnavailableError
+from mjumbe.couch import Change, Changes, Couch, UnavailableError
 from sentinel.feed import Feed
 
 
@@ -64,3 +64,14 @@ def test_a_database_put_back_from_an_older_copy_is_read_again(
 
 def test_put_back_while_the_sentinel_ran() -> None:
     assert since_of(Database("12-x", troubles=1), "12-x") == ["12-x", "0"]
+
+
+def test_only_what_others_wrote_is_processed() -> None:
+    processed: list[Any] = []
+    pipeline = SimpleNamespace(process=processed.extend)
+    echoes = SimpleNamespace(is_one=lambda doc: doc["_id"] == "ours")
+    registers = SimpleNamespace(learn=lambda doc: None)
+    feed = Feed(*cast(Any, (SimpleNamespace(), echoes, None, pipeline, registers, {"seq": "0"})))
+    entries = [Change(doc_id, "1-x", False, {"_id": doc_id, "_rev": "1-x"}) for doc_id in ("ours", "theirs")]
+    feed._process(Changes([*entries, Change("gone", "1-x", True, None)], "1-x", 0))
+    assert [doc["_id"] for doc in processed] == ["theirs"]
