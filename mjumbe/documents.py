@@ -55,6 +55,11 @@ class DeliveryReport:
     retry_count: str | None = None
     failure: str | None = None  # a `gateways.base.Failure`: what may be done about a message that failed
 
+    @property
+    def summary(self) -> str:
+        """The status, with its reason in brackets."""
+        return f"{self.status} ({self.reason})" if self.reason else self.status
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:

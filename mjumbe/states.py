@@ -105,18 +105,28 @@ def release(
 ) -> None:
     """Give a claimed task back: due again at `retry_at`. `spent=False` when the attempt should not count.
 
-    This is the one step backward, and only whoever holds the claim takes it. A held service is asked once a minute,
-    for days perhaps: equal refusals in a row are one entry of the history that counts them in `times`.
+    This is the one step backward, and only whoever holds the claim takes it, or has the service's word that the message
+    was not sent. A held service is asked once a minute, for days perhaps: equal refusals in a row are one entry of the
+    history that counts them in `times`.
     """
     if not spent:
         task["attempts"] = max(0, attempts(task) - 1)
     if retry_at is not None:
         task["retry_at"] = timestamp(retry_at)
-    earlier = history(task)[-2:-1]
-    if not spent and earlier and earlier[0].get("state_details") == details:
-        task["state_history"] = history(task)[:-2]
-        facts["times"] = earlier[0].get("times", 1) + 1
+    before = _before_this_attempt(task)
+    if not spent and before and before[-1].get("state_details") == details:
+        task["state_history"] = before[:-1]
+        facts["times"] = before[-1].get("times", 1) + 1
     _set(task, State.PENDING, at, details, facts)
+
+
+def _before_this_attempt(task: Task) -> list[dict[str, Any]]:
+    """The history up to the last claim; empty when something came after it that is no part of the attempt."""
+    entries = history(task)
+    claims = [place for place, entry in enumerate(entries) if entry.get("state") == State.FORWARDED_TO_GATEWAY]
+    if not claims or any(entry.get("late") for entry in entries[claims[-1] :]):
+        return []
+    return entries[: claims[-1]]
 
 
 def settle(task: Task, at: datetime, *, sent: bool, by: str) -> None:

@@ -92,7 +92,6 @@ class Sentinel:
         registers.load()
         recent.load(self._couch.main, lambda to: phone.number_to_send_to(to, self._settings.current))
         notices = Notices(self._couch, self._settings, registers)
-        reports = Reports(self._couch, self._settings, notices)
         services = Services(
             lambda: self._settings.current,
             self._credential,
@@ -103,6 +102,7 @@ class Sentinel:
         )
         services.refresh()  # before the threads: the first poll, too, finds whom to ask
         self._services = services
+        reports = Reports(self._couch, self._settings, services, notices)
         heard = Heard(reports.referenced, notices.opted_out, notices.left)
         echoes = Echoes(self._couch.main)
         outbox = Outbox(echoes, self._settings, services, recent, registers, heard, self._lease.check)

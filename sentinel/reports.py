@@ -21,6 +21,7 @@ from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 from sentinel import outcomes
 from sentinel.notices import Notices
+from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
 
@@ -29,16 +30,15 @@ WAIT_MS = 24 * 3600 * 1000
 LOOK_AGAIN_SECONDS = 5.0
 LONGPOLL_SECONDS = 30.0
 LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
-# Why a message failed that may go when it is tried again: the phone had no network, or lacks a permission by now.
-PASSING = (Failure.RETRY, Failure.CONFIGURATION)
 
 
 class Reports:
     """Applies the reports of one database. `run` follows it; `referenced` hears of new references from the outbox."""
 
-    def __init__(self, couch: Couch, settings: LiveSettings, notices: Notices) -> None:
+    def __init__(self, couch: Couch, settings: LiveSettings, services: Services, notices: Notices) -> None:
         self._couch = couch
         self._settings = settings
+        self._services = services
         self._notices = notices
         self._waiting: dict[str, dict[str, Document]] = {}  # reference → report documents by id
         self._lock = threading.Lock()
@@ -123,8 +123,7 @@ class Reports:
         edits: dict[str, list[tuple[str, DeliveryReport]]] = {}
         for doc_id, (message_doc, message_uuid) in found.items():
             edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
-        sms = self._settings.current.sms
-        updates = self._couch.main.update({message_doc: _edit(several, sms) for message_doc, several in edits.items()})
+        updates = self._couch.main.update({message_doc: self._edit(several) for message_doc, several in edits.items()})
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
             [report.phone for doc_id, report in reports.items() if doc_id in applied and report.state is State.DENIED],
@@ -154,31 +153,34 @@ class Reports:
             if len(places := doubted.get((number, reports[doc_id].gateway), [])) == 1
         }
 
+    def _edit(self, reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
+        sms = self._settings.current.sms
 
-def _edit(reports: Sequence[tuple[str, DeliveryReport]], sms: Sms) -> Edit:
-    def edit(doc: Document) -> bool:
-        changed = False
-        for message_uuid, report in reports:
-            task = find_task(doc, message_uuid)
-            if task is not None:
-                changed |= apply(task, report, sms)
-        return changed
+        def edit(doc: Document) -> bool:
+            changed = False
+            for message_uuid, report in reports:
+                task = find_task(doc, message_uuid)
+                if task is not None and apply(task, report, sms):
+                    # Before it is written: what is due again by that must find its service held.
+                    self._services.reported(report)
+                    changed = True
+            return changed
 
-    return edit
+        return edit
 
 
 def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     """Move a task as a report says; False when the report was there already, or has nothing to say.
 
     What comes late goes to the history only, and so does a status that nobody knows. A failure that passes gives the
-    message another attempt, by the service that took it.
+    message another attempt, by the service that took it; one that is the service's own trouble, not the message's,
+    costs none, and any service may take the message then.
     """
     facts: dict[str, Any] = {"report": report.status, "reason": report.reason, "gateway_ref": report.ref}
     if any(facts.items() <= entry.items() for entry in _told(task)):
         return False
     facts["network_code"] = report.network_code
-    now, details = states.now(), f"{report.status} ({report.reason})" if report.reason else report.status
-    state = report.state
+    now, details, state = states.now(), report.summary, report.state
     if task.pop("in_doubt", None):
         task.pop("retry_at", None)
         # Whatever the report says, the service has the message: it must not be sent again.
@@ -189,9 +191,13 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
     if state is None:
         states.note(task, now, details, **facts)
-    elif state is State.FAILED and report.failure in PASSING and states.is_forward(states.of(task), state):
+    elif state is State.FAILED and report.failure == Failure.RETRY and states.is_forward(states.of(task), state):
         task["via"] = task.get("service")
         outcomes.try_again(task, Outcome(details, failure=Failure.RETRY), now, sms, **facts)
+    elif (
+        state is State.FAILED and report.failure == Failure.CONFIGURATION and states.is_forward(states.of(task), state)
+    ):
+        states.release(task, now, details, spent=False, **facts)
     else:
         states.move(task, state, now, details, **facts)
     return True

@@ -9,10 +9,11 @@ from datetime import datetime
 import structlog
 
 from mjumbe import gateways, states
-from mjumbe.documents import ANY_ROUTE, Route, milliseconds, read_moment
+from mjumbe.documents import ANY_ROUTE, DeliveryReport, Route, milliseconds, read_moment
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome, Wiring
 from mjumbe.settings import ServiceSettings, Settings
+from mjumbe.states import State
 from mjumbe.status import ServiceStatus
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,8 @@ class Service:
         self._failures = 0
         self._held_until = 0.0  # monotonic
         self._told = False  # the service itself said that it takes nothing; otherwise its failures did
+        self._doubted = False  # it takes messages that it then cannot send, so that only a report shows that it works
+        self._probes: set[str] = set()  # the references of what it took since
         self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
         self._filled = self._heard = time.monotonic()
 
@@ -118,32 +121,57 @@ class Service:
                     pause = min(PROBE_SECONDS, BREAKER_SECONDS * 2**doublings)
                     # Not how often by now: a reason that stays is logged once.
                     self._hold(f"{outcomes[0].details}, {BREAKER_FAILURES} times in a row", pause, now)
+            elif self._doubted:
+                self._probes.update(outcome.ref for outcome in outcomes if outcome.ref)
+                self._held_until = time.monotonic() + PROBE_SECONDS
+                self.status = replace(self.status, last_success=now)
             else:
-                self._failures = 0
-                self.status = replace(self.status, held=False, reason=None, since=None, last_success=now)
+                self._free()
+                self.status = replace(self.status, last_success=now)
         if self.status.held != before.held:
             _say_change(self.name, self.status)
         return self.status.held != before.held
+
+    def reported(self, report: DeliveryReport) -> None:
+        """Draw from what became of a message how the service is that took it: a phone that may not send SMS takes
+        every message, and fails each. It is held, until a message that it took since is reported sent."""
+        with self._lock:
+            before = self.status
+            if report.state is State.FAILED and report.failure == Failure.CONFIGURATION:
+                self._doubted = self._told = True
+                self._hold(report.summary, PROBE_SECONDS, states.timestamp(states.now()))
+            elif report.state in (State.SENT, State.DELIVERED) and report.ref in self._probes:
+                self._free()
+        if self.status.held != before.held:
+            _say_change(self.name, self.status)
 
     def is_left_alone(self) -> bool:
         """Whether its failures hold it, and no message waits that would have asked it again."""
         with self._lock:
             since = time.monotonic() - self._held_until
-            return self.status.held and not self._told and self._in_flight == 0 and since > LEFT_ALONE_SECONDS
+            return self._failed_only() and self._in_flight == 0 and since > LEFT_ALONE_SECONDS
 
     def recovered(self) -> None:
         """It answers again, so that its failures hold it no more. What it said itself only a message can ask anew."""
         with self._lock:
-            if not self.status.held or self._told:
+            if not self._failed_only():
                 return
-            self._failures = 0
-            self.status = replace(self.status, held=False, reason=None, since=None)
+            self._free()
         _say_change(self.name, self.status)
+
+    def _failed_only(self) -> bool:
+        return self.status.held and not (self._told or self._doubted)
 
     def learn_balance(self, balance: str | None) -> None:
         """The service said what is left in the account."""
         with self._lock:
             self.status = replace(self.status, balance=balance or self.status.balance)
+
+    def _free(self) -> None:
+        self._failures = 0
+        self._doubted = False
+        self._probes.clear()
+        self.status = replace(self.status, held=False, reason=None, since=None)
 
     def _hold(self, reason: str, seconds: float, now: str) -> None:
         self._held_until = time.monotonic() + seconds
@@ -261,6 +289,12 @@ class Services:
                 elif not (service.status.held or service.is_over_rate()):
                     return None
         return resort
+
+    def reported(self, report: DeliveryReport) -> None:
+        """A report was new: what it says of the service. For any thread."""
+        service = self._services.get(report.gateway)
+        if service is not None:
+            service.reported(report)
 
     def usable(self) -> list[Service]:
         """The services that we call and that are configured, in use or not."""

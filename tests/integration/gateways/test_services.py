@@ -266,6 +266,7 @@ HOLDING = [  # one for the account, one for what is used up
     (AT, "99805", "HTTP 429: too many requests"),
     (TEXTBEE, "99410", "Device does not exist or is not enabled"),
     (TEXTBEE, "99420", "You have reached your daily limit"),
+    (TEXTBEE, "99608", "failed (PERMISSION_DENIED: "),  # it took the message first
     (VIBER, "99910", "webhookNotSet"),
     (VIBER, "99912", "tooManyRequests"),
     (RAPIDPRO, "99403", "HTTP 403"),
@@ -277,13 +278,13 @@ HOLDING = [  # one for the account, one for what is used up
 def test_trouble_of_the_account_holds_the_service_and_costs_no_attempt(
     town: Town, service: str, ending: str, reason: str
 ) -> None:
+    assert town.api.url, "it hears reports"
     town.set(sms={"outgoing_service": service})
     text = next(texts)
     doc_id = town.write(person(town, service, ending), text, via=service)
     try:
         town.until_held(service, reason)
-        task = town.tasks(doc_id)[0]
-        assert (task["state"], task.get("attempts", 0)) == ("pending", 0)
+        town.until_task(doc_id, lambda task: (task["state"], task.get("attempts")) == ("pending", 0))
     finally:
         town.clear(doc_id)
         town.free(service)

@@ -20,6 +20,7 @@ from sentinel import reports
 from sentinel.notices import Notices
 from sentinel.registers import Registers
 from sentinel.reports import WAIT_MS, Reports
+from sentinel.services import Services
 from tests.unit.sentinel.memory import MemoryCouch, by_reference, in_doubt
 
 PHONE = "+254711000001"
@@ -48,7 +49,10 @@ class Lab:
         self.couch.main.store(*docs)
         self.registers = Registers.of(self.couch.main)
         live = cast(LiveSettings, SimpleNamespace(current=Settings()))
-        self.reports = Reports(self.couch.as_couch(), live, Notices(self.couch.as_couch(), live, self.registers))
+        self.heard: list[DeliveryReport] = []  # what the services were told, when nothing of it was written yet
+        services = cast(Services, SimpleNamespace(reported=self.heard.append))
+        notices = Notices(self.couch.as_couch(), live, self.registers)
+        self.reports = Reports(self.couch.as_couch(), live, services, notices)
 
     def come(self, *docs: Document) -> None:
         """These report documents are new in `<db>-callbacks`."""
@@ -147,7 +151,6 @@ def accepted(ref: str = "r1", attempts: int = 1, state: str = "received-by-gatew
     ("kind", "attempts", "state"),
     [
         (Failure.RETRY, 1, "pending"),
-        (Failure.CONFIGURATION, 1, "pending"),
         (Failure.PERMANENT, 1, "failed"),
         (None, 1, "failed"),
         (Failure.RETRY, 9, "pending"),
@@ -166,6 +169,36 @@ def test_a_failure_that_passes_gives_another_attempt(
     assert ("retry_at" in one, one.get("via")) == ((True, "textbee") if state == "pending" else (False, one.get("via")))
     assert one["attempts"] == attempts
     assert lab.waiting == 0
+
+
+@pytest.mark.parametrize("before", ["received-by-gateway", "forwarded-by-gateway", "sent"])
+def test_trouble_of_the_services_own_costs_no_attempt_and_any_service_may_take_the_message(before: str) -> None:
+    lab = Lab(doc(accepted(attempts=10, state=before)))
+    told = failure("r1", Failure.CONFIGURATION, "PERMISSION_DENIED")
+    lab.come(document(told))
+    lab.come(document(told))
+    one = lab.task()
+    assert (one["state"], one["state_details"]) == ("pending", "failed (PERMISSION_DENIED)")
+    assert (one["attempts"], "retry_at" in one, "via" in one) == (9, False, False)
+    assert lab.heard == [told], "once, though it came twice"
+
+
+def test_what_is_tried_for_days_has_one_entry_for_all_of_it() -> None:
+    lab = Lab(doc(task("pending", None)))
+    one = lab.couch.main.docs["d"]["tasks"][0]
+    for turn in range(1, 4):
+        states.claim(one, states.now(), "textbee", f"c{turn}")
+        del one["claim"]
+        states.remember_ref(one, f"r{turn}")
+        states.move(one, State.RECEIVED_BY_GATEWAY, states.now(), "accepted", gateway_ref=f"r{turn}")
+        lab.come(document(failure(f"r{turn}", Failure.CONFIGURATION, "PERMISSION_DENIED")))
+        one = lab.task()
+    assert [entry["state"] for entry in one["state_history"]] == [
+        "forwarded-to-gateway",
+        "received-by-gateway",
+        "pending",
+    ]
+    assert (one["state_history"][-1]["times"], one["state_history"][-1]["gateway_ref"]) == (3, "r3")
 
 
 def test_a_failure_told_again_gives_no_further_attempt() -> None:

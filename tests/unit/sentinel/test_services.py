@@ -1,7 +1,7 @@
 """The services: limits, holds, probes, the breaker, and which one is chosen. The clock is ours."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import settings
-from mjumbe.documents import Route
+from mjumbe.documents import DeliveryReport, Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.settings import ServiceSettings
@@ -269,6 +269,69 @@ def test_what_the_service_said_itself_only_a_message_can_ask(time: Time) -> None
     time.seconds += 3_600
     assert not subject.is_left_alone()
     subject.recovered()
+    assert subject.status.held
+
+
+# ---- what reports say
+
+
+def told(ref: str, state: State, failure: Failure | None = None) -> DeliveryReport:
+    return DeliveryReport(AT, ref, str(state), state, reason="PERMISSION_DENIED" if failure else None, failure=failure)
+
+
+NOT_ALLOWED = told("r1", State.FAILED, Failure.CONFIGURATION)
+
+
+def test_what_takes_messages_and_cannot_send_them_is_held_until_one_is_reported_sent(time: Time) -> None:
+    subject = service()
+    subject.reported(NOT_ALLOWED)
+    assert (subject.status.held, subject.status.reason) == (True, "failed (PERMISSION_DENIED)")
+    requests = 0
+    for _ in range(600):  # ten minutes
+        time.seconds += 1
+        for _ in range(subject.room()):
+            requests += 1
+            assert not ask(subject, replace(SENT, ref=f"probe {requests}")), "that it takes a message says nothing"
+            if requests % 2:
+                subject.reported(told(f"probe {requests}", State.FAILED, Failure.CONFIGURATION))
+    assert requests in (9, 10)
+    subject.reported(told("from before", State.DELIVERED))
+    assert subject.status.held
+    subject.reported(told("probe 2", State.SENT))
+    assert (subject.status.held, subject.room()) == (False, 16)
+    ask(subject, NO_BALANCE)
+    time.seconds += 61
+    assert ask(subject, SENT), "what its answers say counts again"
+
+
+def test_a_held_service_that_cannot_be_asked_may_still_be_unable_to_send(time: Time) -> None:
+    subject = service()
+    subject.reported(NOT_ALLOWED)
+    for _ in range(services.BREAKER_FAILURES):
+        time.seconds += services.PROBE_SECONDS + 1
+        ask(subject, BROKEN)
+    time.seconds += 3_600
+    assert not subject.is_left_alone()
+    ask(subject, SENT)
+    assert subject.status.held
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        told("r1", State.FAILED),
+        told("r1", State.FAILED, Failure.RETRY),
+        told("r1", State.FAILED, Failure.PERMANENT),
+        told("r1", State.DELIVERED),
+        told("r1", State.FORWARDED_BY_GATEWAY),
+    ],
+)
+def test_other_reports_say_nothing_of_the_service(time: Time, report: DeliveryReport) -> None:
+    subject = service()
+    subject.reported(report)
+    assert not subject.status.held
+    ask(subject, NO_BALANCE)
+    subject.reported(report)
     assert subject.status.held
 
 
