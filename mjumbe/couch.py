@@ -88,12 +88,12 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the changes feed; `doc` is the newest revision when it was read."""
+    """One entry of the changes feed; `doc` is the newest revision when it was read, if documents were asked for."""
 
     id: str
-    seq: str
+    rev: str
     deleted: bool
-    doc: Document | None
+    doc: Document | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +390,9 @@ class Database:
         if not keys:
             return {}
         answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=keys, include_docs=True))
+        if any(row.get("error", "not_found") != "not_found" for row in answer["rows"]):
+            # fabric_view_all_docs gives the row of a document that it could not read an `error`: it may well exist.
+            raise UnavailableError(f"a document of {self.name} could not be read")
         return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
 
     def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
@@ -423,7 +426,7 @@ class Database:
             # fabric_view_changes names an `error` where a document could not be read: passed over, it would be lost.
             raise UnavailableError(f"a changed document of {self.name} could not be read")
         changes = [
-            Change(entry["id"], str(entry["seq"]), bool(entry.get("deleted")), entry.get("doc"))
+            Change(entry["id"], entry["changes"][0]["rev"], bool(entry.get("deleted")), entry.get("doc"))
             for entry in answer["results"]
         ]
         return Changes(changes, str(answer["last_seq"]), int(answer.get("pending") or 0))

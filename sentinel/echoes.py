@@ -29,10 +29,15 @@ class Echoes:
                 self._revisions.popitem(last=False)
         return updates
 
-    def is_one(self, doc: Document) -> bool:
-        """Whether `doc` is as we wrote it last; asked once for each change."""
+    def is_one(self, doc_id: str, rev: str) -> bool:
+        """Whether this is the document as we wrote it last."""
         with self._lock:
-            if self._revisions.get(doc["_id"]) != doc["_rev"]:
+            return self._revisions.get(doc_id) == rev
+
+    def heard(self, doc_id: str, rev: str) -> bool:
+        """As `is_one`; what is one will not be asked for again."""
+        with self._lock:
+            if self._revisions.get(doc_id) != rev:
                 return False
-            del self._revisions[doc["_id"]]
+            del self._revisions[doc_id]
             return True

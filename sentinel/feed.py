@@ -2,10 +2,11 @@
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
 
 import structlog
 
-from mjumbe.couch import Changes, ConflictError, Couch, CouchError, Document, UnavailableError
+from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, Document, UnavailableError
 from mjumbe.documents import INCOMING
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
 from mjumbe.status import CHECKPOINT_ID
@@ -16,11 +17,13 @@ from sentinel.registers import Registers
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 200
-AHEAD = 5_000  # changes looked through at once, without their documents
+# Far behind, in a broadcast for instance, most changes are our own writes: they are read without their documents.
+AT_ONCE_BEHIND = 1_000
+AHEAD = 5_000  # changes looked through at once
 CHECKPOINT_SECONDS = 1.0
 LONGPOLL_SECONDS = 30.0
-# Under load changes are read in batches: each reading costs CouchDB as much as many changes, and half of them are our
-# own writes coming back. The more there were, the longer the next are waited for; the first after a pause never waits.
+# Under load changes are read in batches: each reading costs CouchDB as much as many changes. The more there were, the
+# longer the next are waited for; the first after a pause never waits.
 LINGER_SECONDS = 0.02
 LINGER_PER_CHANGE = 0.001
 LONGEST_LINGER = 0.1
@@ -50,18 +53,19 @@ class Feed:
 
     def run(self, stop: threading.Event) -> None:
         """Process changes until `stop` is set. What fails is read again."""
-        since, sure = str(self._checkpoint["seq"]), False
+        since, sure, behind = str(self._checkpoint["seq"]), False, False
         while not stop.is_set():
             try:
                 if not sure:
                     since, sure = self._place(since), True
-                changes = self._read(since)
+                changes = self._read(since, behind)
                 if stop.is_set():
                     return
                 self._process(changes)
                 since = changes.last_seq
                 self._keep(since)
-                if changes.pending > AT_ONCE:
+                behind = changes.pending > AT_ONCE
+                if behind:
                     self._look_ahead(since)
                     continue
                 self._ahead = None
@@ -85,7 +89,9 @@ class Feed:
         log.warning("the database was put back from an older copy, so all changes are read again")
         return "0"
 
-    def _read(self, since: str) -> Changes:
+    def _read(self, since: str, behind: bool) -> Changes:
+        if behind:
+            return self._couch.main.changes(since, limit=AT_ONCE_BEHIND, docs=False)
         # With a checkpoint still to be written, the wait for the next change must not be long.
         wait = CHECKPOINT_SECONDS if since != self._checkpoint["seq"] else LONGPOLL_SECONDS
         try:
@@ -100,28 +106,39 @@ class Feed:
             return self._couch.main.changes("0", limit=AT_ONCE, wait=wait)
 
     def _look_ahead(self, since: str) -> None:
-        """Far behind, in a broadcast for instance: find the people who wrote meanwhile, and answer them first."""
+        """Far behind: find the people who wrote meanwhile, and answer them first."""
         changes = self._couch.main.changes(self._ahead or since, limit=AHEAD, docs=False)
         self._ahead = changes.last_seq
-        ids = [change.id for change in changes.changes if change.id.startswith(INCOMING) and not change.deleted]
-        for start in range(0, len(ids), AT_ONCE):
-            self._pipeline.process(list(self._couch.main.fetch(ids[start : start + AT_ONCE]).values()))
+        news = [change for change in changes.changes if _is_from_a_person(change) and not change.deleted]
+        for docs in self._documents([each for each in news if not self._echoes.is_one(each.id, each.rev)]):
+            self._pipeline.process(docs)
 
     def _process(self, changes: Changes) -> None:
-        docs = []
+        news = []
         for change in changes.changes:
             if change.id == DOCUMENT_ID:
                 self._settings.refresh()
             elif change.id.startswith("messages-"):
                 self._pipeline.forget_translations()
-            elif change.doc is None or change.deleted or change.id.startswith("_design/"):
+            elif change.deleted or change.id.startswith("_design/"):
                 continue
-            elif not self._echoes.is_one(change.doc):
-                self._registers.learn(change.doc)
-                if change.doc.get("phone"):
-                    self._pipeline.forget_person(change.doc)
-                docs.append(change.doc)
-        self._pipeline.process(docs)
+            elif not self._echoes.heard(change.id, change.rev):
+                news.append(change)
+        # Among a thousand changes the people who wrote come first, too.
+        for docs in self._documents(sorted(news, key=lambda change: not _is_from_a_person(change))):
+            for doc in docs:
+                self._registers.learn(doc)
+                if doc.get("phone"):
+                    self._pipeline.forget_person(doc)
+            self._pipeline.process(docs)
+
+    def _documents(self, changes: Sequence[Change]) -> Iterator[list[Document]]:
+        """The changed documents, AT_ONCE at a time; those that did not come with the changes are read now."""
+        for start in range(0, len(changes), AT_ONCE):
+            part = changes[start : start + AT_ONCE]
+            read = self._couch.main.fetch(change.id for change in part if change.doc is None)
+            docs = [change.doc or read.get(change.id) for change in part]
+            yield [doc for doc in docs if doc is not None]
 
     def _keep(self, seq: str) -> None:
         if seq == self._checkpoint["seq"] or time.monotonic() - self._written < CHECKPOINT_SECONDS:
@@ -133,6 +150,10 @@ class Feed:
             # Our own write whose answer was lost, or another leader's: either way the next one is written over it.
             self._checkpoint = {**(self._couch.sentinel.get(CHECKPOINT_ID) or self._checkpoint), "seq": seq}
         self._written = time.monotonic()
+
+
+def _is_from_a_person(change: Change) -> bool:
+    return change.id.startswith(INCOMING)
 
 
 def _number(seq: str) -> int:

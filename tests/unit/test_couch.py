@@ -219,6 +219,20 @@ def test_nothing_is_asked_for_nothing(server: responses.RequestsMock, couch: Cou
     assert len(server.calls) == 0
 
 
+def test_a_document_that_cannot_be_read_does_not_count_as_missing(server: responses.RequestsMock, couch: Couch) -> None:
+    gone = [
+        {"key": "a", "error": "not_found"},
+        {"id": "b", "key": "b", "value": {"rev": "2-x", "deleted": True}, "doc": None},
+    ]
+    there = {"id": "c", "key": "c", "value": {"rev": "1-x"}, "doc": {"_id": "c", "_rev": "1-x"}}
+    rows = [*gone, there]
+    server.post(f"{URL}/medic/_all_docs", json={"total_rows": 2, "rows": rows})
+    assert couch.main.fetch("abc") == {"c": there["doc"]}
+    server.replace(responses.POST, f"{URL}/medic/_all_docs", json={"rows": [*rows, {"key": "d", "error": "timeout"}]})
+    with pytest.raises(UnavailableError, match="could not be read"):
+        couch.main.fetch("abcd")
+
+
 def test_a_purge_goes_in_pieces(server: responses.RequestsMock, couch: Couch) -> None:
     server.post(f"{URL}/medic/_purge", json={"purge_seq": None, "purged": {}}, status=201)
     couch.main.purge([{"_id": f"d{n}", "_rev": "1-x"} for n in range(250)])

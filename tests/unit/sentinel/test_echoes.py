@@ -21,42 +21,41 @@ def write(couch: Couch, ours: Echoes, doc_id: str, **fields: Any) -> None:
     ours.update({doc_id: lambda doc: doc.update(fields) is None})
 
 
-def read(couch: Couch, doc_id: str) -> dict[str, Any]:
-    doc = couch.main.get(doc_id)
-    assert doc is not None
-    return doc
+def rev(couch: Couch, doc_id: str) -> str:
+    return str((couch.main.get(doc_id) or {})["_rev"])
 
 
 def test_what_we_wrote_is_an_echo_once(couch: Couch) -> None:
     ours = Echoes(couch.main)
     write(couch, ours, "d", by="us")
-    assert ours.is_one(read(couch, "d"))
-    assert not ours.is_one(read(couch, "d")), "read again from an older place, it is processed"
+    assert ours.is_one("d", rev(couch, "d")) and ours.is_one("d", rev(couch, "d")), "as often as one looks ahead"
+    assert ours.heard("d", rev(couch, "d"))
+    assert not ours.heard("d", rev(couch, "d")), "read again from an older place, it is processed"
 
 
 def test_what_others_wrote_is_none(couch: Couch) -> None:
     ours = Echoes(couch.main)
     couch.main.put({"_id": "theirs"})
-    assert not ours.is_one(read(couch, "theirs"))
+    assert not ours.heard("theirs", rev(couch, "theirs"))
     write(couch, ours, "d", by="us")
-    couch.main.put({**read(couch, "d"), "by": "them"})
-    assert not ours.is_one(read(couch, "d"))
+    couch.main.put({"_id": "d", "_rev": rev(couch, "d"), "by": "them"})
+    assert not ours.is_one("d", rev(couch, "d")) and not ours.heard("d", rev(couch, "d"))
 
 
 def test_of_two_writes_the_newest_comes_back(couch: Couch) -> None:
     ours = Echoes(couch.main)
     write(couch, ours, "d", by="us")
-    before = read(couch, "d")
+    before = rev(couch, "d")
     write(couch, ours, "d", by="us again")
-    assert not ours.is_one(before)
-    assert ours.is_one(read(couch, "d"))
+    assert not ours.heard("d", before)
+    assert ours.heard("d", rev(couch, "d"))
 
 
 def test_an_edit_that_wrote_nothing_is_none(couch: Couch) -> None:
     ours = Echoes(couch.main)
     couch.main.put({"_id": "d"})
     ours.update({"d": lambda _: False, "gone": lambda _: True})
-    assert not ours.is_one(read(couch, "d"))
+    assert not ours.heard("d", rev(couch, "d"))
 
 
 def test_memory_is_bounded(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +63,4 @@ def test_memory_is_bounded(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> Non
     ours = Echoes(couch.main)
     for doc_id in "abc":
         write(couch, ours, doc_id, by="us")
-    assert [ours.is_one(read(couch, doc_id)) for doc_id in "abc"] == [False, True, True]
+    assert [ours.heard(doc_id, rev(couch, doc_id)) for doc_id in "abc"] == [False, True, True]

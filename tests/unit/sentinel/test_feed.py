@@ -1,13 +1,13 @@
 """Where the changes feed goes on from."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from mjumbe.couch import Change, Changes, Couch, UnavailableError
+from mjumbe.couch import Change, Changes, Couch, Document, UnavailableError
 from sentinel.feed import Feed
 
 
@@ -66,12 +66,72 @@ def test_put_back_while_the_sentinel_ran() -> None:
     assert since_of(Database("12-x", troubles=1), "12-x") == ["12-x", "0"]
 
 
-def test_only_what_others_wrote_is_processed() -> None:
+class Busy:
+    """A database with many changes: every second one of them our own write, the last one a person's message."""
+
+    def __init__(self, count: int) -> None:
+        self.ids = [f"{'ours' if n % 2 else 'theirs'}-{n:05d}" for n in range(count - 1)] + ["incoming:last"]
+        self.fetched: list[str] = []
+        self.stop = threading.Event()
+
+    def info(self) -> Mapping[str, Any]:
+        return {"update_seq": "0"}
+
+    def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
+        first = int(since)
+        if first == len(self.ids) and docs:
+            self.stop.set()
+        entries = [Change(one, "1-x", False, read(one) if docs else None) for one in self.ids[first : first + limit]]
+        end = first + len(entries)
+        return Changes(entries, str(end), len(self.ids) - end)
+
+    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
+        found = {one: read(one) for one in ids}
+        self.fetched += found
+        return found
+
+
+def read(doc_id: str) -> Document:
+    return {"_id": doc_id, "_rev": "1-x"}
+
+
+class Processed:
+    """What a feed made of the changes of `database`."""
+
+    def __init__(self, database: Busy) -> None:
+        self.batches: list[list[str]] = []
+        self.learned: list[str] = []
+        couch = SimpleNamespace(main=database, sentinel=SimpleNamespace(put=lambda doc: "1-x"))
+        ours = SimpleNamespace(is_one=is_ours, heard=is_ours)
+        pipeline = SimpleNamespace(process=lambda docs: self.batches.append([doc["_id"] for doc in docs]))
+        registers = SimpleNamespace(learn=lambda doc: self.learned.append(doc["_id"]))
+        feed = Feed(*cast(Any, (couch, ours, None, pipeline, registers, {"_id": "_local/x", "seq": "0"})))
+        feed.run(cast(threading.Event, SimpleNamespace(is_set=database.stop.is_set, wait=lambda _: None)))
+
+
+def is_ours(doc_id: str, rev: str) -> bool:
+    return doc_id.startswith("ours")
+
+
+@pytest.mark.parametrize("count", [1, 199, 200, 401, 1_201, 5_000, 13_000])
+def test_what_others_wrote_is_processed_once_and_a_persons_message_early(count: int) -> None:
+    database = Busy(count)
+    processed = Processed(database)
+    theirs = [one for one in database.ids if not one.startswith("ours")]
+    assert sorted(processed.learned) == sorted(theirs)
+    assert max(map(len, processed.batches)) <= 200
+    assert not any(one.startswith("ours") for batch in processed.batches for one in [*batch, *database.fetched])
+    first = next(place for place, batch in enumerate(processed.batches) if "incoming:last" in batch)
+    assert first <= (count // 5_000) * 5 + 1, "it does not wait for all that came before it"
+
+
+def test_what_is_gone_is_passed_over() -> None:
     processed: list[Any] = []
+    database = SimpleNamespace(fetch=lambda ids: {one: read(one) for one in ids if one != "gone since"})
+    ours = SimpleNamespace(heard=is_ours)
     pipeline = SimpleNamespace(process=processed.extend)
-    echoes = SimpleNamespace(is_one=lambda doc: doc["_id"] == "ours")
     registers = SimpleNamespace(learn=lambda doc: None)
-    feed = Feed(*cast(Any, (SimpleNamespace(), echoes, None, pipeline, registers, {"seq": "0"})))
-    entries = [Change(doc_id, "1-x", False, {"_id": doc_id, "_rev": "1-x"}) for doc_id in ("ours", "theirs")]
-    feed._process(Changes([*entries, Change("gone", "1-x", True, None)], "1-x", 0))
-    assert [doc["_id"] for doc in processed] == ["theirs"]
+    feed = Feed(*cast(Any, (SimpleNamespace(main=database), ours, None, pipeline, registers, {"seq": "0"})))
+    gone = [Change("gone", "2-x", True), Change("_design/x", "1-x", False), Change("gone since", "1-x", False)]
+    feed._process(Changes([*gone, Change("there", "1-x", False)], "4-x", 0))
+    assert processed == [read("there")]
