@@ -70,7 +70,7 @@ def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, d
     if document.get("_attachments"):
         raise not_implemented("Attachments")
     if doc_id is None:
-        doc_id = document.get("_id", uuid.uuid4().hex)
+        doc_id = document["_id"] if "_id" in document else uuid.uuid4().hex
     doc_id = check_id(doc_id)
     rev = document.get("_rev")
     edit = Edit(
@@ -86,7 +86,7 @@ def body_text(doc_id: str, fields: dict[str, Any]) -> str:
     """The fields as they are stored. Raises 413 and, for half a surrogate pair, 400."""
     text = compact(fields)
     try:
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise bad_request("invalid UTF-8 JSON") from None
     if size > MAX_DOCUMENT:

@@ -46,6 +46,7 @@ INSERT INTO counters VALUES (0, 0, 0, 0);
 
 # CouchDB keeps former bodies until it compacts, which it does by itself from time to time. So do we, always.
 SUPERSEDED_KEPT = 10_000
+SUPERSEDED_SPARE = 100  # so many more at most: they are removed by so many at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def parse_rev(rev: object) -> str:
 def _next_rev(edit: Edit, previous: str | None) -> str:
     """Equal edits of equal revisions get equal ids, as in CouchDB; the hash itself is our own."""
     generation = int(previous.partition("-")[0]) if previous else 0
-    seed = json.dumps([edit.deleted, previous, edit.body])
+    seed = f"{edit.deleted} {previous} {edit.body}"
     return f"{generation + 1}-{hashlib.md5(seed.encode(), usedforsecurity=False).hexdigest()}"
 
 
@@ -105,7 +106,9 @@ def write(tx: Transaction, edit: Edit) -> str:
 
     A deleted document may be written without a revision; its numbering goes on.
     """
-    found = tx.execute("SELECT rev, deleted, number FROM documents WHERE id = ?", (edit.id,)).fetchone()
+    found = tx.execute(
+        "SELECT rev, deleted, number, history FROM documents JOIN bodies USING (number) WHERE id = ?", (edit.id,)
+    ).fetchone()
     if found is None:
         if edit.parent is not None:
             raise conflict()
@@ -114,7 +117,7 @@ def write(tx: Transaction, edit: Edit) -> str:
         tx.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", (edit.id, tx.next_seq(), rev, edit.deleted, number))
         tx.count(documents=not edit.deleted, deleted=edit.deleted)
         return rev
-    current, was_deleted, number = found
+    current, was_deleted, number, history = found
     if edit.parent != current and not (edit.parent is None and was_deleted and not edit.deleted):
         raise conflict()
     rev = _next_rev(edit, current)
@@ -122,21 +125,20 @@ def write(tx: Transaction, edit: Edit) -> str:
     tx.execute(
         "UPDATE documents SET seq = ?, rev = ?, deleted = ? WHERE id = ?", (tx.next_seq(), rev, edit.deleted, edit.id)
     )
-    tx.execute("UPDATE bodies SET body = ? WHERE number = ?", (edit.body, number))
+    hashes = [current.partition("-")[2], *filter(None, history.split(","))][: tx.revs_limit - 1]
+    tx.execute("UPDATE bodies SET body = ?, history = ? WHERE number = ?", (edit.body, ",".join(hashes), number))
     tx.count(documents=bool(was_deleted) - edit.deleted, deleted=edit.deleted - bool(was_deleted))
     return rev
 
 
 def _supersede(tx: Transaction, number: int, rev: str, deleted: int) -> None:
-    """Put the current body among the former ones, and its hash into the history."""
+    """Put the current body among the former ones."""
     place = tx.execute(
         "INSERT INTO superseded (number, rev, deleted, body) SELECT number, ?, ?, body FROM bodies WHERE number = ?",
         (rev, deleted, number),
     ).lastrowid
-    tx.execute("DELETE FROM superseded WHERE place <= ?", ((place or 0) - SUPERSEDED_KEPT,))
-    (history,) = tx.execute("SELECT history FROM bodies WHERE number = ?", (number,)).fetchone()
-    hashes = [rev.partition("-")[2], *filter(None, history.split(","))][: tx.revs_limit - 1]
-    tx.execute("UPDATE bodies SET history = ? WHERE number = ?", (",".join(hashes), number))
+    if place and place % SUPERSEDED_SPARE == 0:
+        tx.execute("DELETE FROM superseded WHERE place <= ?", (place - SUPERSEDED_KEPT,))
 
 
 def write_all(tx: Transaction, edits: Iterable[Edit | CouchError]) -> list[str | CouchError]:
