@@ -181,22 +181,21 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
         return False
     facts["network_code"] = report.network_code
     now, details, state = states.now(), report.summary, report.state
+    if _is_of_an_earlier_attempt(task, report) and state is not State.DELIVERED:
+        states.note(task, now, details, late=True, **facts)
+        return True
     if task.pop("in_doubt", None):
         task.pop("retry_at", None)
         # Whatever the report says, the service has the message: it must not be sent again.
         state = state or State.RECEIVED_BY_GATEWAY
-    if _is_of_an_earlier_attempt(task, report) and state is not State.DELIVERED:
-        states.note(task, now, details, late=True, **facts)
-        return True
+    failed = state is State.FAILED and states.is_forward(states.of(task), state)
     states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
     if state is None:
         states.note(task, now, details, **facts)
-    elif state is State.FAILED and report.failure == Failure.RETRY and states.is_forward(states.of(task), state):
+    elif failed and report.failure == Failure.RETRY:
         task["via"] = task.get("service")
         outcomes.try_again(task, Outcome(details, failure=Failure.RETRY), now, sms, **facts)
-    elif (
-        state is State.FAILED and report.failure == Failure.CONFIGURATION and states.is_forward(states.of(task), state)
-    ):
+    elif failed and report.failure == Failure.CONFIGURATION:
         states.release(task, now, details, spent=False, **facts)
     else:
         states.move(task, state, now, details, **facts)
@@ -216,7 +215,7 @@ def _told(task: Task) -> Iterator[dict[str, Any]]:
 
 
 def _is_of_an_earlier_attempt(task: Task, report: DeliveryReport) -> bool:
-    """Whether the message was sent again since. While it is claimed, all its references are of earlier attempts."""
+    """Whether the attempt has ended, or was followed by another, whose own reference is not known while it lasts."""
     if report.ref == task.get("gateway_ref"):
-        return "claim" in task
+        return states.of(task) in (State.PENDING, State.FORWARDED_TO_GATEWAY)
     return any(entry.get("gateway_ref") == report.ref for entry in states.history(task))

@@ -238,6 +238,28 @@ def test_an_attempt_under_way_is_not_given_back() -> None:
     assert claimed["state_history"][-1]["late"]
 
 
+def test_what_is_said_late_of_an_attempt_that_failed_takes_back_no_other() -> None:
+    lab = Lab(doc(accepted()))
+    lab.come(document(failure("r1", Failure.RETRY)))
+    waiting = copy.deepcopy(lab.task())
+    lab.come(document(DeliveryReport("textbee", "r1", "sent", State.SENT)))
+    assert lab.task() | {"state_history": None} == waiting | {"state_history": None}
+    assert lab.task()["state_history"][-1]["late"]
+
+
+@pytest.mark.parametrize(
+    "before", [{"state": "pending", "retry_at": "2026-01-01T00:00:00.000Z"}, {"state": "forwarded-to-gateway"}]
+)
+def test_a_report_of_an_attempt_before_settles_no_doubt(before: dict[str, Any]) -> None:
+    lab = Lab(doc(accepted(attempts=2, in_doubt=True, **before)))
+    lab.come(document(DeliveryReport("textbee", "r1", "sent", State.SENT)))
+    assert before.items() <= lab.task().items()
+    assert lab.task()["in_doubt"] is True
+    lab.come(document(DeliveryReport("textbee", "r1", "delivered", State.DELIVERED)))
+    assert lab.task()["state"] == "delivered"
+    assert not {"in_doubt", "retry_at"} & lab.task().keys()
+
+
 def test_what_is_delivered_is_not_tried_again() -> None:
     lab = Lab(doc(accepted(state="delivered")))
     lab.come(document(failure("r1", Failure.RETRY)))
