@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mjumbe.couch import Database, Document, Row
 from sentinel.transitions.base import Contact
+from sentinel.transitions.lineage import linked, references, upwards
 
 REMEMBERED = 10_000  # senders
 REMEMBERED_SECONDS = 60.0
@@ -46,18 +47,24 @@ class Contacts:
                 del self._known[number]
 
     def lineage(self, docs: Iterable[Document]) -> dict[str, Document]:
-        """The places above these documents' contacts, and the people who stand for them, by id."""
-        ids: set[str] = set()
-        for doc in docs:
-            place = doc.get("contact")
-            while isinstance(place, dict):
-                if isinstance(place.get("_id"), str):
-                    ids.add(place["_id"])
-                place = place.get("parent")
-        places = self._database.fetch(sorted(ids))
-        contacts = {
-            contact["_id"] if isinstance(contact, dict) else contact
-            for place in places.values()
-            if (contact := place.get("contact"))
-        }
-        return places | self._database.fetch(sorted(contacts - places.keys()))
+        """Whom these documents are about and by whom they are, the places above, and the people who stand for these: by
+        id, and those whom they are about also by the short code that a document names them by."""
+        docs = list(docs)
+        subjects = self._subjects({reference for doc in docs for reference in references(doc)})
+        starts = [*subjects.values(), *(doc.get("contact") for doc in docs)]
+        above = {place["_id"] for start in starts for place in upwards(start) if isinstance(place.get("_id"), str)}
+        found = subjects | self._database.fetch(sorted(above - subjects.keys()))
+        near = {id_ for place in found.values() for id_ in (*linked(place).values(), _contact_id(place)) if id_}
+        return found | self._database.fetch(sorted(near - found.keys()))
+
+    def _subjects(self, named: set[str]) -> dict[str, Document]:
+        found = self._database.fetch(sorted(named))
+        codes = sorted(named - found.keys())
+        rows = self._database.view("mjumbe-contacts", "by_shortcode", keys=codes, include_docs=True) if codes else []
+        return found | {row.key: row.doc for row in reversed(rows) if row.doc is not None}
+
+
+def _contact_id(place: Document) -> str | None:
+    contact = place.get("contact")
+    found = contact.get("_id") if isinstance(contact, dict) else contact
+    return found if isinstance(found, str) else None

@@ -7,19 +7,23 @@ message has a state of its own.
 
 import copy
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from mjumbe import phone, states, text
 from mjumbe.couch import Document
 from mjumbe.documents import TASK_LISTS, message_of, tasks_of
 from mjumbe.states import DUE, State, Task
+from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, fill
 from sentinel.transitions.replies import locale_of
 
-# How many steps up from the sender the contact is found whom CHT's words for recipients name.
-STEPS_UP = {"clinic": 1, "parent": 2, "health_center": 2, "grandparent": 3, "district": 3}
+# CHT's words for recipients: the contact of the place of a type above the patient or the sender, or so many steps up.
+TYPES = {"clinic": "clinic", "health_center": "health_center", "district": "district_hospital"}
+STEPS_UP = {"parent": 2, "grandparent": 3}
+ANCESTOR, LINK = "ancestor:", "link:"
 SENDER = "reporting_unit"
 RETRY_TEXT = timedelta(hours=1)
 
@@ -113,29 +117,63 @@ def _in_language(message: object, locale: str) -> str | None:
 
 
 def _recipient(task: Task, doc: Document, context: Context) -> str | None:
-    wanted = str(task.get("recipient") or SENDER)
+    wanted = str(task.get("recipient") or SENDER).strip()
+    reporter = lineage.reporter(doc, context) or {}
+    sender = doc.get("from") or reporter.get("phone")
+    if wanted == SENDER:
+        return sender
     if phone.normalise(wanted, context.settings.default_country_code):
         return wanted
-    found = _ancestor_phone(doc, STEPS_UP[wanted], context) if wanted in STEPS_UP else None
-    if found or (wanted != SENDER and not context.settings.sms.default_to_sender):
-        return found
-    return doc.get("from") or (context.documents.get(ancestor_id(doc, 0) or "") or {}).get("phone")
+    found = _named(wanted, doc, context)
+    return found if found or not context.settings.sms.default_to_sender else sender
 
 
-def ancestor_id(doc: Document, steps: int) -> str | None:
-    """The id of the place `steps` up in the document's contact's lineage."""
-    place = doc.get("contact")
-    for _ in range(steps):
-        place = place.get("parent") if isinstance(place, dict) else None
-    return place.get("_id") if isinstance(place, dict) else None
+def _named(wanted: str, doc: Document, context: Context) -> str | None:
+    """The number that a word for a recipient stands for. Above the patient before above the place, and these before
+    above the sender: a message about a patient is for those who care for the patient."""
+    reporter = lineage.reporter(doc, context)
+    starts = [start for start in (*lineage.subjects(doc, context), reporter) if start]
+    if wanted in STEPS_UP:
+        above = islice(lineage.upwards(starts[0] if starts else None), STEPS_UP[wanted], STEPS_UP[wanted] + 1)
+        return _first(_phone_of(place.get("contact")) for place in above)
+    if wanted.startswith(LINK):
+        tag = wanted.removeprefix(LINK)
+        return _first(_linked_phone(start, tag, context) for start in starts) or _phone_above(starts, tag)
+    if wanted in TYPES or wanted.startswith(ANCESTOR):
+        found = _phone_above(starts, TYPES.get(wanted) or wanted.removeprefix(ANCESTOR))
+        return found or (_phone_of(reporter) if wanted == "clinic" else None)
+    return _field(wanted, doc)
 
 
-def _ancestor_phone(doc: Document, steps: int, context: Context) -> str | None:
-    place = context.documents.get(ancestor_id(doc, steps) or "") or {}
-    contact = place.get("contact")
-    contact_id = contact.get("_id") if isinstance(contact, dict) else contact
-    found = (context.documents.get(contact_id or "") or {}).get("phone")
-    return found if isinstance(found, str) else None
+def _phone_above(starts: Iterable[Document], kind: str) -> str | None:
+    """The number of the contact of the nearest place of this type."""
+    return _first(_phone_of((lineage.nearest(start, kind) or {}).get("contact")) for start in starts)
+
+
+def _linked_phone(start: Document, tag: str, context: Context) -> str | None:
+    """The number of who is linked under `tag` to `start`, or to the nearest above that has such a link."""
+    links = (lineage.linked(place).get(tag) for place in lineage.upwards(start))
+    return _phone_of(context.documents.get(next((link for link in links if link), "")))
+
+
+def _field(path: str, doc: Document) -> str | None:
+    """A number in one of the report's fields, or elsewhere in the document."""
+    for holder in (doc.get("fields"), doc):
+        value: Any = holder
+        for step in path.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, str | int) and not isinstance(value, bool) and value:
+            return str(value)
+    return None
+
+
+def _first(found: Iterable[str | None]) -> str | None:
+    return next((one for one in found if one), None)
+
+
+def _phone_of(contact: Any) -> str | None:
+    found = contact.get("phone") if isinstance(contact, dict) else None
+    return found if isinstance(found, str) and found else None
 
 
 def needs_lineage(doc: Document) -> bool:

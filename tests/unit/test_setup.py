@@ -38,6 +38,7 @@ def test_designs_are_folders(tmp_path: Path) -> None:
         *("medic-sms/gateway_messages_by_state", "medic-sms/messages_by_last_updated_state"),
         *("mjumbe/due", "mjumbe/assigned", "mjumbe/sent_recently", "mjumbe/messages_by_gateway_ref"),
         *("mjumbe/messages_by_uuid", "mjumbe/messages", "mjumbe-contacts/by_phone"),
+        "mjumbe-contacts/by_shortcode",
     ],
 )
 def test_what_chts_tools_and_mjumbe_ask_for_is_there(view: str) -> None:

@@ -26,11 +26,36 @@ ANN = {
 }
 PLACES: dict[str, Document] = {
     "ann": ANN,
-    "clinic": {"_id": "clinic", "contact": {"_id": "ann"}},
-    "centre": {"_id": "centre", "contact": {"_id": "bea"}},
-    "district": {"_id": "district", "contact": "cai"},
+    "clinic": {
+        "_id": "clinic",
+        "type": "clinic",
+        "name": "Ann's area",
+        "contact": {"_id": "ann"},
+        "parent": {"_id": "centre", "parent": {"_id": "district"}},
+    },
+    "centre": {
+        "_id": "centre",
+        "type": "health_center",
+        "name": "Vipingo",
+        "contact": {"_id": "bea"},
+        "parent": {"_id": "district"},
+        "linked_docs": {"nurse": "dan", "guard": {"_id": "eve"}},
+    },
+    "district": {"_id": "district", "type": "contact", "contact_type": "district_hospital", "contact": "cai"},
     "bea": {"_id": "bea", "phone": "+254711000020"},
     "cai": {"_id": "cai", "phone": "+254711000030"},
+    "dan": {"_id": "dan", "phone": "+254711000040"},
+    "eve": {"_id": "eve", "phone": "+254711000050"},
+    "other": {"_id": "other", "type": "clinic", "name": "Fay's area", "contact": {"_id": "fay"}},
+    "fay": {"_id": "fay", "phone": "+254711000060"},
+    "baraka": {"_id": "baraka", "type": "person", "name": "Baraka", "parent": {"_id": "other"}},
+    "12345": {
+        "_id": "zawadi",
+        "type": "person",
+        "name": "Zawadi",
+        "patient_id": "12345",
+        "parent": {"_id": "other", "parent": {"_id": "centre", "parent": {"_id": "district"}}},
+    },
 }
 
 
@@ -328,17 +353,59 @@ def finish(one: Document, values: dict[str, Any] | None = None, **more: Any) -> 
         (OTHER, OTHER),
         ("0711000009", "0711000009"),
         ("somebody", SENDER),
+        ("ancestor:health_center", "+254711000020"),
+        ("ancestor:district_hospital", "+254711000030"),
+        ("ancestor:nowhere", SENDER),
+        ("link:nurse", "+254711000040"),
+        ("link:guard", "+254711000050"),
+        ("link:health_center", "+254711000020"),
+        ("link:nobody", SENDER),
+        ("mother_phone", "+254711000070"),
+        ("fields.mother.phone", "+254711000080"),
+        ("mother.phone", "+254711000080"),
     ],
 )
 def test_recipients(recipient: str | None, to: str) -> None:
-    (finished,) = finish(unfinished(message="Habari", recipient=recipient))
+    fields = {"mother_phone": "+254711000070", "mother": {"phone": "+254711000080"}}
+    (finished,) = finish(unfinished(message="Habari", recipient=recipient), fields=fields)
     (message,) = finished["messages"]
     assert (message["to"], message["message"], bool(message["uuid"])) == (to, "Habari", True)
 
 
-def test_the_lineage_of_somebody_else() -> None:
-    (finished,) = finish(unfinished(message="x", recipient="clinic"), contact={"_id": "q", "parent": {"_id": "centre"}})
-    assert finished["messages"][0]["to"] == "+254711000020"
+@pytest.mark.parametrize(
+    ("recipient", "to"),
+    [
+        ("health_center", "+254711000020"),
+        ("district", "+254711000030"),
+        ("clinic", SENDER),
+        ("parent", "+254711000030"),
+    ],
+)
+def test_a_sender_who_belongs_to_a_health_center(recipient: str, to: str) -> None:
+    """Places are told by their type: in CHT's own hierarchy health workers are in a health_center, not in a clinic."""
+    above = {"_id": "centre", "parent": {"_id": "district"}}
+    (finished,) = finish(unfinished(message="x", recipient=recipient), contact={"_id": "q", "parent": above})
+    assert finished["messages"][0]["to"] == to
+
+
+@pytest.mark.parametrize(
+    ("report", "recipient", "to"),
+    [
+        ({"fields": {"patient_id": "12345"}}, "clinic", "+254711000060"),
+        ({"fields": {"patient_id": 12345}}, "parent", "+254711000020"),
+        ({"patient_id": "12345"}, "link:nurse", "+254711000040"),
+        ({"fields": {"patient_uuid": "baraka"}}, "clinic", "+254711000060"),
+        ({"fields": {"patient_uuid": "baraka"}}, "health_center", "+254711000020"),
+        ({"fields": {"place_id": "other"}}, "clinic", "+254711000060"),
+        ({"fields": {"patient_id": "unknown"}}, "clinic", SENDER),
+        ({"fields": {"patient_id": "12345"}}, "reporting_unit", SENDER),
+    ],
+)
+def test_a_message_about_a_patient_is_for_those_above_the_patient(
+    report: dict[str, Any], recipient: str, to: str
+) -> None:
+    (finished,) = finish(unfinished(message="x", recipient=recipient), **report)
+    assert finished["messages"][0]["to"] == to
 
 
 def test_a_recipient_by_lineage_when_nobody_sent_the_document() -> None:
