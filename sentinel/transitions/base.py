@@ -5,16 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-import structlog
-
-from mjumbe import text
 from mjumbe.couch import Document
 from mjumbe.documents import is_incoming, read_moment
 from mjumbe.settings import Settings
 from mjumbe.text import Translations
 from sentinel.registers import Registers
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +78,3 @@ def contact_of(doc: Document, context: Context) -> Contact | None:
     linked = doc.get("contact")
     person = context.documents.get(str(linked.get("_id"))) if isinstance(linked, dict) else None
     return contact or (Contact(person) if person else None)
-
-
-def fill(template: str | None, doc: Document, context: Context) -> str:
-    """The template filled from the document; empty when there is none, or when it is none that can be filled."""
-    contact = contact_of(doc, context)
-    try:
-        return text.render(
-            template or "", {**doc, "contact": contact.doc if contact else doc.get("contact") or {}}
-        ).strip()
-    except text.TemplateError as error:
-        log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
-        return ""

@@ -17,8 +17,9 @@ from mjumbe.couch import Document
 from mjumbe.documents import TASK_LISTS, message_of, tasks_of
 from mjumbe.states import DUE, State, Task
 from sentinel.transitions import lineage
-from sentinel.transitions.base import Context, fill
+from sentinel.transitions.base import Context
 from sentinel.transitions.replies import locale_of
+from sentinel.transitions.templates import fill
 
 # CHT's words for recipients: the contact of the place of a type above the patient or the sender, or so many steps up.
 TYPES = {"clinic": "clinic", "health_center": "health_center", "district": "district_hospital"}

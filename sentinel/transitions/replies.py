@@ -6,7 +6,8 @@ from mjumbe import text
 from mjumbe.couch import Document
 from mjumbe.documents import new_task
 from mjumbe.settings import Reply
-from sentinel.transitions.base import Context, contact_of, fill, is_fresh, mark
+from sentinel.transitions.base import Context, contact_of, is_fresh, mark
+from sentinel.transitions.templates import fill
 
 log = structlog.get_logger(__name__)
 NAME = "replies"

@@ -46,7 +46,13 @@ PLACES: dict[str, Document] = {
     "cai": {"_id": "cai", "phone": "+254711000030"},
     "dan": {"_id": "dan", "phone": "+254711000040"},
     "eve": {"_id": "eve", "phone": "+254711000050"},
-    "other": {"_id": "other", "type": "clinic", "name": "Fay's area", "contact": {"_id": "fay"}},
+    "other": {
+        "_id": "other",
+        "type": "clinic",
+        "name": "Fay's area",
+        "contact": {"_id": "fay"},
+        "parent": {"_id": "centre"},
+    },
     "fay": {"_id": "fay", "phone": "+254711000060"},
     "baraka": {"_id": "baraka", "type": "person", "name": "Baraka", "parent": {"_id": "other"}},
     "12345": {
@@ -452,6 +458,38 @@ def test_failing_schedules_are_cleared_on_demand() -> None:
 )
 def test_texts(source: dict[str, Any], locale: str | None, text: str) -> None:
     (finished,) = finish(unfinished(**source), fields={"debt": 50}, locale=locale)
+    assert finished["messages"][0]["message"] == text
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{patient_name}} of {{debt}}", "Zawadi of 50"),
+        ("{{patient.name}}, {{patient_id}}", "Zawadi, 12345"),
+        ("{{name}} of {{clinic.name}}, {{clinic.contact.phone}}", "Zawadi of Fay's area, +254711000060"),
+        ("{{health_center.name}} {{parent.name}} {{district.contact.phone}}", "Vipingo Vipingo +254711000030"),
+        ("{{contact.name}} of {{contact.parent.name}}, {{contact.parent.parent.name}}", "Ann of Ann's area, Vipingo"),
+        ("{{fields.debt}} {{place.name}}.", "50 ."),
+    ],
+)
+def test_texts_about_a_patient(template: str, text: str) -> None:
+    (finished,) = finish(unfinished(message=template), fields={"patient_id": "12345", "debt": 50})
+    assert finished["messages"][0]["message"] == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"patient_id": "unknown"}, ",Ann's area"),
+        ({"patient_name": "Baraka"}, "Baraka,Ann's area"),
+        ({"place_id": "other"}, ",Fay's area"),
+        ({"name": "Neema", "clinic": "no place"}, "Neema,Ann's area"),
+        (None, ",Ann's area"),
+    ],
+)
+def test_texts_about_nobody_known(fields: dict[str, Any] | None, text: str) -> None:
+    template = "{{patient_name}}{{#fields.name}}{{name}}{{/fields.name}},{{clinic.name}}"
+    (finished,) = finish(unfinished(message=template), fields=fields)
     assert finished["messages"][0]["message"] == text
 
 

@@ -1,0 +1,47 @@
+"""What a text's template is filled from: CHT's names for the report, its patient and place, and those above them."""
+
+import structlog
+
+from mjumbe import text
+from mjumbe.couch import Document
+from sentinel.transitions import lineage
+from sentinel.transitions.base import Context, contact_of
+
+log = structlog.get_logger(__name__)
+
+
+def fill(template: str | None, doc: Document, context: Context) -> str:
+    """The template filled from the document; empty when there is none, or when it is none that can be filled."""
+    try:
+        return text.render(template or "", _shown(doc, context)).strip()
+    except text.TemplateError as error:
+        log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
+        return ""
+
+
+def _shown(doc: Document, context: Context) -> Document:
+    """The document and its fields; what is known of the place and the patient that it is about overrules them."""
+    patient, place = lineage.subjects(doc, context)
+    reporter = lineage.reporter(doc, context) or {}
+    values: Document = {}
+    for layer in ({**doc, "contact": reporter}, place, patient):
+        if layer is not None:
+            fields = layer.get("fields")
+            values |= {**layer, **(fields if isinstance(fields, dict) else {}), **_places(layer)}
+    if patient is not None and not values.get("patient_name"):
+        values["patient_name"] = patient.get("name")
+    person = contact_of(doc, context)
+    if person is not None:
+        above = reporter.get("parent") if reporter.get("_id") == person.doc["_id"] else None
+        reporter = {**person.doc, **({"parent": above} if above else {})}
+    return {**values, "fields": doc.get("fields"), "contact": reporter, "patient": patient, "place": place}
+
+
+def _places(layer: Document) -> Document:
+    """The places above, by CHT's names for them, the older names too."""
+    start = layer if layer.get("parent") else layer.get("contact")
+    clinic, centre, district = (
+        lineage.nearest(start, kind) for kind in ("clinic", "health_center", "district_hospital")
+    )
+    named = {"clinic": clinic, "health_center": centre, "district": district, "parent": centre, "grandparent": district}
+    return {name: place for name, place in named.items() if place is not None}
