@@ -332,6 +332,13 @@ class Settings(Section):
         default_factory=lambda values: values.get("locale", "en"),
         description="Language of outgoing messages; not set: `locale`.",
     )
+    date_format: str = Field(
+        default="DD-MMM-YYYY",
+        description="How `{{#date}}…{{/date}}` writes a date in a text, in the words of moment.js.",
+    )
+    reported_date_format: str = Field(
+        default="DD-MMM-YYYY HH:mm:ss", description="The same for `{{#datetime}}…{{/datetime}}`."
+    )
     permissions: dict[str, list[str]] = Field(
         default={"can_access_gateway_api": ["gateway"]}, description="CHT's permissions, each with its roles."
     )

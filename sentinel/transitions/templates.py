@@ -1,8 +1,10 @@
 """What a text's template is filled from: CHT's names for the report, its patient and place, and those above them."""
 
+from collections.abc import Callable
+
 import structlog
 
-from mjumbe import text
+from mjumbe import dates, text
 from mjumbe.couch import Document
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, contact_of
@@ -13,10 +15,18 @@ log = structlog.get_logger(__name__)
 def fill(template: str | None, doc: Document, context: Context) -> str:
     """The template filled from the document; empty when there is none, or when it is none that can be filled."""
     try:
-        return text.render(template or "", _shown(doc, context)).strip()
+        values = _shown(doc, context)
+        formats = {"date": context.settings.date_format, "datetime": context.settings.reported_date_format}
+        sections = {name: _date(pattern, values) for name, pattern in formats.items()}
+        return text.render(template or "", values | sections).strip()
     except text.TemplateError as error:
         log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
         return ""
+
+
+def _date(pattern: str, values: Document) -> Callable[..., str]:
+    """A section that writes the moment within it as a date; as a name, it has nothing within."""
+    return lambda within="": dates.written(text.render(within, values), pattern)
 
 
 def _shown(doc: Document, context: Context) -> Document:

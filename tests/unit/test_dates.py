@@ -1,0 +1,35 @@
+"""Dates in messages, by the formats in CHT's settings."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mjumbe import dates
+
+
+@pytest.fixture(autouse=True)
+def _in_nairobi(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Africa/Nairobi")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("value", "pattern", "text"),
+    [
+        ("1767214800000", "D MMM, YYYY", "1 Jan, 2026"),
+        ("1767214799000", "DD-MMM-YYYY HH:mm:ss", "31-Dec-2025 23:59:59"),
+        ("2026-03-02", "D MMM, YYYY", "2 Mar, 2026"),
+        ("2026-03-02T22:30:00.000Z", "dddd ddd Do MMMM M MM YY", "Tuesday Tue 3rd March 3 03 26"),
+        ("2026-03-11T12:05:09+03:00", "Do h:mm A hh:m a H s", "11th 12:05 PM 12:5 pm 12 9"),
+        (" 2026-03-02T00:00:00 ", "[le] D [of] h a", "le 2 of 12 am"),
+        ("soon", "D MMM", "soon"),
+        ("", "D MMM", ""),
+        ("99999999999999999999", "D MMM", "99999999999999999999"),
+    ],
+)
+def test_written(value: str, pattern: str, text: str) -> None:
+    assert dates.written(value, pattern) == text
