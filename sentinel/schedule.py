@@ -127,6 +127,7 @@ class Clock:
         rows = self._couch.main.view(
             "mjumbe", "due", start_key=[State.FORWARDED_TO_GATEWAY], end_key=[State.FORWARDED_TO_GATEWAY, {}]
         )
+        self._adopt([row for row in rows if row.value["service"] is None])
         ids = [str(row.id) for row in rows if row.value["service"] not in (None, PHONE_GATEWAY)]
         for start in range(0, len(ids), PAGE):
             edits = dict.fromkeys(ids[start : start + PAGE], lambda doc: self._doubt(doc, seen, grace))
@@ -134,6 +135,16 @@ class Clock:
             count = sum(update.written for update in updates.values())
             if count:
                 log.warning("requests without a stored answer are in doubt", documents=count)
+
+    def _adopt(self, rows: Sequence[Row]) -> None:
+        """What CHT handed to a phone, and no phone has acknowledged, waits for phones here too, as it did there: the
+        app sends an id once, however often it is given it. What is too old to be sent stays as it is."""
+        oldest = milliseconds(states.now()) - self._settings.current.sms.expire_after * 1000
+        ids = [str(row.id) for row in rows if row.key[1] >= oldest]
+        for start in range(0, len(ids), PAGE):
+            updates = self._couch.main.update(dict.fromkeys(ids[start : start + PAGE], _leave_to_phones))
+            if count := sum(update.written for update in updates.values()):
+                log.info("messages that another server gave to phones are left to phones", documents=count)
 
     def _doubt(self, doc: Document, seen: Mapping[str, float], grace: float) -> bool:
         changed = False
@@ -157,6 +168,15 @@ class Clock:
             self._seen[claim] = seen.get(claim, now)
             if now - self._seen[claim] >= grace:
                 yield task
+
+
+def _leave_to_phones(doc: Document) -> bool:
+    given = [task for task in tasks_of(doc) if states.of(task) is State.FORWARDED_TO_GATEWAY]
+    given = [task for task in given if not task.get("service") and not task.get("claim")]
+    for task in given:
+        task["service"] = PHONE_GATEWAY
+        states.note(task, states.now(), "given to a phone before mjumbe came; a phone is given it again")
+    return bool(given)
 
 
 def _key(row: Row) -> tuple[str, str]:

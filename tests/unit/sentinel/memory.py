@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -66,7 +67,8 @@ class MemoryDatabase(Database):
         ]
         if "keys" in query:
             return [row for wanted in query["keys"] for row in rows if row.key == wanted]
-        first, last, backwards = query.get("start_key"), query.get("end_key"), bool(query.get("descending"))
+        first, last = (_sortable(query.get(name)) for name in ("start_key", "end_key"))
+        backwards = bool(query.get("descending"))
         if backwards:
             first, last = last, first
         found = [
@@ -103,6 +105,11 @@ def by_reference(doc: Document) -> Iterable[tuple[Any, Any]]:
     for task in tasks_of(doc):
         refs = {holder.get("gateway_ref") for holder in (task, *task["state_history"])}
         yield from ((ref, task["messages"][0]["uuid"]) for ref in refs if ref)
+
+
+def _sortable(key: Any) -> Any:
+    """An object in a key comes after every number, as in CouchDB."""
+    return [math.inf if part == {} else part for part in key] if isinstance(key, list) else key
 
 
 def due(doc: Document) -> Iterable[tuple[Any, Any]]:

@@ -127,3 +127,36 @@ def test_as_many_as_the_service_takes(lab: Lab) -> None:
     assert len(lab.bring()) == 6
     lab.chosen.answered([Outcome("InsufficientBalance", failure=Failure.CONFIGURATION)])
     assert lab.bring() == ["a00000"], "a probe"
+
+
+# ---- what CHT gave to phones
+
+
+def given(lab: Lab, days_ago: float, **facts: Any) -> Document:
+    """A message in the state in which CHT leaves what a phone was given, when the clock has looked at claims."""
+    at = states.now() - timedelta(days=days_ago)
+    task = {**documents.new_task("+254711000001", "a", at), "state": "forwarded-to-gateway", **facts}
+    lab.couch.main.store({**documents.outgoing_document(task, at, None), "_id": "given"})
+    lab.clock.doubt_claims(0.0)
+    lab.clock.doubt_claims(0.0)
+    doc = lab.couch.main.get("given")
+    assert doc is not None
+    found: Document = doc["tasks"][0]
+    return found
+
+
+def test_what_cht_gave_to_a_phone_is_left_to_phones(lab: Lab) -> None:
+    task = given(lab, 1)
+    assert (task["state"], task["service"]) == ("forwarded-to-gateway", PHONE_GATEWAY)
+    assert len(task["state_history"]) == 2, "said once"
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "facts"),
+    [(8, {}), (1, {"service": PHONE_GATEWAY, "claim": "phone1"}), (1, {"service": PHONE_GATEWAY})],
+    ids=["too old", "a phone's", "left to phones already"],
+)
+def test_what_is_not_left_to_phones_anew(lab: Lab, days_ago: float, facts: dict[str, Any]) -> None:
+    task = given(lab, days_ago, **facts)
+    assert task["state_history"] == [task["state_history"][0]]
+    assert {name: task.get(name) for name in ("service", "claim")} == {"service": None, "claim": None} | facts
