@@ -18,6 +18,8 @@ from mjumbe.live_settings import DOCUMENT_ID
 from mjumbe.settings import Problem, SettingsError
 
 SETTINGS_BYTES = 8 * 1024 * 1024  # CHT's settings hold all forms and can be megabytes
+# CHT takes any text in the query for a yes; its own tool cht-conf writes `replace=1`.
+OFF = ("", "false", "0", "no")
 
 log = structlog.get_logger()
 blueprint = Blueprint("settings", __name__)
@@ -86,7 +88,7 @@ def change() -> ResponseReturnValue:
     here = context()
     user = here.users.require(request)
     given = json_object(request, SETTINGS_BYTES)
-    overwrite, replace = (request.args.get(name) == "true" for name in ("overwrite", "replace"))
+    overwrite, replace = (request.args.get(name, "").lower() not in OFF for name in ("overwrite", "replace"))
 
     def edit(doc: Document) -> bool:
         before = _values(doc)

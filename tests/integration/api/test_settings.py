@@ -63,14 +63,22 @@ def test_the_same_again_changes_nothing(api: Process, couch: Couch, admin: Login
     assert couch.main.get("settings") == before
 
 
-def test_replace(api: Process, admin: Login) -> None:
-    assert put(api, admin, {"sms": {"outgoing_service": "medic-gateway"}}, "?replace=true").status_code == 200
+@pytest.mark.parametrize("query", ["?replace=true", "?replace=1", "?replace=yes&overwrite=false", "?replace=TRUE"])
+def test_replace(api: Process, admin: Login, query: str) -> None:
+    assert put(api, admin, {"sms": {"outgoing_service": "medic-gateway"}}, query).status_code == 200
     after = get(api, admin)
     assert after["sms"] == {"outgoing_service": "medic-gateway"}
     assert after["permissions"] == settings.load_defaults()["permissions"]
 
 
-@pytest.mark.parametrize("query", ["?overwrite=true", "?overwrite=true&replace=true"])
+@pytest.mark.parametrize("query", ["?replace=false", "?replace=0&overwrite=", "?overwrite=No"])
+def test_neither(api: Process, admin: Login, query: str) -> None:
+    before = get(api, admin)
+    assert put(api, admin, {"sms": {"outgoing_service": "medic-gateway"}}, query).status_code == 200
+    assert get(api, admin)["sms"] == {**before["sms"], "outgoing_service": "medic-gateway"}
+
+
+@pytest.mark.parametrize("query", ["?overwrite=true", "?overwrite=1", "?overwrite=true&replace=true"])
 def test_overwrite(api: Process, admin: Login, query: str) -> None:
     given = {"locale": "sw", "sms": {"outgoing_service": "medic-gateway"}}
     assert put(api, admin, given, query).status_code == 200
