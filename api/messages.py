@@ -93,12 +93,13 @@ class Content(BaseModel):
         default=None,
         description="By Africa's Talking: whether and how the recipient pays, if not as `sms.africas_talking` says.",
     )
-    uuid: str | None = Field(
+    uuid: Annotated[str, BeforeValidator(_number, json_schema_input_type=str | int)] | None = Field(
         default=None,
         min_length=1,
         max_length=100,
         pattern=r"^[\w.:-]+$",
-        description="The message's own id, made by you: posting it again then does nothing.",
+        description="The message's own id, made by you: posting it again then does nothing; "
+        "another message with it is refused.",
     )
 
 
@@ -162,7 +163,7 @@ MOST_SHOWN = 50  # characters
     security="user",
     body=NewMessages,
     answers={202: AcceptedMessages},
-    errors=(415,),
+    errors=(409, 415),
 )
 def send() -> ResponseReturnValue:
     """202 once the messages are on disk."""
@@ -183,6 +184,7 @@ def send() -> ResponseReturnValue:
     here.metrics.stored("outgoing", stored)
     repeated = [doc["_id"] for doc, new in zip(docs, stored, strict=True) if not new]
     present = here.couch.main.fetch(repeated)
+    _demand_same(docs, stored, present)
     return {"messages": [_accepted(present.get(doc["_id"], doc)) for doc in docs]}, 202
 
 
@@ -277,6 +279,25 @@ def _document(message: NewMessage, country: str, now: datetime, author: str) -> 
     doc = documents.outgoing_document(task, now, author)
     # The same uuid is the same document, however often it is posted.
     return {**doc, "_id": f"outgoing:{message_uuid}", "receipt": uuid.uuid4().hex}
+
+
+def _demand_same(docs: list[Document], stored: list[bool], present: Mapping[str, Document]) -> None:
+    """Raises ApiError 409 when a uuid is another message's: 202 would say that this one is sent."""
+    problems = []
+    for index, (doc, new) in enumerate(zip(docs, stored, strict=True)):
+        message, earlier = (documents.message_of(each["tasks"][0]) for each in (doc, present.get(doc["_id"], doc)))
+        if not new and any(message[name] != earlier[name] for name in ("to", "message")):
+            expected = f"a uuid that no other message has; {message['uuid']} is one to {earlier['to']}"
+            problems.append({"index": index, "field": "uuid", "expected": expected})
+    if problems:
+        also = f" The other {len(docs) - len(problems)} are stored." if len(docs) > len(problems) else ""
+        where = f"message {problems[0]['index']}: " if len(docs) > 1 else ""
+        raise ApiError(
+            409,
+            f"{where}uuid: expected {problems[0]['expected']}. This one is not sent.{also}",
+            field="uuid",
+            problems=problems,
+        )
 
 
 def _accepted(doc: Document) -> dict[str, Any]:

@@ -125,6 +125,34 @@ def test_a_uuid_makes_it_idempotent(api: Process, couch: Couch, program: Login) 
 GOOD = {"to": "+254711000111", "message": "x"}
 
 
+@pytest.mark.parametrize("change", [{"to": "+254711000112"}, {"message": "another"}])
+def test_another_message_with_a_known_uuid_is_refused(api: Process, program: Login, change: dict[str, str]) -> None:
+    """To answer 202, with the first message's state, would say that this one is sent."""
+    message = {**GOOD, "uuid": f"token-{uuid.uuid4().hex}"}
+    assert send(api, program, message).status_code == 202
+    answer = send(api, program, {**message, **change})
+    assert answer.status_code == 409
+    assert answer.json()["problems"] == [
+        {
+            "index": 0,
+            "field": "uuid",
+            "expected": f"a uuid that no other message has; {message['uuid']} is one to +254711000111",
+        }
+    ]
+    own = uuid.uuid4().hex
+    answer = send(api, program, [{**GOOD, "uuid": own}, {**message, **change}, message])
+    assert (answer.status_code, answer.json()["problems"][0]["index"]) == (409, 1)
+    assert answer.json()["reason"].endswith("The other 2 are stored.")
+    assert show(api, program, own).status_code == 200
+
+
+def test_a_uuid_may_be_a_number(api: Process, program: Login) -> None:
+    own = uuid.uuid4().int % 10**12
+    for _ in range(2):
+        assert send(api, program, {**GOOD, "uuid": own}).json()["messages"][0]["uuid"] == str(own)
+    assert show(api, program, str(own)).json()["to"] == GOOD["to"]
+
+
 @pytest.mark.parametrize(
     ("body", "index", "field"),
     [
