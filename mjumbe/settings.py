@@ -271,7 +271,8 @@ class Sms(Section):
     replies: list[Reply] = Field(default=[], description="Answers to keywords; the first that matches is sent.")
     opt_out_words: list[Word] = Field(
         default=["STOP", "STOPALL", "UNSUBSCRIBE", "ACHA"],
-        description="A message that begins with one of these ends all messages to its sender.",
+        description="A message that begins with one of these, and not with the code of one of `forms`, ends all "
+        "messages to its sender.",
     )
     opt_in_words: list[Word] = Field(
         default=["START", "UNSTOP", "ANZA"], description="A message that begins with one of these takes that back."
@@ -324,9 +325,12 @@ class Settings(Section):
     default_responses: DefaultResponses = DefaultResponses()
     forms_only_mode: bool = Field(
         default=False,
-        description="Answer messages that are not a known form with `form_not_found`, not `sms_received`.",
+        description="Answer messages that do not begin with the code of one of `forms` with `form_not_found`, not "
+        "`sms_received`.",
     )
-    forms: dict[str, Any] = Field(default={}, description="CHT's form definitions, by form code.")
+    forms: dict[str, Any] = Field(
+        default={}, description="CHT's form definitions, by form code. mjumbe does not read reports."
+    )
     locale: str = Field(default="en", description="Language of texts, unless another is known.")
     locale_outgoing: str = Field(
         default_factory=lambda values: values.get("locale", "en"),

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from mjumbe import text
 from mjumbe.couch import Document
 from mjumbe.documents import read_moment
+from mjumbe.forms import names_form
 from sentinel.transitions.base import Context, is_fresh, mark
 from sentinel.transitions.replies import answer, locale_of
 
@@ -29,6 +30,8 @@ def on_match(doc: Document, context: Context) -> bool:
 
 
 def _key(doc: Document, context: Context) -> str:
-    if not str(doc["sms_message"].get("message") or "").strip():
+    message = str(doc["sms_message"].get("message") or "")
+    if not message.strip():
         return "empty"
-    return "form_not_found" if context.settings.forms_only_mode else "sms_received"
+    known = names_form(message, context.settings.forms)
+    return "form_not_found" if context.settings.forms_only_mode and not known else "sms_received"

@@ -49,6 +49,13 @@ def test_the_words_are_settings() -> None:
     assert said("STOP", **words) == []
 
 
+@pytest.mark.parametrize(("text", "out"), [("STOP 12345", False), ("stop", False), ("ACHA", True)])
+def test_a_form_may_have_such_a_word_for_its_code(text: str, out: bool) -> None:
+    registers = Registers.of(MemoryDatabase())
+    doc = documents.incoming_document(IncomingMessage("africas-talking", "m1", PHONE, text), PHONE, AT)
+    assert bool(opt_words.entries([doc], settings.parse({"forms": {"STOP": {"meta": {}}}}), registers)) is out
+
+
 def test_a_word_in_both_lists_opts_out() -> None:
     assert [entry.value for entry in said("STOP", opt_in_words=["STOP"])] == [OPTED_OUT]
 

@@ -267,6 +267,7 @@ def test_from_when_on_messages_are_answered(
             *("Habari", {"forms_only_mode": True}),
             "We did not recognise this report. Please check its first word and send it again.",
         ),
+        ("p 12 Baraka", {"forms_only_mode": True, "forms": {"P": {}}}, "Thank you, your message has arrived."),
     ],
 )
 def test_default_responses(text: str, values: dict[str, Any], answer: str) -> None:
