@@ -15,6 +15,8 @@ from api.records import Message, outgoing_record
 from mjumbe import states
 from mjumbe.couch import Document
 from mjumbe.documents import find_task
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.states import State, Task
 
 BODY_BYTES = 1024
 
@@ -30,7 +32,8 @@ class Verdict(BaseModel):
 @blueprint.post("/api/v1/messages/<path:message_uuid>/settle")
 @describe(
     "Settle a message in doubt",
-    "A request broke before its answer came, and `sms.in_doubt` holds its message. Role `sms`.",
+    "A request broke before its answer came, and `sms.in_doubt` holds its message; or a phone was given it and says "
+    "nothing more: it is lost, perhaps. Role `sms`.",
     tag="messages",
     security="user",
     body=Verdict,
@@ -52,8 +55,10 @@ def settle(message_uuid: str) -> ResponseReturnValue:
 
     def edit(doc: Document) -> bool:
         task = find_task(doc, message_uuid)
-        if task is None or not task.get("in_doubt"):
+        if task is None or not (task.get("in_doubt") or _is_with_phone(task)):
             return False
+        if _is_with_phone(task):
+            task.pop("claim", None)
         states.settle(task, states.now(), sent=sent, by=user.name)
         settled[:] = [outgoing_record(doc, task)]
         return True
@@ -62,3 +67,7 @@ def settle(message_uuid: str) -> ResponseReturnValue:
     if not here.couch.main.update({doc_id: edit})[doc_id].written:
         raise ApiError(409, f"The message {message_uuid} is not in doubt; GET it to see what became of it.")
     return settled[0]
+
+
+def _is_with_phone(task: Task) -> bool:
+    return states.of(task) is State.FORWARDED_TO_GATEWAY and task.get("service") == PHONE_GATEWAY

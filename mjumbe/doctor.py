@@ -25,6 +25,7 @@ from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
 from mjumbe.settings_reference import misspelt
+from mjumbe.states import State
 
 OLDEST_COUCHDB = 3
 READ_SECONDS = 15.0  # a doctor does not wait for a view to be built
@@ -58,6 +59,7 @@ def examine(config: Config) -> Iterator[Check]:
     yield health.checked("callback keys", partial(_callback_keys, house, names))
     yield health.checked("overdue", partial(_overdue, house))
     yield health.checked("in doubt", partial(_in_doubt, house))
+    yield health.checked("with phones", partial(_with_phones, house))
 
 
 def house_of(config: Config) -> House:
@@ -225,6 +227,21 @@ def _in_doubt(house: House) -> Said:
     return False, (
         f"{count} messages may have been sent and are held (sms.in_doubt); look for them with "
         "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
+    )
+
+
+def _with_phones(house: House) -> Said:
+    """What phones were given and said nothing of; by when it was due, which is before it was given."""
+    until = milliseconds(states.now() - OVERDUE)
+    given = [State.FORWARDED_TO_GATEWAY]
+    rows = house.couch.main.view("mjumbe", "due", start_key=given, end_key=[*given, until], limit=MOST_COUNTED)
+    count = sum(row.value["service"] == PHONE_GATEWAY for row in rows)
+    if not count:
+        return True, "No phone has kept a message to itself for more than an hour."
+    return False, (
+        f"{count} messages that were due more than an hour ago are with phones that say nothing of them: do these "
+        "poll? If a phone is lost, POST /api/v1/messages/<uuid>/settle sends its messages again; "
+        "GET /api/v1/messages?state=forwarded-to-gateway lists them."
     )
 
 

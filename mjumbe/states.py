@@ -130,8 +130,8 @@ def _before_this_attempt(task: Task) -> list[dict[str, Any]]:
 
 
 def settle(task: Task, at: datetime, *, sent: bool, by: str) -> None:
-    """The person `by` says whether a message in doubt was sent; one that was not is due again at once."""
-    del task["in_doubt"]
+    """The person `by` says whether a message was sent of which that is not known; if not, it is due again at once."""
+    task.pop("in_doubt", None)
     task.pop("retry_at", None)
     if sent:
         move(task, State.SENT, at, f"settled by {by}: it was sent")

@@ -335,3 +335,17 @@ def test_a_message_without_text_or_recipient_is_not_handed_out(api: Process, cou
         task["messages"][0] |= change
         couch.main.put(documents.outgoing_document(task, now, None))
     assert poll(api, phone) == []
+
+
+@pytest.mark.parametrize(("sent", "after"), [(True, "sent"), (False, "pending")])
+def test_a_person_settles_what_a_lost_phone_has(
+    api: Process, couch: Couch, admin: Login, phone: Login, sent: bool, after: str
+) -> None:
+    (message_uuid,) = assigned(couch)
+    url = f"{api.url}/api/v1/messages/{message_uuid}/settle"
+    assert requests.post(url, auth=admin, json={"sent": sent}, timeout=30).status_code == 409, "no phone has it yet"
+    assert [message["id"] for message in poll(api, phone)] == [message_uuid]
+    assert requests.post(url, auth=admin, json={"sent": sent}, timeout=30).json()["state"] == after
+    task = task_of(couch, message_uuid)
+    assert (task["state"], "claim" in task) == (after, False)
+    assert requests.post(url, auth=admin, json={"sent": sent}, timeout=30).status_code == 409

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_healthy_house(world: World) -> None:
     assert list(checks) == [
         *("disk", "vault key", "couchdb", "version", "admin", "clock", "views", "vault", "sentinel", "service"),
         *("settings", "africas-talking", "setting names", "public url", "callback keys", "overdue"),
-        *("in doubt", "spool"),
+        *("in doubt", "with phones", "spool"),
     ]
     assert checks["africas-talking"][1].startswith("Africa's Talking took the credentials; the balance is KES ")
 
@@ -117,6 +118,17 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     assert failed["overdue"].startswith("2 messages have been due for more than an hour, 1 of them for the phone")
     house.set(sms={"in_doubt": "hold"})
     assert failing(house)["in doubt"].startswith("1 messages may have been sent and are held")
+
+
+def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:
+    for hours, service in ((2, "medic-gateway"), (2, "africas-talking"), (0.5, "medic-gateway")):
+        at = states.now() - timedelta(hours=hours)
+        task = documents.new_task(number(), "x", at)
+        states.claim(task, at, service, "phone1")
+        house.couch.main.put(documents.outgoing_document(task, at, None))
+    failed = failing(house)
+    assert set(failed) == {"sentinel", "with phones"}
+    assert failed["with phones"].startswith("1 messages that were due more than an hour ago are with phones")
 
 
 def test_a_key_file(house: World, tmp_path: Path) -> None:
