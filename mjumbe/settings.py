@@ -35,6 +35,7 @@ DEFAULTS_PATH = Path(__file__).resolve().parent.parent / "config" / "app_setting
 
 SECRET_PATH = re.compile(r"secret|token|passw|credential|api_?key|(^|[._-])key($|[._-])", re.IGNORECASE)
 URL_PASSWORD = re.compile(r"(://)[^/@\s]*@")
+OURS = "mjumbe/"
 SHOWN_VALUE = 60  # characters of a wrong value that an error message quotes
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -112,7 +113,9 @@ def _country_code(value: object) -> object:
 
 
 def _service(value: object) -> object:
-    return "medic-gateway" if value == "cht-gateway" else value  # the app's new name, under CHT's old one
+    # CHT's API sends by itself what its services can send. Beside it, a name that it does not know keeps it from that.
+    name = value.removeprefix(OURS) if isinstance(value, str) else value
+    return "medic-gateway" if name == "cht-gateway" else name  # the app's new name, under CHT's old one
 
 
 Seconds = Annotated[
@@ -250,7 +253,9 @@ class Viber(OneByOne):
 
 class Sms(Section):
     outgoing_service: Service = Field(
-        default="medic-gateway", description="The service that sends; `cht-gateway` is taken for `medic-gateway`."
+        default="medic-gateway",
+        description="The service that sends; `cht-gateway` is taken for `medic-gateway`, and "
+        "`mjumbe/africas-talking` for `africas-talking`: see [cht.md](cht.md#side-by-side).",
     )
     fallback_services: list[Service] = Field(
         default=[], description="Tried in this order when `outgoing_service` cannot take a message."
@@ -323,6 +328,9 @@ class Settings(Section):
         default=10, ge=1, le=255, description="Parts of one SMS at most; what is longer is cut and ends in `...`."
     )
     default_responses: DefaultResponses = DefaultResponses()
+    transitions: dict[str, Any] = Field(
+        default={}, description="CHT's own transitions; with `default_responses` switched off here, it is off."
+    )
     forms_only_mode: bool = Field(
         default=False,
         description="Answer messages that do not begin with the code of one of `forms` with `form_not_found`, not "

@@ -14,9 +14,16 @@ NAME = "default_responses"
 
 def filter(doc: Document, context: Context) -> bool:
     start, reported = context.settings.default_responses.start_date, read_moment(doc.get("reported_date"))
-    if start is None or reported is None or not is_fresh(doc, context, NAME):
+    if start is None or reported is None or not is_fresh(doc, context, NAME) or _is_off(context):
         return False
     return datetime.fromtimestamp(reported / 1000, UTC).date() > start and not doc.get("form")
+
+
+def _is_off(context: Context) -> bool:
+    """Whether CHT's list of transitions has this one, switched off: false, null, or `{"disable": true}`."""
+    listed = context.settings.transitions
+    value = listed.get(NAME)
+    return NAME in listed and (not value or (isinstance(value, dict) and bool(value.get("disable"))))
 
 
 def on_match(doc: Document, context: Context) -> bool:

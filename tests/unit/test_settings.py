@@ -45,6 +45,8 @@ ACCEPTED = [
     ("public_url", "https://sms.example.org/base/", "https://sms.example.org/base"),
     ("sms.outgoing_service", "cht-gateway", "medic-gateway"),
     ("sms.outgoing_service", "rapidpro", "rapidpro"),
+    ("sms.outgoing_service", "mjumbe/africas-talking", "africas-talking"),
+    ("transitions", {"default_responses": {"disable": True}}, {"default_responses": {"disable": True}}),
     ("sms.fallback_services", ["textbee", "cht-gateway"], ["textbee", "medic-gateway"]),
     ("sms.reply_to", 20880, "20880"),
     ("sms.duplicate_limit", "2", 2),  # a text in CHT's own example

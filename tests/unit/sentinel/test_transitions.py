@@ -257,6 +257,23 @@ def test_from_when_on_messages_are_answered(
 
 
 @pytest.mark.parametrize(
+    ("listed", "concerned"),
+    [
+        ({}, True),
+        ({"registration": False}, True),
+        ({"default_responses": True}, True),
+        ({"default_responses": {"disable": False}}, True),
+        ({"default_responses": False}, False),
+        ({"default_responses": None}, False),
+        ({"default_responses": {"disable": True}}, False),
+    ],
+)
+def test_chts_switch(listed: dict[str, Any], concerned: bool) -> None:
+    """In CHT a date alone answers nobody: who left the date and switched the transition off pays nothing."""
+    assert default_responses.filter(incoming(), context({**ANSWERING, "transitions": listed})) is concerned
+
+
+@pytest.mark.parametrize(
     ("text", "values", "answer"),
     [
         ("Habari", {}, "Thank you, your message has arrived."),
