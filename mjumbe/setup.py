@@ -61,9 +61,9 @@ def _read_view(folder: Path) -> dict[str, str]:
 
 def prepare(couch: Couch) -> None:
     """Make what is missing; safe to run by several processes at once and at every start. Raises UnavailableError."""
-    for database in couch.databases:
-        database.create()
-    couch.request("PUT", f"/{quote(couch.sentinel.name, safe='')}/_revs_limit", body=SENTINEL_REVS_LIMIT)
+    made = {database.name for database in couch.databases if database.create()}
+    if couch.sentinel.name in made:  # CHT has one of this name, with its own documents
+        couch.request("PUT", f"/{quote(couch.sentinel.name, safe='')}/_revs_limit", body=SENTINEL_REVS_LIMIT)
     _store_first(couch.main, "settings", lambda: {"settings": settings.load_defaults()})
     # What is in the database now was dealt with by whatever ran here before: the sentinel starts behind it.
     _store_first(

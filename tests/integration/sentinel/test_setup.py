@@ -57,6 +57,13 @@ def test_settings_and_chts_design_documents_stay(couch: Couch) -> None:
         assert {name: stored[name] for name in content} == content
 
 
+def test_chts_sentinel_database_keeps_its_revisions(couch: Couch) -> None:
+    couch.sentinel.create()
+    before = couch.request("GET", f"/{couch.sentinel.name}/_revs_limit")
+    setup.prepare(couch)
+    assert couch.request("GET", f"/{couch.sentinel.name}/_revs_limit") == before != setup.SENTINEL_REVS_LIMIT
+
+
 def test_only_views_that_we_ask_are_kept_up_to_date(couch: Couch) -> None:
     setup.prepare(couch)
     docs = {design.name: couch.main.get(f"_design/{design.name}") or {} for design in setup.read_designs()}
