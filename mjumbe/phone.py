@@ -1,6 +1,7 @@
 """Phone numbers: one spelling for each, which ones are never written to, and how they appear in logs."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -33,7 +34,9 @@ def normalise(number: str, default_country_code: str) -> str | None:
     Without a plus or an international prefix it belongs to the country with calling code `default_country_code`, or,
     if it is too long for that, to the country whose code it begins with.
     """
-    written = number.strip().replace("＋", "+")
+    # Numbers copied from a phone's contacts come within marks that nobody sees (U+202A … U+202C).
+    seen = "".join(character for character in number if unicodedata.category(character) != "Cf")
+    written = seen.strip().replace("＋", "+")
     if not WRITTEN.fullmatch(written):
         return None
     digits = re.sub(r"\D", "", written)
