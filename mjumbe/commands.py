@@ -9,7 +9,7 @@ from mjumbe import documents, log, phone, setup, states
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
-from mjumbe.follow import follow
+from mjumbe.follow import FINAL, follow
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
 
@@ -51,8 +51,16 @@ def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any)
     now = states.now()
     doc = documents.outgoing_document(documents.new_task(read_number(couch, to), text, now, **facts), now, None)
     couch.main.put(doc)
-    click.echo(f"Handed over as {doc['_id']}.")
-    return bool(wait) and follow(couch, doc["_id"], wait, _say)
+    # By this id GET /api/v1/messages/<uuid> knows it, not by its document's.
+    click.echo(f"Handed over as {documents.message_of(doc['tasks'][0])['uuid']}.")
+    if not wait or follow(couch, doc["_id"], wait, _say):
+        return bool(wait)
+    stored = couch.main.get(doc["_id"]) or doc
+    if states.of(stored["tasks"][0]) not in FINAL:
+        click.echo(
+            f"Not delivered after {wait:g} s; it goes on by itself. What holds messages up says `mjumbe doctor`."
+        )
+    return False
 
 
 def _say(entry: dict[str, Any]) -> None:

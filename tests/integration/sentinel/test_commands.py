@@ -191,6 +191,14 @@ def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None
     assert (code, output) == (1, "Error: MESSAGE is empty; write the text to send\n")
 
 
+def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
+    code, output = run(house, "send", number(), "x", "--wait", "2")
+    assert code == 1 and "What holds messages up says `mjumbe doctor`" in output
+    shown = output.partition("Handed over as ")[2].partition(".")[0]
+    rows = house.couch.main.view("mjumbe", "messages_by_uuid", key=shown)
+    assert len(rows) == 1, output
+
+
 # ---- gateways
 
 
