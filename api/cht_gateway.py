@@ -267,7 +267,8 @@ def _was_told(task: Task, update: Told) -> bool:
 def _pick(
     here: Context, user: User, settings: Settings, began: float, began_at: datetime, index: Index
 ) -> list[dict[str, str]]:
-    """The messages for this phone: what it was given and did not acknowledge, and what is due; oldest first."""
+    """The messages for this phone: what it was given and did not acknowledge, and what is due; answers to
+    people before the rest, oldest first."""
     limit = settings.sms.medic_gateway.poll_limit
     # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
     oldest = documents.milliseconds(began_at) - int(settings.sms.expire_after * 1000)
@@ -297,21 +298,22 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
 
 
 def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[Row]:
-    """What waits for phones or was given to one, oldest first; read as far as somebody wants it."""
+    """What waits for phones or was given to one, answers first, then oldest first; read as far as somebody wants it."""
     size = max(limit, ROWS_AT_ONCE)
-    for skip in count(0, size):
-        rows = here.couch.main.view(
-            "mjumbe",
-            "assigned",
-            start_key=[PHONE_GATEWAY, oldest],
-            end_key=[PHONE_GATEWAY, {}],
-            limit=size,
-            skip=skip,
-            update=index,
-        )
-        yield from rows
-        if len(rows) < size:
-            return
+    for rank in (0, 1):
+        for skip in count(0, size):
+            rows = here.couch.main.view(
+                "mjumbe",
+                "assigned",
+                start_key=[PHONE_GATEWAY, rank, oldest],
+                end_key=[PHONE_GATEWAY, rank, {}],
+                limit=size,
+                skip=skip,
+                update=index,
+            )
+            yield from rows
+            if len(rows) < size:
+                break
 
 
 def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:

@@ -204,6 +204,19 @@ def test_what_is_weeks_old_stays(api: Process, couch: Couch, phone: Login) -> No
     assert poll(api, phone) == []
 
 
+def test_answers_to_people_overtake_bulk(api: Process, couch: Couch, phone: Login) -> None:
+    assigned(couch, 60)
+    message = documents.IncomingMessage("medic-gateway", uuid.uuid4().hex, "+254711000111", "BALANCE")
+    later = states.now() + timedelta(seconds=1)
+    answer = documents.new_task("+254711000111", "5 kWh", later, service="medic-gateway")
+    bulk = documents.new_task("+254711000111", "a reminder", later, due=later, service="medic-gateway")
+    doc = documents.incoming_document(message, "+254711000111", documents.milliseconds(later))
+    couch.main.put({**doc, "tasks": [answer], "scheduled_tasks": [bulk]})
+    first = [given["content"] for given in poll(api, phone)]
+    assert first[:2] == ["5 kWh", "text 0"], "though its time is later, as a reminder's on the same document is not"
+    assert "a reminder" not in first
+
+
 def test_poll_limit(api: Process, couch: Couch, phone: Login) -> None:
     uuids = assigned(couch, 30)
     first = [message["id"] for message in poll(api, phone)]

@@ -20,7 +20,7 @@ BEGAN = states.now()
 def row(state: str, claim: str | None, age: float) -> Row:
     since = states.timestamp(BEGAN - timedelta(seconds=age))
     value: dict[str, Any] = {"uuid": "u", "state": state, "claim": claim, "since": since}
-    return Row("doc", ["medic-gateway", 0], value)
+    return Row("doc", ["medic-gateway", 1, 0], value)
 
 
 @pytest.mark.parametrize(

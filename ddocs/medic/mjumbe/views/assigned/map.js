@@ -1,4 +1,5 @@
-// What the phone gateway is given when it asks: [service, due in ms] of its messages that are due or handed out.
+// What the phone gateway is given when it asks: [service, 0 for an answer to somebody or else 1, due in ms] of its messages
+// that are due or handed out.
 // Value: the message's uuid, its state, and since when and by whom it is claimed.
 function (doc) {
   var POLLING = { 'medic-gateway': true };
@@ -6,18 +7,19 @@ function (doc) {
   function moment(value) {
     return typeof value === 'string' ? Date.parse(value) : value;
   }
-  function each(tasks) {
+  function each(tasks, rank) {
     if (!tasks || !tasks.forEach) { return; }
     tasks.forEach(function (task) {
       var message = task && POLLING[task.service] && OPEN[task.state] && task.messages && task.messages[0];
       if (!message || !message.uuid) { return; }
       var history = task.state_history || [];
       var last = history[history.length - 1] || {};
-      emit([task.service, moment(task.due || task.timestamp || doc.reported_date) || 0], {
+      emit([task.service, rank, moment(task.due || task.timestamp || doc.reported_date) || 0], {
         uuid: message.uuid, state: task.state, claim: task.claim || null, since: last.timestamp || null
       });
     });
   }
-  each(doc.tasks);
-  each(doc.scheduled_tasks);
+  var incoming = doc.type === 'data_record' && doc.sms_message && doc.from;
+  each(doc.tasks, incoming ? 0 : 1);
+  each(doc.scheduled_tasks, 1);
 }
