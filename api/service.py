@@ -3,7 +3,6 @@
 What it stores are the same documents that `/api/v1/messages` and `/api/v1/sms/africastalking/…` make.
 """
 
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from api.openapi import describe
 from mjumbe import documents, phone, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.follow import place, versions
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.base import CallbackRecord, CallbackRequest
 from mjumbe.states import NEVER_SENT, State, Task
@@ -131,17 +131,15 @@ def _document(number: str, text: str, author: str) -> Document:
 def _answered(here: Context, doc: Document) -> Task:
     """Store the document, and wait for its task to have an answer; the task as it is then."""
     database = here.quick.main
-    since = str(database.info()["update_seq"])
+    since = place(database)
     here.metrics.stored("outgoing", here.intake.store(database, [doc]))
     task: Task = doc["tasks"][0]
-    deadline = time.monotonic() + ANSWERED_SECONDS
     # Once it is stored, no trouble may look as if it were not: whoever is told so sends it again.
     with suppress(UnavailableError, CouchError):
-        while states.of(task) in NOT_ANSWERED and (left := deadline - time.monotonic()) > 0:
-            changes = database.changes(since, limit=10, wait=min(left, 1.0), doc_ids=[doc["_id"]])
-            since = changes.last_seq
-            for change in changes.changes:
-                task = next(documents.tasks_of(change.doc or {}), task)
+        for stored in versions(database, doc["_id"], since, ANSWERED_SECONDS):
+            task = next(documents.tasks_of(stored), task)
+            if states.of(task) not in NOT_ANSWERED:
+                break
     return task
 
 

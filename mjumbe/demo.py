@@ -14,6 +14,7 @@ from mjumbe import settings, setup, states
 from mjumbe.couch import Couch, Document
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.documents import incoming_id, milliseconds, read_moment, tasks_of
+from mjumbe.follow import place, versions
 from mjumbe.gateways import africas_talking
 from mjumbe.live_settings import DOCUMENT_ID
 from mjumbe.states import State
@@ -62,27 +63,21 @@ class Demo:
     def play(self, simulator_url: str, stop: threading.Event) -> bool:
         """Type the message and show what becomes of it; whether the answer was delivered."""
         pressed = milliseconds(states.now())
+        since = place(self._couch.main)
         click.echo(f"{'':>9}  {PHONE} types {TEXT}")
         answer = requests.post(
             f"{simulator_url}/incoming", json={"from": PHONE, "text": TEXT}, timeout=PATIENCE_SECONDS
         )
         doc_id = incoming_id(africas_talking.NAME, answer.json()["id"])
-        shown, since, deadline = 0, "0", time.monotonic() + PATIENCE_SECONDS
+        shown = 0
         steps: list[tuple[int, str]] = []
-        while time.monotonic() < deadline and not stop.is_set():
-            changes = self._couch.main.changes(since, limit=10, wait=1.0, doc_ids=[doc_id])
-            since = changes.last_seq
-            for change in changes.changes:
-                steps = list(_steps(change.doc or {}))
-                for at, words in steps[shown:]:
-                    click.echo(f"{at - pressed:6d} ms  {words}")
-                shown = len(steps)
-                if (
-                    change.doc
-                    and all(states.of(task) is State.DELIVERED for task in tasks_of(change.doc))
-                    and shown > 2
-                ):
-                    return True
+        for doc in versions(self._couch.main, doc_id, since, PATIENCE_SECONDS, stop.is_set):
+            steps = list(_steps(doc))
+            for at, words in steps[shown:]:
+                click.echo(f"{at - pressed:6d} ms  {words}")
+            shown = len(steps)
+            if all(states.of(task) is State.DELIVERED for task in tasks_of(doc)) and shown > 2:
+                return True
         last = steps[-1][1] if steps else f"it did not come in: {answer.text}"
         click.echo(f"The answer was not delivered within {PATIENCE_SECONDS:.0f} s; the last step: {last}", err=True)
         return False
@@ -90,8 +85,6 @@ class Demo:
 
 def _steps(doc: Document) -> Iterator[tuple[int, str]]:
     """What has happened to the message so far: when (ms) and what."""
-    if not doc:
-        return
     received = int(doc["reported_date"])
     yield received, f"received   stored as {doc['_id']}"
     answered = next((states.history(task) for task in tasks_of(doc)), [])

@@ -1,7 +1,8 @@
 # Sourced by the other scripts: makes .venv with everything mjumbe needs, once per change of the pinned versions.
+# It never ends the shell that reads it, which may be a terminal.
 # Usage: . scripts/env.sh run   or   . scripts/env.sh dev   (with what the checks need)
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cd "$root" || exit 1
+root=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)  # zsh has the name in $0
+cd "$root" || return 1
 venv="$root/.venv"
 purpose=${1:?run or dev}
 
@@ -20,18 +21,18 @@ find_python() {
 # What is installed for the checks serves for running too.
 wanted=$(cat setup.cfg constraints.txt pyproject.toml | cksum)
 if ! grep -qsxF "$wanted" "$venv/.installed-dev" $([ "$purpose" = dev ] || echo "$venv/.installed-run"); then
-    python=$(find_python) || exit 1
+    python=$(find_python) || return 1
     if ! [ -x "$venv/bin/python" ]; then
         echo "Making the virtual environment in .venv with $("$python" --version) …" >&2
         if ! "$python" -m venv "$venv"; then
             rm -rf "$venv"
             echo "Could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2
-            exit 1
+            return 1
         fi
     fi
     echo "Installing mjumbe$([ "$purpose" = run ] || echo " with what the checks need") …" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-        --editable ".$([ "$purpose" = run ] || echo "[$purpose]")" || exit 1
+        --editable ".$([ "$purpose" = run ] || echo "[$purpose]")" || return 1
     echo "$wanted" >"$venv/.installed-$purpose"
 fi
 PATH="$venv/bin:$PATH"
