@@ -11,6 +11,7 @@ from mjumbe.documents import INCOMING
 from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
 from mjumbe.status import CHECKPOINT_ID
 from sentinel.echoes import Echoes
+from sentinel.patience import Patience
 from sentinel.pipeline import Pipeline
 from sentinel.registers import Registers
 
@@ -54,6 +55,7 @@ class Feed:
     def run(self, stop: threading.Event) -> None:
         """Process changes until `stop` is set. What fails is read again."""
         since, sure, behind = str(self._checkpoint["seq"]), False, False
+        patience = Patience("changes wait for CouchDB")
         while not stop.is_set():
             try:
                 if not sure:
@@ -64,6 +66,7 @@ class Feed:
                 self._process(changes)
                 since = changes.last_seq
                 self._keep(since)
+                patience.is_over()
                 behind = changes.pending > AT_ONCE
                 if behind:
                     self._look_ahead(since)
@@ -72,7 +75,7 @@ class Feed:
                 if changes.changes and not changes.pending:
                     stop.wait(min(LINGER_SECONDS + LINGER_PER_CHANGE * len(changes.changes), LONGEST_LINGER))
             except (UnavailableError, CouchError) as error:
-                log.warning("changes wait for CouchDB", reason=str(error))
+                patience.waits(error)
                 sure = False
                 stop.wait(1.0)
 

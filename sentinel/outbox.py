@@ -27,6 +27,7 @@ from mjumbe.states import State, Task
 from sentinel import outcomes
 from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
+from sentinel.patience import Patience
 from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY, Queue
 from sentinel.recent import RecentMessages
@@ -132,11 +133,13 @@ class Outbox:
 
     def run(self, stop: threading.Event) -> None:
         """Claim and send until `stop` is set, then let what is under way finish and store it."""
+        patience = Patience("messages wait for CouchDB")
         while not stop.is_set():
             try:
                 self._services.refresh()
                 self._bell.clear()
                 if self._dispatch():
+                    patience.is_over()
                     stop.wait(LINGER_SECONDS)
                 else:
                     self._services.say_if_none()
@@ -145,7 +148,7 @@ class Outbox:
                 log.error("the outbox stops sending", reason=str(error))
                 break
             except (UnavailableError, CouchError) as error:
-                log.warning("messages wait for CouchDB", reason=str(error))
+                patience.waits(error)
                 stop.wait(1.0)
         self._workers.shutdown(wait=True)
         self._results.close()
@@ -332,13 +335,15 @@ class Outbox:
             by_doc.setdefault(message.doc_id, []).append(partial(take, message))
         edits = {doc_id: _all_of(several) for doc_id, several in by_doc.items()}
         known = {message.doc_id: message.doc for message in messages if message.doc is not None}
+        patience = Patience("claims wait for CouchDB")
         while True:
             self._fence()
             try:
                 updates = self._echoes.update(edits, known)
+                patience.is_over()
                 break
             except (UnavailableError, CouchError) as error:
-                log.warning("claims wait for CouchDB", reason=str(error), messages=len(messages))
+                patience.waits(error, messages=len(messages))
                 known = {}
                 self._pause.wait(1.0)
         for doc_id, update in updates.items():
@@ -411,15 +416,17 @@ class Outbox:
             edits.setdefault(result.doc_id, []).append(result.edit)
         combined = {doc_id: _all_of(several) for doc_id, several in edits.items()}
         known = {result.doc_id: result.doc for result in results if result.doc is not None}
+        patience = Patience("results wait for CouchDB")
         while True:
             try:
                 updates = self._echoes.update(combined, known)
             except (UnavailableError, CouchError) as error:
                 # Whatever CouchDB has against us passes; results that are not stored are messages sent twice.
-                log.warning("results wait for CouchDB", reason=str(error), results=len(results))
+                patience.waits(error, results=len(results))
                 known = {}
                 self._pause.wait(1.0)
             else:
+                patience.is_over()
                 return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
 
 

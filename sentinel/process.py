@@ -17,6 +17,7 @@ from sentinel.feed import Feed
 from sentinel.lease import Lease, is_dead
 from sentinel.notices import Notices
 from sentinel.outbox import Heard, Outbox
+from sentinel.patience import Patience
 from sentinel.pipeline import Pipeline
 from sentinel.polls import Polls
 from sentinel.recent import RecentMessages
@@ -45,13 +46,15 @@ class Sentinel:
             self._lead(stop)
 
     def _prepare(self, stop: threading.Event) -> None:
+        patience = Patience("the sentinel waits for CouchDB")
         while not stop.is_set():
             try:
                 setup.prepare(self._couch)
                 self._settings.refresh()
+                patience.is_over()
                 return
             except (UnavailableError, CouchError) as error:
-                log.warning("waiting for CouchDB", reason=str(error))
+                patience.waits(error)
                 stop.wait(1.0)
 
     def _status(self) -> Mapping[str, ServiceStatus]:

@@ -21,6 +21,7 @@ from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 from sentinel import outcomes
 from sentinel.notices import Notices
+from sentinel.patience import Patience
 from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ class Reports:
 
     def run(self, stop: threading.Event) -> None:
         """Apply reports as they come until `stop` is set. Reports still there from before come first."""
-        since = "0"
+        since, patience = "0", Patience("delivery reports wait for CouchDB")
         while not stop.is_set():
             try:
                 changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=LONGPOLL_SECONDS)
@@ -54,9 +55,10 @@ class Reports:
                 self._take(docs)
                 self._notices.take(docs)
                 since = changes.last_seq
+                patience.is_over()
                 stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
-                log.warning("delivery reports wait for CouchDB", reason=str(error))
+                patience.waits(error)
                 stop.wait(1.0)
 
     def _take(self, docs: Sequence[Document]) -> None:

@@ -16,6 +16,7 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
 from sentinel.outbox import Outbox
+from sentinel.patience import Patience
 from sentinel.pipeline import Pipeline
 from sentinel.queue import CAPACITY
 from sentinel.reports import Reports
@@ -56,11 +57,13 @@ class Clock:
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set."""
+        patience = Patience("the clock waits for CouchDB")
         while not stop.is_set():
             try:
                 self._tick()
+                patience.is_over()
             except (UnavailableError, CouchError) as error:
-                log.warning("the clock waits for CouchDB", reason=str(error))
+                patience.waits(error)
             stop.wait(TICK_SECONDS)
 
     def _tick(self) -> None:

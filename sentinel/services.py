@@ -342,4 +342,7 @@ class Services:
 
 
 def _say_change(service: str, status: ServiceStatus) -> None:
-    log.warning("a service is held" if status.held else "a service works again", service=service, reason=status.reason)
+    if status.held:
+        log.warning("a service is held", service=service, reason=status.reason)
+    else:
+        log.info("a service works again", service=service)
