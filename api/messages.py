@@ -249,9 +249,10 @@ def _refused(problems: list[dict[str, Any]], *, several: bool = False) -> ApiErr
 
 
 def _problems(index: int, entry: Any, error: ValidationError) -> list[dict[str, Any]]:
-    """One for each field that is wrong, in whatever ways."""
+    """One for each field that is wrong, in whatever ways; first those that nobody knows: what is missing is in them."""
     places = (problem["loc"] for problem in error.errors(include_url=False))
-    return [_problem(index, entry, field) for field in dict.fromkeys(str(loc[0]) if loc else "body" for loc in places)]
+    fields = dict.fromkeys(str(loc[0]) if loc else "body" for loc in places)
+    return [_problem(index, entry, field) for field in sorted(fields, key=lambda field: field in EXPECTED)]
 
 
 def _problem(index: int, entry: Any, field: str) -> dict[str, Any]:
@@ -286,8 +287,8 @@ def _demand_same(docs: list[Document], stored: list[bool], present: Mapping[str,
     problems = []
     for index, (doc, new) in enumerate(zip(docs, stored, strict=True)):
         message, earlier = (documents.message_of(each["tasks"][0]) for each in (doc, present.get(doc["_id"], doc)))
-        if not new and any(message[name] != earlier[name] for name in ("to", "message")):
-            expected = f"a uuid that no other message has; {message['uuid']} is one to {earlier['to']}"
+        if not new and any(message[name] != earlier.get(name) for name in ("to", "message")):
+            expected = f"a uuid that no other message has; {message['uuid']} is one to {earlier.get('to')}"
             problems.append({"index": index, "field": "uuid", "expected": expected})
     if problems:
         also = f" The other {len(docs) - len(problems)} are stored." if len(docs) > len(problems) else ""

@@ -125,6 +125,12 @@ def test_a_uuid_makes_it_idempotent(api: Process, couch: Couch, program: Login) 
 GOOD = {"to": "+254711000111", "message": "x"}
 
 
+def test_a_misspelt_field_is_named_before_the_one_that_is_missing_for_it(api: Process, program: Login) -> None:
+    answer = send(api, program, {"to": "+254711000111", "text": "x"}).json()
+    assert [problem["field"] for problem in answer["problems"]] == ["text", "message"]
+    assert answer["field"] == "text"
+
+
 @pytest.mark.parametrize("change", [{"to": "+254711000112"}, {"message": "another"}])
 def test_another_message_with_a_known_uuid_is_refused(api: Process, program: Login, change: dict[str, str]) -> None:
     """To answer 202, with the first message's state, would say that this one is sent."""
