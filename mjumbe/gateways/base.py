@@ -7,18 +7,21 @@ neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
 import hashlib
 import hmac
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -279,6 +282,10 @@ class Http:
     ) -> None:
         self._timeout = (connect_timeout, read_timeout)
         self._session = requests.Session()
+        # Else requests looks through the environment for each request, a third of its cost, and sends what a .netrc has
+        # for the host in the place of our own Authorization.
+        self._session.trust_env = False
+        self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         adapter = _FencedAdapter(fence, pool)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -290,8 +297,11 @@ class Http:
 
         `refusal` tells what the service means by another answer; by default its status decides (`status_outcome`).
         """
+        origin = "/".join(url.split("/", 3)[:3])
         try:
-            response = self._session.request(method, url, timeout=self._timeout, allow_redirects=False, **arguments)
+            response = self._session.request(
+                method, url, timeout=self._timeout, allow_redirects=False, proxies=_proxies(origin), **arguments
+            )
         except requests.exceptions.RequestException as error:
             raise NoAnswerError(_network_outcome(error)) from None
         if 200 <= response.status_code < 300:
@@ -307,6 +317,15 @@ class Http:
             raise SendError(
                 Outcome(f"HTTP {response.status_code} with a body that is no JSON", failure=Failure.AMBIGUOUS)
             ) from None
+
+
+@lru_cache(maxsize=100)
+def _proxies(origin: str) -> dict[str, str]:
+    """The proxies that the environment (HTTPS_PROXY, NO_PROXY …) has for this server, as it was when first asked."""
+    try:
+        return {str(scheme): str(proxy) for scheme, proxy in get_environ_proxies(origin).items()}
+    except ValueError:
+        return {}  # no URL: the request says so
 
 
 def status_outcome(response: requests.Response) -> Outcome:

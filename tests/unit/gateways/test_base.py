@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import requests
 
+from mjumbe.gateways import base
 from mjumbe.gateways.base import (
     Failure,
     FencedError,
@@ -160,6 +162,43 @@ def answering(answer: bytes) -> Callable[[socket.socket], None]:
 def test_an_answer() -> None:
     with server(answering(b'HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{"a": 1}\n')) as url:
         assert http().json("POST", url, data="the end") == {"a": 1}
+
+
+@pytest.mark.parametrize(("exempt", "asked"), [("", "proxy"), ("service.example", None)])
+def test_the_environments_proxy_is_asked_but_for_whom_it_exempts(
+    monkeypatch: pytest.MonkeyPatch, exempt: str, asked: str | None
+) -> None:
+    heads: list[bytes] = []
+
+    def proxy(connection: socket.socket) -> None:
+        heads.append(read_request(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    base._proxies.cache_clear()
+    with server(proxy) as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("no_proxy", exempt)
+        if asked:
+            assert http().json("POST", "http://service.example/x", data="the end") == {}
+            assert heads[0].startswith(b"POST http://service.example/x HTTP/1.1")
+        else:
+            assert failed(http(), "http://service.example/x").failure is Failure.RETRY
+            assert heads == []
+    base._proxies.cache_clear()
+
+
+def test_no_netrc_takes_the_place_of_our_own_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        heads.append(read_request(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with server(answer) as url:
+        http().json("POST", url, data="the end", headers={"Authorization": "Token ours"})
+    assert b"Authorization: Token ours" in heads[0]
 
 
 def test_a_success_that_is_no_json() -> None:
