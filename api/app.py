@@ -13,6 +13,7 @@ from api import (
     callbacks,
     cht_gateway,
     credentials,
+    decisions,
     errors,
     gateways,
     health,
@@ -21,7 +22,6 @@ from api import (
     openapi,
     service,
     settings,
-    settle,
     subscriptions,
 )
 from api.auth import Users
@@ -45,7 +45,7 @@ BLUEPRINTS = (
     credentials.blueprint,
     settings.blueprint,
     messages.blueprint,
-    settle.blueprint,
+    decisions.blueprint,
     service.blueprint,
     subscriptions.blueprint,
     gateways.blueprint,

@@ -341,3 +341,35 @@ def test_wrong_queries(api: Process, program: Login, query: dict[str, str], fiel
     answer = requests.get(api.url + PATH, auth=program, params=query, timeout=30)
     assert answer.status_code == 400
     assert answer.json()["field"] == field
+
+
+# ---- taking one back
+
+
+def test_what_waits_can_be_cancelled(api: Process, couch: Couch, program: Login) -> None:
+    [accepted] = send(api, program, {**GOOD, "due": "2099-01-31T08:00Z"}).json()["messages"]
+    url = f"{api.url}{PATH}/{accepted['uuid']}/cancel"
+    gateway = make_user(couch, "phone-5", "gateway-password", ["gateway"])
+    assert [requests.post(url, auth=login, timeout=30).status_code for login in (None, gateway)] == [401, 403]
+    cancelled = requests.post(url, auth=program, timeout=30)
+    assert cancelled.status_code == 200
+    assert (cancelled.json()["state"], cancelled.json()["state_details"]) == ("cleared", f"cancelled by {program[0]}")
+    doc = couch.main.get(accepted["id"])
+    assert doc and doc["tasks"][0]["state"] == "cleared"
+    again = requests.post(url, auth=program, timeout=30)
+    assert again.status_code == 409
+    assert "is not waiting any more" in again.json()["reason"]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"state": "sent"}, {"state": "forwarded-to-gateway"}, {"state": "pending", "in_doubt": True}]
+)
+def test_what_went_or_may_have_gone_cannot(api: Process, couch: Couch, program: Login, facts: dict[str, Any]) -> None:
+    [accepted] = send(api, program, GOOD).json()["messages"]
+    doc = couch.main.get(accepted["id"])
+    assert doc
+    doc["tasks"][0] |= facts
+    couch.main.put(doc)
+    url = f"{api.url}{PATH}/{accepted['uuid']}/cancel"
+    assert requests.post(url, auth=program, timeout=30).status_code == 409
+    assert requests.post(f"{api.url}{PATH}/nobody-has-it/cancel", auth=program, timeout=30).status_code == 404
