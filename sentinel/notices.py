@@ -30,8 +30,7 @@ class Notices:
         notices = sorted((doc for doc in docs if doc.get("type") in KINDS), key=lambda doc: doc.get("received", 0))
         for doc in notices:
             if doc["type"] == "opt_out":
-                source = f"{doc['gateway']}: opt-out from {doc.get('sender_id') or 'bulk messages'}"
-                self._opt_outs.record(Entry(self._number(doc["phone"]), OPTED_OUT, doc["received"], source))
+                self._opt_outs.record(self._opt_out(doc))
             elif doc["type"] == "subscription":
                 self._subscription(doc)
             else:
@@ -59,6 +58,14 @@ class Notices:
 
     def _number(self, written: str) -> str:
         return phone.canonical(written, self._settings.current.default_country_code)
+
+    def _opt_out(self, doc: Document) -> Entry:
+        """A service's word, or that of a person who took it from somebody."""
+        if doc.get("by"):
+            value, source = None if doc["update"] == "opt-in" else OPTED_OUT, f"{doc['update']}, told by {doc['by']}"
+        else:
+            value, source = OPTED_OUT, f"{doc['gateway']}: opt-out from {doc.get('sender_id') or 'bulk messages'}"
+        return Entry(self._number(doc["phone"]), value, doc["received"], source)
 
     def _subscription(self, doc: Document) -> None:
         """A subscription is a register of its own for each product: who is in it."""

@@ -1,0 +1,131 @@
+"""Who wants no messages: the list, and a person's word for somebody who asked for it otherwise than by SMS.
+
+What is known of a number is one document `opt-out:<number>`, which the sentinel keeps; what is told here goes to it the
+way of a service's own notice.
+"""
+
+import uuid
+from typing import Any
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.auth import SMS
+from api.bodies import POLL_BYTES, demand_json, json_object
+from api.callbacks import store
+from api.context import context
+from api.errors import BadRequestError
+from api.openapi import describe
+from mjumbe import phone
+from mjumbe.documents import Notice
+
+PREFIX = "opt-out:"
+MOST = 1_000
+
+blueprint = Blueprint("opt_outs", __name__)
+
+
+class OptOutQuery(BaseModel):
+    """What to list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    after: str = Field(default="", description="The last number of the page before.")
+
+
+class OptOut(BaseModel):
+    """Somebody who wants no messages."""
+
+    phone: str
+    since: str | None = Field(description="ISO 8601, UTC.")
+    source: str | None = Field(description="Where it is known from, in words.")
+
+
+class OptOuts(BaseModel):
+    """By number."""
+
+    opt_outs: list[OptOut]
+    after: str | None = Field(description="Give it for the next page; null at the end.")
+
+
+class Person(BaseModel):
+    """Whose word it is."""
+
+    phone: str = Field(description="The person's number, in any usual spelling.")
+
+
+class Noted(BaseModel):
+    """It holds as soon as the sentinel has read it."""
+
+    phone: str = Field(description="The number as it is understood.")
+
+
+@blueprint.get("/api/v1/opt-outs")
+@describe(
+    "Who opted out",
+    f"Up to {MOST} numbers a page, some fewer. Role `sms`.",
+    tag="opt-outs",
+    security="user",
+    query=OptOutQuery,
+    answers={200: OptOuts},
+    errors=(400,),
+)
+def opted_out() -> ResponseReturnValue:
+    """A page of them."""
+    here = context()
+    here.users.require(request, [SMS])
+    try:
+        query = OptOutQuery.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise BadRequestError(str(error.errors(include_url=False)[0]["loc"][0]), "only after") from None
+    start = PREFIX + query.after + "\u0000" if query.after else PREFIX
+    docs = here.couch.main.all(start, PREFIX + "\ufff0", MOST)
+    last = str(docs[-1]["_id"]).removeprefix(PREFIX) if len(docs) == MOST else None
+    return {"opt_outs": [_shown(doc) for doc in docs if doc.get("value")], "after": last}
+
+
+@blueprint.post("/api/v1/opt-outs")
+@describe(
+    "Send somebody no more messages",
+    "As if they had written STOP. Role `sms`.",
+    tag="opt-outs",
+    security="user",
+    body=Person,
+    answers={202: Noted},
+    errors=(415,),
+)
+def opt_out() -> ResponseReturnValue:
+    """202 once it is on disk."""
+    demand_json(request)
+    return _told("opt-out", json_object(request, POLL_BYTES))
+
+
+@blueprint.delete("/api/v1/opt-outs")
+@describe(
+    "Send somebody messages again",
+    "As if they had written START. The field may be in the query or in a JSON body. Role `sms`.",
+    tag="opt-outs",
+    security="user",
+    query=Person,
+    answers={202: Noted},
+    errors=(400,),
+)
+def opt_in() -> ResponseReturnValue:
+    """202 once it is on disk."""
+    return _told("opt-in", json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict())
+
+
+def _told(update: str, given: dict[str, Any]) -> ResponseReturnValue:
+    here = context()
+    user = here.users.require(request, [SMS])
+    number = phone.normalise(str(given.get("phone") or ""), here.settings.loaded().default_country_code)
+    if number is None or given.keys() != {"phone"}:
+        raise BadRequestError("phone", "a phone number, as +254711000111, and nothing else")
+    facts = {"update": update, "by": user.name}
+    store(here, Notice("api", "opt-out", number, key=uuid.uuid4().hex, facts=facts))
+    return {"phone": number}, 202
+
+
+def _shown(doc: dict[str, Any]) -> dict[str, Any]:
+    last = (doc.get("history") or [{}])[-1]
+    return {"phone": doc.get("phone"), "since": last.get("timestamp"), "source": last.get("source")}
