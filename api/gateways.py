@@ -12,7 +12,7 @@ from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from mjumbe import documents, overview, phone, states
 from mjumbe.documents import find_task, message_of
-from mjumbe.follow import follow, place
+from mjumbe.follow import follow
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES, viber
 from mjumbe.gateways.base import Check, Wiring
 
@@ -171,9 +171,8 @@ def _send(here: Context, name: str, number: str) -> dict[str, object]:
     now = states.now()
     task = documents.new_task(number, TEST_TEXT, now, via=name)
     doc = documents.outgoing_document(task, now, None)
-    since = place(here.couch.main)
     here.couch.main.put(doc)
-    delivered = follow(here.couch.main, doc["_id"], since, FOLLOWED_SECONDS, lambda entry: None)
+    delivered = follow(here.couch.main, doc["_id"], FOLLOWED_SECONDS, lambda entry: None)
     uuid = str(message_of(task)["uuid"])
     found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task
     details = f": {found['state_details']}" if found.get("state_details") else ""

@@ -22,7 +22,7 @@ from api.openapi import describe
 from mjumbe import documents, phone, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
-from mjumbe.follow import place, versions
+from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.base import CallbackRecord, CallbackRequest
 from mjumbe.states import NEVER_SENT, State, Task
@@ -131,12 +131,11 @@ def _document(number: str, text: str, author: str) -> Document:
 def _answered(here: Context, doc: Document) -> Task:
     """Store the document, and wait for its task to have an answer; the task as it is then."""
     database = here.quick.main
-    since = place(database)
     here.metrics.stored("outgoing", here.intake.store(database, [doc]))
     task: Task = doc["tasks"][0]
     # Once it is stored, no trouble may look as if it were not: whoever is told so sends it again.
     with suppress(UnavailableError, CouchError):
-        for stored in versions(database, doc["_id"], since, ANSWERED_SECONDS):
+        for stored in versions(database, doc["_id"], ANSWERED_SECONDS):
             task = next(documents.tasks_of(stored), task)
             if states.of(task) not in NOT_ANSWERED:
                 break

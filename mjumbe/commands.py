@@ -9,7 +9,7 @@ from mjumbe import documents, log, phone, setup, states
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
-from mjumbe.follow import FINAL, follow, place
+from mjumbe.follow import FINAL, follow
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
 
@@ -50,11 +50,10 @@ def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any)
     setup.prepare(couch)
     now = states.now()
     doc = documents.outgoing_document(documents.new_task(read_number(couch, to), text, now, **facts), now, None)
-    since = place(couch.main)
     couch.main.put(doc)
     # By this id GET /api/v1/messages/<uuid> knows it, not by its document's.
     click.echo(f"Handed over as {documents.message_of(doc['tasks'][0])['uuid']}.")
-    if not wait or follow(couch.main, doc["_id"], since, wait, _say):
+    if not wait or follow(couch.main, doc["_id"], wait, _say):
         return bool(wait)
     stored = couch.main.get(doc["_id"]) or doc
     if states.of(stored["tasks"][0]) not in FINAL:

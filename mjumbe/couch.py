@@ -409,9 +409,7 @@ class Database:
         answer = self.couch.call(lambda client: client.post_view(db=self.name, ddoc=design, view=view, **query))
         return [Row(r.get("id"), r.get("key"), r.get("value"), r.get("doc"), r.get("error")) for r in answer["rows"]]
 
-    def changes(
-        self, since: str, *, limit: int, wait: float = 0.0, doc_ids: Sequence[str] | None = None, docs: bool = True
-    ) -> Changes:
+    def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
         """What changed after `since` ("0", "now" or a sequence handed out before).
 
         When there is nothing, the answer waits up to `wait` seconds for the first change.
@@ -419,8 +417,6 @@ class Database:
         query: dict[str, Any] = {"since": since, "limit": limit, "include_docs": docs}
         if wait:
             query |= {"feed": "longpoll", "timeout": int(wait * 1000)}
-        if doc_ids is not None:
-            query |= {"filter": "_doc_ids", "doc_ids": list(doc_ids)}
         answer = self.couch.call(lambda client: client.post_changes(db=self.name, **query))
         if any(entry.get("error") for entry in answer["results"]):
             # fabric_view_changes names an `error` where a document could not be read: passed over, it would be lost.

@@ -14,7 +14,7 @@ from mjumbe import settings, setup, states
 from mjumbe.couch import Couch, Document
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.documents import incoming_id, milliseconds, read_moment, tasks_of
-from mjumbe.follow import place, versions
+from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
 from mjumbe.live_settings import DOCUMENT_ID
 from mjumbe.states import State
@@ -63,7 +63,6 @@ class Demo:
     def play(self, simulator_url: str, stop: threading.Event) -> bool:
         """Type the message and show what becomes of it; whether the answer was delivered."""
         pressed = milliseconds(states.now())
-        since = place(self._couch.main)
         click.echo(f"{'':>9}  {PHONE} types {TEXT}")
         answer = requests.post(
             f"{simulator_url}/incoming", json={"from": PHONE, "text": TEXT}, timeout=PATIENCE_SECONDS
@@ -71,7 +70,7 @@ class Demo:
         doc_id = incoming_id(africas_talking.NAME, answer.json()["id"])
         shown = 0
         steps: list[tuple[int, str]] = []
-        for doc in versions(self._couch.main, doc_id, since, PATIENCE_SECONDS, stop.is_set):
+        for doc in versions(self._couch.main, doc_id, PATIENCE_SECONDS, stop.is_set):
             steps = list(_steps(doc))
             for at, words in steps[shown:]:
                 click.echo(f"{at - pressed:6d} ms  {words}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 from mjumbe import states
@@ -10,32 +11,36 @@ from mjumbe.documents import tasks_of
 from mjumbe.states import NEVER_SENT, State
 
 FINAL = NEVER_SENT | {State.DELIVERED, State.FAILED}
-LOOK_SECONDS = 1.0  # how long one call waits for a change
-
-
-def place(database: Database) -> str:
-    """Where the feed is now: from here on `versions` need not read what was before."""
-    return str(database.info()["update_seq"])
+PAUSES = (0.05, 0.1, 0.2, 0.5)  # seconds between two looks at a document; the last repeats
 
 
 def versions(
-    database: Database, doc_id: str, since: str, seconds: float, stopped: Callable[[], bool] = lambda: False
+    database: Database, doc_id: str, seconds: float, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Document]:
-    """The document as it is after each change that follows `since` (a `place`), for so many seconds."""
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and not stopped():
-        changes = database.changes(since, limit=10, wait=min(left, LOOK_SECONDS), doc_ids=[doc_id])
-        since = changes.last_seq
-        yield from (change.doc for change in changes.changes if change.doc)
+    """The document as it is, and again whenever it is another, for so many seconds. Raises UnavailableError.
+
+    It is looked at again and again: the timeout of CouchDB's longpoll with a filter begins anew with every change of
+    any other document (keep_sending_changes in fabric_view_changes.erl), so on a busy database that would never end.
+    """
+    deadline, rev = time.monotonic() + seconds, None
+    for pause in chain(PAUSES, repeat(PAUSES[-1])):
+        doc = database.get(doc_id)
+        if doc is not None and doc["_rev"] != rev:
+            rev = doc["_rev"]
+            yield doc
+        left = deadline - time.monotonic()
+        if left <= 0 or stopped():
+            return
+        time.sleep(min(pause, left))
 
 
-def follow(database: Database, doc_id: str, since: str, seconds: float, say: Callable[[dict[str, Any]], None]) -> bool:
+def follow(database: Database, doc_id: str, seconds: float, say: Callable[[dict[str, Any]], None]) -> bool:
     """Call `say` with each new entry of the histories of the document's tasks.
 
     Returns True once all tasks are delivered; False when one ended otherwise, or when `seconds` are over.
     """
     said = 0
-    for doc in versions(database, doc_id, since, seconds):
+    for doc in versions(database, doc_id, seconds):
         tasks = list(tasks_of(doc))
         entries = sorted(_entries(tasks), key=lambda entry: str(entry.get("timestamp")))
         for entry in entries[said:]:
