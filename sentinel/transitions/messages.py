@@ -2,7 +2,7 @@
 
 A task of CHT's schedules may hold only a `message_key` (or `message`: a text, or one per language) and a `recipient`
 in words; it gets its `messages` when it falls due. A task with several messages becomes several tasks, so that each
-message has a state of its own.
+message has a state of its own. A uuid is a text, and no two tasks of a document share one: by it a task is found again.
 """
 
 import copy
@@ -34,7 +34,8 @@ def _is_unfinished(task: Task) -> bool:
         return False
     messages, message = task.get("messages"), message_of(task)
     single = isinstance(messages, list) and len(messages) == 1
-    return not single or not message.get("uuid") or _lacks(message) is not None
+    named = isinstance(message.get("uuid"), str) and message["uuid"] != ""
+    return not single or not named or _lacks(message) is not None
 
 
 def _lacks(message: dict[str, Any]) -> str | None:
@@ -45,8 +46,21 @@ def _lacks(message: dict[str, Any]) -> str | None:
     return None if message.get("to") else "its message has no recipient"
 
 
+def _repeats(doc: Document) -> list[Task]:
+    """The due tasks with the uuid of one before them, which would be claimed for them: they were sent for ever."""
+    seen: set[str] = set()
+    repeats = []
+    for task in tasks_of(doc):
+        message_uuid = str(message_of(task).get("uuid") or "")
+        if message_uuid in seen and states.of(task) is State.PENDING:
+            repeats.append(task)
+        elif message_uuid:
+            seen.add(message_uuid)
+    return repeats
+
+
 def filter(doc: Document, context: Context) -> bool:
-    return any(_is_unfinished(task) for task in tasks_of(doc))
+    return any(_is_unfinished(task) for task in tasks_of(doc)) or bool(_repeats(doc))
 
 
 def on_match(doc: Document, context: Context) -> bool:
@@ -54,6 +68,8 @@ def on_match(doc: Document, context: Context) -> bool:
     for name in TASK_LISTS:
         if isinstance(doc.get(name), list):
             doc[name] = [finished for task in doc[name] for finished in _finish(task, doc, context)]
+    for task in _repeats(doc):
+        message_of(task)["uuid"] = str(uuid.uuid4())
     return before != [doc.get(name) for name in TASK_LISTS]
 
 
@@ -73,7 +89,7 @@ def _finish(task: Any, doc: Document, context: Context) -> Iterator[Any]:
         states.move(task, State.FAILED, context.now, "its messages are no objects with `to` and `message`")
         yield task
     for position, message in enumerate(messages):
-        message["uuid"] = message.get("uuid") or str(uuid.uuid4())
+        message["uuid"] = str(message.get("uuid") or uuid.uuid4())
         single = task if position == 0 else copy.deepcopy(task)
         single["messages"] = [message]
         if lacking := _lacks(message):

@@ -556,6 +556,25 @@ def test_several_messages_become_several_tasks() -> None:
     assert finished[1]["state_history"] == [], "each has a history of its own"
 
 
+@pytest.mark.parametrize("listed", ["tasks", "scheduled_tasks"])
+def test_no_two_messages_of_a_document_share_a_uuid(listed: str) -> None:
+    sent, first, again = task("sent"), task(to=SENDER), task(to=OTHER)
+    doc = record(sent, **{listed: [sent, first]}) if listed == "tasks" else record(sent, scheduled_tasks=[first])
+    doc[listed].append(again)
+    assert transitions.run(doc, context())
+    uuids = [documents.message_of(each)["uuid"] for each in documents.tasks_of(doc)]
+    assert (uuids[0], len(set(uuids))) == ("u1", 3)
+    assert not transitions.run(doc, context())
+
+
+def test_a_number_for_a_uuid_becomes_a_text() -> None:
+    one = task()
+    one["messages"][0]["uuid"] = 7
+    doc = record(one)
+    assert transitions.run(doc, context())
+    assert doc["tasks"][0]["messages"][0]["uuid"] == "7"
+
+
 @pytest.mark.parametrize("uuid", [None, ""])
 def test_a_message_gets_the_uuid_that_it_lacks(uuid: str | None) -> None:
     one = task()
