@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from itertools import count, islice
 from typing import Any, Literal
@@ -321,7 +321,7 @@ def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
     phone's, after `patience` seconds."""
     if row.value["state"] == State.PENDING:
         return True
-    given = datetime.fromtimestamp((documents.read_moment(row.value["since"]) or 0) / 1000, UTC)
+    given = documents.datetime_of(documents.read_moment(row.value["since"]) or 0)
     if row.value["claim"] in (None, user.name):
         return given < began
     return (began - given).total_seconds() > patience

@@ -1,6 +1,5 @@
 """A message as programs read it, made from the document that holds it."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -73,7 +72,7 @@ def incoming_record(doc: Document) -> dict[str, Any]:
     """The record of an SMS that came in."""
     sms = doc["sms_message"]
     at = documents.read_moment(doc.get("reported_date"))
-    received = states.timestamp(datetime.fromtimestamp(at / 1000, UTC)) if at is not None else None
+    received = states.timestamp(documents.datetime_of(at)) if at is not None else None
     return {
         "uuid": doc["_id"],
         "id": doc["_id"],

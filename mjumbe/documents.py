@@ -7,6 +7,7 @@ theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, 
 """
 
 import hashlib
+import math
 import secrets
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ TASK_LISTS = ("tasks", "scheduled_tasks")
 INCOMING = "incoming:"  # what the ids of incoming messages begin with
 # A service's message id longer than this is hashed: CouchDB keeps ids in every index.
 _LONGEST_ID = 200
+# What a datetime can hold, in ms since epoch: documents that others write hold anything.
+FIRST_MOMENT, LAST_MOMENT = -62_135_596_800_000, 253_402_300_799_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +255,12 @@ def outgoing_document(task: Task, at: datetime, author: str | None) -> Document:
 def tasks_of(doc: Document) -> Iterator[Task]:
     """Every task of a document, from `tasks` and `scheduled_tasks`; what is no task is passed over."""
     for name in TASK_LISTS:
-        tasks = doc.get(name)
-        for task in tasks if isinstance(tasks, list) else ():
-            if isinstance(task, dict):
-                yield task
+        yield from _tasks_in(doc, name)
+
+
+def _tasks_in(doc: Document, name: str) -> Iterator[Task]:
+    tasks = doc.get(name)
+    return (task for task in (tasks if isinstance(tasks, list) else ()) if isinstance(task, dict))
 
 
 def message_of(task: Task) -> Document:
@@ -284,7 +289,7 @@ def due_of(task: Task, doc: Document) -> int:
 def read_moment(value: object) -> int | None:
     """Milliseconds since epoch from what documents hold: a number, or ISO 8601 (in UTC when it names no zone)."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value)
+        return int(value) if math.isfinite(value) else None
     if isinstance(value, str) and value:
         try:
             moment = datetime.fromisoformat(value)
@@ -296,6 +301,11 @@ def read_moment(value: object) -> int | None:
 
 def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
+
+
+def datetime_of(moment: int) -> datetime:
+    """The datetime, in UTC, of ms since epoch; the first or the last that there is for what lies beyond them."""
+    return datetime.fromtimestamp(max(FIRST_MOMENT, min(moment, LAST_MOMENT)) / 1000, UTC)
 
 
 def is_incoming(doc: Document) -> bool:
@@ -312,7 +322,7 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
     if not isinstance(text, str) or not text:
         return None
     incoming = is_incoming(doc)
-    in_tasks = any(task is other for other in doc.get("tasks") or ())
+    in_tasks = any(task is other for other in _tasks_in(doc, "tasks"))
     sms = doc["sms_message"] if incoming else {}
     return OutgoingMessage(
         doc_id=doc["_id"],

@@ -123,9 +123,9 @@ class Feed:
                 self._settings.refresh()
             elif change.id.startswith("messages-"):
                 self._pipeline.forget_translations()
-            elif change.deleted or change.id.startswith("_design/"):
-                continue
-            elif not self._echoes.heard(change.id, change.rev):
+            elif change.deleted:
+                self._registers.learn({"_id": change.id, "_deleted": True})
+            elif not change.id.startswith("_design/") and not self._echoes.heard(change.id, change.rev):
                 news.append(change)
         # Among a thousand changes the people who wrote come first, too.
         for docs in self._documents(sorted(news, key=lambda change: not _is_from_a_person(change))):

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import structlog
 
@@ -137,6 +136,6 @@ def _same(doc: Document, message: IncomingMessage) -> bool:
     )
 
 
-def _second(written: str | None) -> datetime | str | None:
+def _second(written: str | None) -> int | str | None:
     moment = read_moment(written)
-    return datetime.fromtimestamp(moment // 1000, UTC) if moment is not None else written
+    return moment // 1000 if moment is not None else written

@@ -6,11 +6,11 @@ because every message asks it before it is sent.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from mjumbe import states
 from mjumbe.couch import Database, Document
+from mjumbe.documents import datetime_of
 
 OPTED_OUT = "opted-out"
 
@@ -48,14 +48,11 @@ class Register:
     def learn(self, doc: Document) -> None:
         """A document of this kind was read or changed."""
         number = str(doc["_id"]).removeprefix(self._prefix)
-        self._values.pop(number, None)
-        self._former.pop(number, None)
-        if doc.get("_deleted"):
-            return
-        if doc.get("value"):
-            self._values[number] = str(doc["value"])
-        elif held := [entry["value"] for entry in doc.get("history") or [] if entry.get("value")]:
-            self._former[number] = str(held[-1])
+        known: Document = {} if doc.get("_deleted") else doc
+        value, held = known.get("value"), [entry["value"] for entry in _history(known) if entry.get("value")]
+        # Never out of the register for a moment: another thread may be about to send to this number.
+        _set(self._values, number, value)
+        _set(self._former, number, held[-1] if held and not value else None)
 
     def get(self, number: str) -> str | None:
         """What holds for a number now, None when nothing does."""
@@ -87,19 +84,32 @@ class Register:
         happened = {
             "value": entry.value,
             "source": entry.source,
-            "timestamp": states.timestamp(datetime.fromtimestamp(entry.at / 1000, UTC)),
+            "timestamp": states.timestamp(datetime_of(entry.at)),
         }
 
         def edit(doc: Document) -> bool:
-            history: list[Mapping[str, Any]] = doc.get("history") or []
+            history = _history(doc)
             if happened in history:
                 return False
             doc |= {"type": self._type, "phone": entry.number}
-            doc["history"] = sorted([*history, happened], key=lambda each: str(each["timestamp"]))
+            doc["history"] = sorted([*history, happened], key=lambda each: str(each.get("timestamp") or ""))
             doc["value"] = doc["history"][-1]["value"]
             return True
 
         return edit
+
+
+def _history(doc: Document) -> list[Mapping[str, Any]]:
+    """The entries of a document's history; people write such documents by hand too."""
+    history = doc.get("history")
+    return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+
+
+def _set(values: dict[str, str], number: str, value: object) -> None:
+    if value:
+        values[number] = str(value)
+    else:
+        values.pop(number, None)
 
 
 def _both(first: Callable[[Document], bool] | None, second: Callable[[Document], bool]) -> Callable[[Document], bool]:

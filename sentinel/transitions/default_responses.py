@@ -1,10 +1,8 @@
 """Answer what no keyword matched, as CHT's default_responses does: only messages reported after the start date."""
 
-from datetime import UTC, datetime
-
 from mjumbe import text
 from mjumbe.couch import Document
-from mjumbe.documents import read_moment
+from mjumbe.documents import datetime_of, read_moment
 from mjumbe.forms import names_form
 from sentinel.transitions.base import Context, is_fresh, mark
 from sentinel.transitions.replies import answer, locale_of
@@ -16,7 +14,7 @@ def filter(doc: Document, context: Context) -> bool:
     start, reported = context.settings.default_responses.start_date, read_moment(doc.get("reported_date"))
     if start is None or reported is None or not is_fresh(doc, context, NAME) or _is_off(context):
         return False
-    return datetime.fromtimestamp(reported / 1000, UTC).date() > start and not doc.get("form")
+    return datetime_of(reported).date() > start and not doc.get("form")
 
 
 def _is_off(context: Context) -> bool:

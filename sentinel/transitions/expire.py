@@ -1,10 +1,8 @@
 """Nothing that has waited longer than `sms.expire_after` is sent: a gateway repaired after weeks sends no old news."""
 
-from datetime import UTC, datetime
-
 from mjumbe import states
 from mjumbe.couch import Document
-from mjumbe.documents import due_of, milliseconds, tasks_of
+from mjumbe.documents import datetime_of, due_of, milliseconds, tasks_of
 from mjumbe.states import State, Task
 from sentinel.transitions.base import Context
 
@@ -21,6 +19,6 @@ def filter(doc: Document, context: Context) -> bool:
 def on_match(doc: Document, context: Context) -> bool:
     for task in tasks_of(doc):
         if _is_expired(task, doc, context):
-            due = states.timestamp(datetime.fromtimestamp(due_of(task, doc) / 1000, UTC))
+            due = states.timestamp(datetime_of(due_of(task, doc)))
             states.move(task, State.FAILED, context.now, f"expired: it was due at {due}")
     return True

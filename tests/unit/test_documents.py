@@ -153,10 +153,16 @@ def test_an_outgoing_document() -> None:
         (None, None),
         (True, None),
         ([], None),
+        (float("inf"), None),
     ],
 )
 def test_moments(value: object, moment: int | None) -> None:
     assert documents.read_moment(value) == moment
+
+
+@pytest.mark.parametrize(("moment", "year"), [(MS, 2026), (10**18, 9999), (-(10**18), 1)])
+def test_datetimes(moment: int, year: int) -> None:
+    assert documents.datetime_of(moment).year == year
 
 
 @pytest.mark.parametrize(

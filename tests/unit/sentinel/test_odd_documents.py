@@ -1,0 +1,85 @@
+"""What other programs and people write into the main database never ends the thread that reads it."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mjumbe import documents, settings, states
+from mjumbe.couch import Change, Changes, Document
+from mjumbe.live_settings import LiveSettings
+from sentinel.echoes import Echoes
+from sentinel.feed import Feed
+from sentinel.pipeline import Pipeline
+from sentinel.registers import Registers
+from tests.unit.sentinel.memory import MemoryCouch
+
+PHONE = "+254711000001"
+OPT_OUT = f"opt-out:{PHONE}"
+NOW = documents.milliseconds(states.now())
+
+
+class House:
+    """Registers, pipeline and feed on a database in memory."""
+
+    def __init__(self) -> None:
+        self.couch = MemoryCouch()
+        self.couch.main.views = {"by_phone": lambda doc: []}
+        self.registers = Registers.of(self.couch.main)
+        live = cast(LiveSettings, SimpleNamespace(current=settings.parse({}), refresh=lambda: None))
+        couch, echoes = self.couch.as_couch(), Echoes(self.couch.main)
+        pipeline = Pipeline(couch, echoes, live, 0, lambda messages: None, self.registers)
+        self.feed = Feed(couch, echoes, live, pipeline, self.registers, {"seq": "0"})
+
+    def changed(self, *docs: Document) -> None:
+        self.couch.main.store(*docs)
+        found = [cast(Document, self.couch.main.get(doc["_id"])) for doc in docs]
+        changes = [Change(doc["_id"], doc["_rev"], bool(doc.get("_deleted")), doc) for doc in found]
+        self.feed._process(Changes(changes, "1", 0))
+
+
+def start(**odd: Any) -> Document:
+    """A message that takes an opt-out back."""
+    message = documents.IncomingMessage("africas-talking", "m1", PHONE, "START")
+    return {**documents.incoming_document(message, PHONE, NOW), **odd}
+
+
+def of_place(contact: Any) -> tuple[Document, ...]:
+    """A scheduled message to whoever stands for a place, and the place."""
+    task = {"state": "pending", "message": "Habari", "recipient": "clinic"}
+    return {"_id": "d", "tasks": [task], "contact": {"_id": "c", "parent": {"_id": "p"}}}, {
+        "_id": "p",
+        "contact": contact,
+    }
+
+
+@pytest.mark.parametrize(
+    "docs",
+    [
+        ({"_id": OPT_OUT, "history": ["by hand"]},),
+        ({"_id": OPT_OUT, "history": "since May"},),
+        ({"_id": OPT_OUT, "value": "opted-out", "history": [{"value": "opted-out"}]}, start()),
+        ({"_id": OPT_OUT, "value": "opted-out", "history": 5}, start()),
+        (start(reported_date=1.7e18),),
+        (start(reported_date=-1e18),),
+        of_place({"name": "Ann"}),
+        of_place(5),
+        of_place(["ann"]),
+        ({"_id": "d", "tasks": 5, "scheduled_tasks": [documents.new_task(PHONE, "x", states.now())]},),
+    ],
+)
+def test_odd_documents(docs: tuple[Document, ...]) -> None:
+    house = House()
+    house.couch.main.store(*docs)
+    house.registers.load()
+    house.changed(*docs)
+    if docs[-1].get("sms_message"):
+        assert house.registers.opt_outs.get(PHONE) is None, "the START was heard"
+
+
+def test_an_opt_out_whose_document_is_deleted_holds_no_more() -> None:
+    house = House()
+    house.changed({"_id": OPT_OUT, "value": "opted-out"})
+    assert house.registers.opt_outs.get(PHONE) == "opted-out"
+    house.changed({"_id": OPT_OUT, "_deleted": True})
+    assert house.registers.opt_outs.get(PHONE) is None
