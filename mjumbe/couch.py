@@ -32,7 +32,8 @@ ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
 ABSENT = ("not_found: missing", "not_found: deleted")
-# What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large.
+# What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large. Also
+# 413: too many documents.
 REFUSALS = (400, 412, 413)
 URL_FORM = (
     "COUCH_URL must be http(s)://user:password@host:port/database, for instance "
@@ -365,7 +366,8 @@ class Database:
     def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
         """Write many documents at once; one answer each, in their order.
 
-        CouchDB refuses a bulk as a whole for one document in it: then each goes alone.
+        CouchDB refuses a bulk as a whole for one document in it, or for more than `max_bulk_docs_count` (10,000 by
+        default): then each half goes by itself.
         """
         if not docs:
             return []
@@ -378,7 +380,8 @@ class Database:
                 raise
             if len(docs) == 1:
                 return [Saved(str(docs[0]["_id"]), None, str(error.status), error.reason)]
-            return [saved for doc in docs for saved in self.bulk([doc])]
+            half = len(docs) // 2
+            return self.bulk(docs[:half]) + self.bulk(docs[half:])
         if any(r.get("error") == "not_found" for r in rows):
             # fabric_doc_update answers 201 and `not_found: no_db_file` for documents whose shard has no file just now.
             raise UnavailableError(f"a part of the database {self.name} is away")

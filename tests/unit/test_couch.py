@@ -170,6 +170,23 @@ def test_one_document_that_is_none_keeps_no_other_of_a_bulk_from_being_written(
     assert (saved[1].error, saved[1].reason, saved[1].conflict) == (str(status), "no: bad", False)
 
 
+def test_more_documents_than_couchdb_takes_at_once_go_in_pieces(server: responses.RequestsMock, couch: Couch) -> None:
+    """[couchdb] max_bulk_docs_count is 10,000 unless it is set."""
+    sizes: list[int] = []
+
+    def write(request: Any) -> tuple[int, dict[str, str], str]:
+        docs = json.loads(request.body)["docs"]
+        sizes.append(len(docs))
+        if len(docs) > 10_000:
+            return 413, {}, json.dumps(body("max_bulk_docs_count_exceeded", "10000"))
+        return 201, {}, json.dumps([{"id": doc["_id"], "rev": "1-x"} for doc in docs])
+
+    server.add_callback(responses.POST, f"{URL}/medic/_bulk_docs", write, content_type="application/json")
+    saved = couch.main.bulk([{"_id": str(number)} for number in range(25_000)])
+    assert [each.id for each in saved] == [str(number) for number in range(25_000)]
+    assert sizes == [25_000, 12_500, 6_250, 6_250, 12_500, 6_250, 6_250]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_bulk_into_a_database_that_is_not_ours_is_asked_once(
     server: responses.RequestsMock, couch: Couch, status: int
