@@ -78,11 +78,13 @@ class LiveSettings:
 
     def _refresh(self) -> Settings:
         doc = self._database.get(DOCUMENT_ID)
-        if doc is None:
+        if doc is None and self._read_at is None:
             raise UnavailableError(f"the document {DOCUMENT_ID} is not there yet")
-        if doc["_rev"] != self._rev:
-            self._take(doc.get("settings"))
-            self._rev = doc["_rev"]
+        # One that somebody deleted is as one without settings: wrong, and the last good ones stay.
+        rev, values = (doc["_rev"], doc.get("settings")) if doc else ("", None)
+        if rev != self._rev:
+            self._take(values)
+            self._rev = rev
         self._read_at = time.monotonic()
         return self._current
 

@@ -72,6 +72,17 @@ def test_a_wrong_document_from_the_start_leaves_the_defaults(database: MemoryDat
     assert live.problems
 
 
+def test_a_deleted_document_leaves_the_last_good_ones(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    write(database, {"locale": "sw"})
+    live.refresh()
+    del database.docs["settings"]
+    assert live.refresh().locale == "sw"
+    assert [str(problem) for problem in live.problems] == ["settings is null; expected an object"]
+    write(database, {"locale": "fr"})
+    assert (live.refresh().locale, live.problems) == ("fr", ())
+
+
 def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase) -> None:
     live = LiveSettings(database)
     write(database, {"locale": "sw"})
