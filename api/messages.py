@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ from api.records import Message, MessagePage, incoming_record, outgoing_record
 from api.search import MessageQuery, find
 from api.subscriptions import Product, active
 from mjumbe import documents, gateways, phone, states
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways import PHONE_GATEWAY, africas_talking
 
@@ -183,7 +185,10 @@ def send() -> ResponseReturnValue:
         stored += here.intake.store(here.couch.main, docs[start : start + STORED_AT_ONCE])
     here.metrics.stored("outgoing", stored)
     repeated = [doc["_id"] for doc, new in zip(docs, stored, strict=True) if not new]
-    present = here.couch.main.fetch(repeated)
+    present: dict[str, Document] = {}
+    # All are stored by now: whoever is told of trouble sends them again, those without a uuid as new ones.
+    with suppress(UnavailableError, CouchError):
+        present = here.quick.main.fetch(repeated)
     _demand_same(docs, stored, present)
     return {"messages": [_accepted(present.get(doc["_id"], doc)) for doc in docs]}, 202
 
