@@ -5,7 +5,9 @@ function (doc) {
   var POLLING = { 'medic-gateway': true };
   var OPEN = { pending: true, 'forwarded-to-gateway': true };
   function moment(value) {
-    return typeof value === 'string' ? Date.parse(value) : value;
+    if (typeof value !== 'string') { return value; }
+    // What names no zone is UTC, as our own code reads it; newer engines take the server's zone.
+    return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }
   function each(tasks, rank) {
     if (!tasks || !tasks.forEach) { return; }

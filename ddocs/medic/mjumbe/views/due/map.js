@@ -6,7 +6,9 @@
 function (doc) {
   var WAITING = { scheduled: true, pending: true, 'forwarded-to-gateway': true };
   function moment(value) {
-    return typeof value === 'string' ? Date.parse(value) : value;
+    if (typeof value !== 'string') { return value; }
+    // What names no zone is UTC, as our own code reads it; newer engines take the server's zone.
+    return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }
   var OPEN = { 'received-by-gateway': true, 'forwarded-by-gateway': true, sent: true };
   function each(tasks) {

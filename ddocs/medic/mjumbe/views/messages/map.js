@@ -1,7 +1,9 @@
 // Every message, in and out: ['all', ms], ['phone', number, ms] and ['state', state, ms]; value: the message's uuid.
 function (doc) {
   function moment(value) {
-    return typeof value === 'string' ? Date.parse(value) : value;
+    if (typeof value !== 'string') { return value; }
+    // What names no zone is UTC, as our own code reads it; newer engines take the server's zone.
+    return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }
   function message(phone, state, at, id) {
     emit(['all', at], id);
