@@ -118,6 +118,10 @@ def _is_built(database: Database, design: str, view: str) -> bool:
     except UnavailableError:
         database.info()  # raises when CouchDB is away rather than busy building
         return False
+    except NotFoundError as error:
+        if error.reason not in ABSENT:
+            raise
+        # Another process saw first that it is built, swapped it in, and removed it.
     return True
 
 

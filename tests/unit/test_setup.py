@@ -1,11 +1,14 @@
 """What is read before a CouchDB is prepared; tests/integration/sentinel/test_setup.py prepares a real one."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from mjumbe import setup
+from mjumbe.couch import NotFoundError
 from mjumbe.setup import Design, read_designs
+from tests.unit.sentinel.memory import MemoryDatabase
 
 
 def test_designs_are_folders(tmp_path: Path) -> None:
@@ -45,6 +48,21 @@ def test_what_chts_tools_and_mjumbe_ask_for_is_there(view: str) -> None:
     design, _, name = view.partition("/")
     views = {design.name: design.views for design in read_designs()}
     assert "function" in views[design][name]["map"]
+
+
+def test_two_processes_may_change_a_design_document_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has swapped the new views in, and removed what they were built in, while we waited for that."""
+    database = MemoryDatabase()
+    database.store({"_id": "_design/mjumbe", "views": {"old": {}}})
+
+    def view(*_: object, **__: object) -> NoReturn:
+        database.docs.pop("_design/:staged:mjumbe", None)
+        raise NotFoundError(404, "not_found: deleted")
+
+    monkeypatch.setattr(database, "view", view)
+    design = next(design for design in read_designs() if design.name == "mjumbe")
+    setup._install(database, design)
+    assert database.docs["_design/mjumbe"]["views"] == design.views
 
 
 def test_only_names_of_ours_are_ours_alone() -> None:
