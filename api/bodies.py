@@ -11,6 +11,7 @@ from gunicorn.http.errors import ParseException
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
+from mjumbe.text import safe, safe_text
 
 CALLBACK_BYTES = 64 * 1024
 POLL_BYTES = 1024 * 1024
@@ -107,19 +108,3 @@ def _finite(written: str) -> float:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def safe(value: Any) -> Any:
-    """A decoded JSON value with each text in it made safe."""
-    if isinstance(value, str):
-        return safe_text(value)
-    if isinstance(value, list):
-        return [safe(inner) for inner in value]
-    if isinstance(value, dict):
-        return {safe_text(name): safe(inner) for name, inner in value.items()}
-    return value
-
-
-def safe_text(text: str) -> str:
-    """`text` with surrogate pairs joined and lone ones replaced: CouchDB refuses a whole bulk for one of them."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

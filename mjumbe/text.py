@@ -1,4 +1,4 @@
-"""Message texts: templates, translations, and what a text costs on the air.
+"""Message texts: templates, translations, what a text costs on the air, and which ones CouchDB takes.
 
 Everything here is a pure function of its arguments; the built-in translations are read once from translations.json.
 """
@@ -127,6 +127,22 @@ def _breaks(costs: list[int], capacity: int) -> Iterator[int]:
         if used > capacity:
             yield index
             used = cost
+
+
+def safe(value: Any) -> Any:
+    """A decoded JSON value with each text in it made safe."""
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, list):
+        return [safe(inner) for inner in value]
+    if isinstance(value, dict):
+        return {safe_text(name): safe(inner) for name, inner in value.items()}
+    return value
+
+
+def safe_text(text: str) -> str:
+    """`text` with surrogate pairs joined and lone ones replaced: CouchDB refuses a whole bulk for one of them."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def first_word(text: str) -> str:

@@ -96,7 +96,9 @@ class Polls:
         kept: Document = self._couch.sentinel.get(place) or {"_id": place, "cursor": None}
         inbox = service.gateway.inbox(kept["cursor"])
         messages = [message for message in inbox.messages if not self._is_known(service.gateway, message)]
-        self._couch.main.bulk([self._document(message) for message in messages])
+        for saved in self._couch.main.bulk([self._document(message) for message in messages]):
+            if saved.error and not saved.conflict:
+                log.error("a message of an inbox is refused", id=saved.id, reason=f"{saved.error}: {saved.reason}")
         if inbox.cursor != kept["cursor"]:
             try:
                 self._couch.sentinel.put({**kept, "cursor": inbox.cursor})

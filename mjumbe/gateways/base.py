@@ -28,6 +28,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
+from mjumbe.text import safe
 
 
 class Failure(StrEnum):
@@ -309,10 +310,13 @@ class Http:
         raise SendError((refusal or status_outcome)(response))
 
     def json(self, method: str, url: str, *, refusal: "Refusal | None" = None, **arguments: Any) -> Any:
-        """The decoded body of a 2xx answer. One that is no JSON leaves in doubt whether the service acted."""
+        """The decoded body of a 2xx answer, its texts made safe for CouchDB.
+
+        One that is no JSON leaves in doubt whether the service acted.
+        """
         response = self.request(method, url, refusal=refusal, **arguments)
         try:
-            return response.json()
+            return safe(response.json())
         except ValueError:
             raise SendError(
                 Outcome(f"HTTP {response.status_code} with a body that is no JSON", failure=Failure.AMBIGUOUS)
@@ -358,9 +362,9 @@ def sending_outcome(response: requests.Response) -> Outcome:
 
 
 def decoded(response: requests.Response) -> Any:
-    """The JSON in an answer of any status, None when there is none."""
+    """The JSON in an answer of any status, its texts made safe for CouchDB; None when there is none."""
     try:
-        return response.json()
+        return safe(response.json())
     except ValueError:
         return None
 

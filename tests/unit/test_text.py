@@ -1,6 +1,7 @@
 """Templates, translations, words, and what a text costs on the air."""
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mjumbe import text
-from mjumbe.text import GSM_BASIC, GSM_EXTENSION, TemplateError, first_word, limit_parts, parts, render, translate
+from mjumbe.text import (
+    GSM_BASIC,
+    GSM_EXTENSION,
+    TemplateError,
+    first_word,
+    limit_parts,
+    parts,
+    render,
+    safe,
+    safe_text,
+    translate,
+)
 
 RENDERED = [
     ("Hello {{name}}", {"name": "Aïsha & <Juma>"}, "Hello Aïsha & <Juma>"),
@@ -184,3 +196,24 @@ def test_read_translations() -> None:
     assert text.read_translations({"type": "translations", "code": "ne", "values": {"a": "1"}}) == ("ne", {"a": "1"})
     with pytest.raises(ValueError, match="document 'x' has type 'person'; expected 'translations'"):
         text.read_translations({"_id": "x", "type": "person"})
+
+
+@pytest.mark.parametrize(
+    ("given_text", "safe_one"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("\ud83d\ude00", "😀"),
+        ("a\ud83db", "a\ufffdb"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\0", "\0"),
+        ("\ufeffx", "\ufeffx"),
+    ],
+)
+def test_safe_text(given_text: str, safe_one: str) -> None:
+    assert safe_text(given_text) == safe_one
+
+
+@given(st.recursive(st.text(st.characters(exclude_categories=())), st.lists))
+def test_safe_values_can_be_written(value: object) -> None:
+    assert json.dumps(safe(value), ensure_ascii=False).encode()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder
 
-from api.bodies import callback_request, json_body, safe, safe_text
+from api.bodies import callback_request, json_body
 from api.errors import ApiError, BadRequestError
 
 FORM = "application/x-www-form-urlencoded"
@@ -25,27 +25,6 @@ def posted(body: bytes, content_type: str = FORM, query: str = "") -> Request:
         query_string=query,
     )
     return Request(builder.get_environ())
-
-
-@pytest.mark.parametrize(
-    ("text", "safe_one"),
-    [
-        ("", ""),
-        ("plain", "plain"),
-        ("\ud83d\ude00", "😀"),
-        ("a\ud83db", "a\ufffdb"),
-        ("\ude00\ud83d", "\ufffd\ufffd"),
-        ("\0", "\0"),
-        ("\ufeffx", "\ufeffx"),
-    ],
-)
-def test_safe_text(text: str, safe_one: str) -> None:
-    assert safe_text(text) == safe_one
-
-
-@given(st.recursive(st.text(st.characters(exclude_categories=())), st.lists))
-def test_safe_values_can_be_written(value: object) -> None:
-    assert json.dumps(safe(value), ensure_ascii=False).encode()
 
 
 @given(

@@ -201,6 +201,12 @@ def test_no_netrc_takes_the_place_of_our_own_login(monkeypatch: pytest.MonkeyPat
     assert b"Authorization: Token ours" in heads[0]
 
 
+def test_a_text_that_couchdb_would_refuse_is_made_one_that_it_takes() -> None:
+    body = b'{"text": "half a \\ud83d"}'
+    with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))) as url:
+        assert http().json("POST", url, data="the end") == {"text": "half a \ufffd"}
+
+
 def test_a_success_that_is_no_json() -> None:
     with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")) as url:
         outcome = failed(http(), url)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
+import structlog.testing
 from structlog.testing import capture_logs
 
 from mjumbe import documents, states
@@ -181,6 +182,16 @@ def test_the_inbox_goes_on_where_it_was_left() -> None:
     anew = Polls(lab.couch.as_couch(), cast(LiveSettings, SimpleNamespace(current=Settings())), lab.polls._services)
     anew.ask_all()
     assert gateway.cursors[-1] == "7", "the place is kept across restarts"
+
+
+def test_a_message_that_is_refused_is_said_to_be() -> None:
+    lab = Lab(textbee=WithInbox(incoming("m1"), incoming("m2")))
+    lab.couch.main.refused.add("incoming:africas-talking:m1")
+    with structlog.testing.capture_logs() as logs:
+        lab.polls.ask_all()
+    assert list(lab.couch.main.docs) == ["incoming:africas-talking:m2"]
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert (line["id"], line["reason"]) == ("incoming:africas-talking:m1", "forbidden: no")
 
 
 def test_a_message_whose_callback_came_is_the_same_document() -> None:
