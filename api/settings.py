@@ -1,6 +1,5 @@
 """The app settings: read and changed by admins, as CHT's tools do it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -12,10 +11,9 @@ from api.bodies import json_object
 from api.context import context
 from api.errors import ApiError
 from api.openapi import Error, describe
-from mjumbe import settings
-from mjumbe.couch import Document, UnavailableError
-from mjumbe.live_settings import DOCUMENT_ID
+from mjumbe import settings_document
 from mjumbe.settings import Problem, SettingsError
+from mjumbe.settings_document import DOCUMENT_ID, values
 
 SETTINGS_BYTES = 8 * 1024 * 1024  # CHT's settings hold all forms and can be megabytes
 # CHT takes any text in the query for a yes; its own tool cht-conf writes `replace=1`.
@@ -70,7 +68,7 @@ def show() -> ResponseReturnValue:
     """The settings as the document has them."""
     here = context()
     here.users.require(request)
-    return jsonify(_values(here.couch.main.get(DOCUMENT_ID)))
+    return jsonify(values(here.couch.main.get(DOCUMENT_ID)))
 
 
 @blueprint.put("/api/v1/settings")
@@ -89,61 +87,14 @@ def change() -> ResponseReturnValue:
     user = here.users.require(request)
     given = json_object(request, SETTINGS_BYTES)
     overwrite, replace = (request.args.get(name, "").lower() not in OFF for name in ("overwrite", "replace"))
-
-    def edit(doc: Document) -> bool:
-        before = _values(doc)
-        merged = settings.merge(before, given, overwrite=overwrite, replace=replace)
-        problems = _problems(before, given, merged, shallow=replace, whole=overwrite)
-        if problems:
-            raise _refused(problems)
-        doc["settings"] = merged
-        return merged != before
-
-    update = here.couch.main.update({DOCUMENT_ID: edit})[DOCUMENT_ID]
-    if update.doc is None or update.error:
-        raise UnavailableError(f"the document {DOCUMENT_ID} is not there yet, or does not take the change")
-    here.settings.refresh()
-    if update.written:
-        log.info("settings changed", by=user.name, keys=sorted(given), overwrite=overwrite, replace=replace)
-    return {"success": True, "updated": update.written}
-
-
-def _values(doc: Document | None) -> dict[str, Any]:
-    values = doc.get("settings") if doc else None
-    return values if isinstance(values, dict) else {}
-
-
-def _problems(
-    before: Mapping[str, Any], given: Mapping[str, Any], merged: Mapping[str, Any], *, shallow: bool, whole: bool
-) -> list[Problem]:
-    """What is wrong with `merged` by this change's doing: what was wrong before and is not touched may stay."""
-    problems = _all_problems(merged)
-    old = {problem.path for problem in _all_problems(before)} if problems and not whole else set()
-    return [
-        problem for problem in problems if problem.path not in old or _touches(given, problem.path, shallow=shallow)
-    ]
-
-
-def _all_problems(values: Mapping[str, Any]) -> list[Problem]:
     try:
-        settings.parse(values)
+        updated = settings_document.change(here.couch.main, given, overwrite=overwrite, replace=replace)
     except SettingsError as error:
-        return error.problems
-    return []
-
-
-def _touches(given: Mapping[str, Any], path: str, *, shallow: bool) -> bool:
-    """Whether `given` says anything about the setting at `path` (`sms.replies[0].keyword`)."""
-    inner: Any = given
-    for step in path.split("[", maxsplit=1)[0].split("."):
-        if not isinstance(inner, Mapping):
-            return True
-        if step not in inner:
-            return False
-        if shallow:
-            return True
-        inner = inner[step]
-    return True
+        raise _refused(error.problems) from None
+    here.settings.refresh()
+    if updated:
+        log.info("settings changed", by=user.name, keys=sorted(given), overwrite=overwrite, replace=replace)
+    return {"success": True, "updated": updated}
 
 
 def _refused(problems: list[Problem]) -> ApiError:

@@ -14,11 +14,10 @@ from bench.client import Client
 from bench.lab import Lab
 from bench.plan import CONCURRENCY
 from bench.processes import Process
-from mjumbe import settings, setup
+from mjumbe import settings_document, setup
 from mjumbe.couch import Couch, Document, UnavailableError
 from mjumbe.credentials import Vault, VaultKeys
 from mjumbe.gateways import africas_talking
-from mjumbe.live_settings import DOCUMENT_ID
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 
 AT_ONCE = 1_000  # documents in one bulk write
@@ -96,10 +95,9 @@ class Stage:
                 return
 
     def _configure(self) -> None:
-        doc = self.couch.main.get(DOCUMENT_ID) or {"_id": DOCUMENT_ID, "settings": {}}
         service = {"username": "sandbox", "base_url": self.lab.service.url, "concurrency": CONCURRENCY}
         changes = {"sms": {"outgoing_service": africas_talking.NAME, "africas_talking": service}}
-        self.couch.main.put({**doc, "settings": settings.merge(doc["settings"], changes)})
+        settings_document.change(self.couch.main, changes)
 
     def _store_credentials(self, passphrase: str) -> None:
         vault = Vault(self.couch, VaultKeys.load({"MJUMBE_VAULT_KEY": passphrase}, self.lab.folder))

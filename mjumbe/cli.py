@@ -16,15 +16,14 @@ from typing import Any, NoReturn
 
 import click
 
-from mjumbe import log, settings, settings_reference, setup
+from mjumbe import log, settings_document, settings_reference, setup
 from mjumbe.commands import Commands, connect, open_vault, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, log_format
-from mjumbe.couch import ConflictError, Couch
+from mjumbe.couch import Couch
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
-from mjumbe.live_settings import DOCUMENT_ID
 from mjumbe.stopping import stop_event
 
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -150,7 +149,7 @@ def settings_() -> None:
 def get_settings(path: str) -> None:
     """The settings, or what stands at PATH (sms.africas_talking.username)."""
     _, couch = connect()
-    value: Any = (couch.main.get(DOCUMENT_ID) or {}).get("settings") or {}
+    value: Any = settings_document.values(couch.main.get(settings_document.DOCUMENT_ID))
     for step in filter(None, path.split(".")):
         if not isinstance(value, dict) or step not in value:
             raise click.ClickException(f"{path} is not set")
@@ -204,15 +203,7 @@ def _read_value(value: str) -> Any:
 def _merge_settings(changes: dict[str, Any]) -> None:
     _, couch = connect()
     setup.prepare(couch)
-    while True:
-        doc = couch.main.get(DOCUMENT_ID) or {"_id": DOCUMENT_ID, "settings": {}}
-        merged = settings.merge(doc["settings"], changes)
-        settings.parse(merged)
-        try:
-            couch.main.put({**doc, "settings": merged})
-        except ConflictError:
-            continue
-        return
+    settings_document.change(couch.main, changes)
 
 
 # ---- messages

@@ -10,13 +10,12 @@ from urllib.parse import quote
 import click
 import requests
 
-from mjumbe import settings, setup, states
+from mjumbe import settings_document, setup, states
 from mjumbe.couch import Couch, Document
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.documents import incoming_id, milliseconds, read_moment, tasks_of
 from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
-from mjumbe.live_settings import DOCUMENT_ID
 from mjumbe.states import State
 from mjumbe.status import LEADER_ID
 
@@ -49,9 +48,8 @@ class Demo:
         setup.prepare(self._couch)
         self._vault.set(africas_talking.INCOMING_CREDENTIAL, self._key)
         self._vault.set(africas_talking.OUTGOING_CREDENTIAL, secrets.token_urlsafe(12))
-        doc = self._couch.main.get(DOCUMENT_ID) or {"_id": DOCUMENT_ID, "settings": {}}
-        changes = {"sms": {"africas_talking": {"username": "sandbox", "base_url": simulator_url}}}
-        self._couch.main.put({**doc, "settings": settings.merge(doc["settings"], changes)})
+        account = {"username": "sandbox", "base_url": simulator_url}
+        settings_document.change(self._couch.main, {"sms": {"africas_talking": account}})
         self._couch.main.put(PERSON)
 
     def wait_for_sentinel(self, stop: threading.Event) -> None:

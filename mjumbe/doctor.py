@@ -23,7 +23,8 @@ from mjumbe.documents import milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
-from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings_document import DOCUMENT_ID, values
 from mjumbe.settings_reference import misspelt
 from mjumbe.states import State
 
@@ -171,8 +172,7 @@ def _answers(house: House, name: str) -> Said:
 
 
 def _setting_names(house: House) -> Said:
-    doc = house.couch.main.get(DOCUMENT_ID) or {}
-    sms = (doc.get("settings") or {}).get("sms")
+    sms = values(house.couch.main.get(DOCUMENT_ID)).get("sms")
     found = misspelt(sms) if isinstance(sms, dict) else {}
     if found:
         listed = "; ".join(f"{name} (was {meant} meant?)" for name, meant in found.items())

@@ -15,8 +15,8 @@ import structlog
 from mjumbe import settings
 from mjumbe.couch import CouchError, Database, UnavailableError
 from mjumbe.settings import Problem, Settings, SettingsError
+from mjumbe.settings_document import DOCUMENT_ID
 
-DOCUMENT_ID = "settings"
 # Taking a wrong key out can bring the next to light: a list whose entry was wrong, an object that now lacks a key.
 ROUNDS = 5
 

@@ -8,7 +8,8 @@ import structlog
 
 from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, Document, UnavailableError
 from mjumbe.documents import INCOMING
-from mjumbe.live_settings import DOCUMENT_ID, LiveSettings
+from mjumbe.live_settings import LiveSettings
+from mjumbe.settings_document import DOCUMENT_ID
 from mjumbe.status import CHECKPOINT_ID
 from sentinel.echoes import Echoes
 from sentinel.patience import Patience
