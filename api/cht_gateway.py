@@ -23,7 +23,7 @@ from api.bodies import POLL_BYTES, demand_json, json_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
-from mjumbe.couch import Document, Edit, Row, Update
+from mjumbe.couch import Document, Edit, Row, Update, all_of
 from mjumbe.documents import IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.settings import Settings
@@ -291,7 +291,7 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
     edits: dict[str, list[Edit]] = {}
     for row in chosen:
         edits.setdefault(str(row.id), []).append(partial(_take, row, user, taken))
-    updates = here.couch.main.update({doc_id: _all(several) for doc_id, several in edits.items()})
+    updates = here.couch.main.update({doc_id: all_of(several) for doc_id, several in edits.items()})
     _report_refused(updates)
     ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[str(row.id)].error]
     return [message for task in ours if (message := _message(task, settings))]
@@ -341,10 +341,6 @@ def _take(row: Row, user: User, taken: dict[str, Task], doc: Document) -> bool:
         return False  # ours since an earlier poll
     states.claim(task, states.now(), PHONE_GATEWAY, user.name)
     return True
-
-
-def _all(edits: Sequence[Edit]) -> Edit:
-    return lambda doc: sum(edit(doc) for edit in edits) > 0
 
 
 def _report_refused(updates: Mapping[str, Update]) -> None:

@@ -123,6 +123,11 @@ Edit = Callable[[Document], bool]
 when somebody else wrote first."""
 
 
+def all_of(edits: Sequence[Edit]) -> Edit:
+    """One edit that makes all of them in their order, and has something to write when one of them has."""
+    return lambda doc: sum(edit(doc) for edit in edits) > 0
+
+
 class Couch:
     """One CouchDB server, and mjumbe's databases there: `<db>`, `<db>-vault`, `<db>-sentinel`, `<db>-callbacks`."""
 

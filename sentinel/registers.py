@@ -4,13 +4,17 @@ One document a number in the main database, `<kind>:<number>`, with its history;
 because every message asks it before it is sent.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from mjumbe import states
-from mjumbe.couch import Database, Document
+from mjumbe.couch import Database, Document, Edit, all_of
 from mjumbe.documents import datetime_of
+
+log = structlog.get_logger(__name__)
 
 OPTED_OUT = "opted-out"
 
@@ -72,15 +76,17 @@ class Register:
 
     def record(self, *entries: Entry) -> None:
         """Store what happened. Of two entries for one number the later one holds, whatever order they come in."""
-        edits: dict[str, Callable[[Document], bool]] = {}
+        edits: dict[str, list[Edit]] = {}
         for entry in sorted(entries, key=lambda entry: entry.at):
-            doc_id = self._prefix + entry.number
-            edits[doc_id] = _both(edits.get(doc_id), self._edit(entry))
-        for update in self._database.update(edits, create=True).values():
+            edits.setdefault(self._prefix + entry.number, []).append(self._edit(entry))
+        combined = {doc_id: all_of(several) for doc_id, several in edits.items()}
+        for doc_id, update in self._database.update(combined, create=True).items():
+            if update.error:
+                log.error("what happened to a number is not stored", doc=doc_id, reason=update.error)
             if update.doc is not None:
                 self.learn(update.doc)
 
-    def _edit(self, entry: Entry) -> Callable[[Document], bool]:
+    def _edit(self, entry: Entry) -> Edit:
         happened = {
             "value": entry.value,
             "source": entry.source,
@@ -110,10 +116,6 @@ def _set(values: dict[str, str], number: str, value: object) -> None:
         values[number] = str(value)
     else:
         values.pop(number, None)
-
-
-def _both(first: Callable[[Document], bool] | None, second: Callable[[Document], bool]) -> Callable[[Document], bool]:
-    return second if first is None else lambda doc: first(doc) | second(doc)
 
 
 @dataclass(frozen=True, slots=True)
