@@ -11,7 +11,6 @@ import structlog
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -35,6 +34,7 @@ from mjumbe import documents, gateways, phone, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways import PHONE_GATEWAY, africas_talking
+from mjumbe.settings import Service
 
 MOST_MESSAGES = 1_000
 MOST_SUBSCRIBERS = 10_000
@@ -64,13 +64,6 @@ def _moment(value: object) -> datetime:
     raise PydanticCustomError("moment", "no moment")
 
 
-def _known_service(value: str) -> str:
-    service = "medic-gateway" if value == "cht-gateway" else value
-    if service not in SERVICES:
-        raise PydanticCustomError("service", "unknown")
-    return service
-
-
 class PremiumFields(BaseModel):
     """A premium message, otherwise than the settings say."""
 
@@ -88,9 +81,7 @@ class Content(BaseModel):
     due: Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | int)] | None = Field(
         default=None, description="When to send it: ISO 8601 (UTC when it names no zone) or ms since epoch; else now."
     )
-    service: Annotated[str, AfterValidator(_known_service)] | None = Field(
-        default=None, description=f"Send it by this service only: {' or '.join(SERVICES)}."
-    )
+    service: Service | None = Field(default=None, description=f"Send it by this service only: {' or '.join(SERVICES)}.")
     premium: StrictBool | PremiumFields | None = Field(
         default=None,
         description="By Africa's Talking: whether and how the recipient pays, if not as `sms.africas_talking` says.",

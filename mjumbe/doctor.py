@@ -153,7 +153,7 @@ def _clock(couch: Couch) -> Said:
 def _services(house: House) -> list[str]:
     """The services in use that we call; none while that cannot be known, which other checks say."""
     try:
-        return [name for name in health.order(house.settings.refresh()) if name in SERVICES]
+        return [name for name in house.settings.refresh().sms.order if name in SERVICES]
     except (UnavailableError, CouchError):
         return []
 

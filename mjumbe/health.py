@@ -1,6 +1,6 @@
 """How the house is, part by part: the checks that the API's `/readyz` and `mjumbe doctor` share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -132,14 +132,9 @@ def service(house: House) -> Said:
     values = house.settings.refresh()
     status = leader(house.couch)
     reports = status.services if status else {}
-    said = [_one_service(house, name, values, reports) for name in order(values)]
+    said = [_one_service(house, name, values, reports) for name in values.sms.order]
     none = [] if any(ok for ok, _ in said) else ["No active SMS service."]
     return all(ok for ok, _ in said), " ".join([*none, *(words for _, words in said)])
-
-
-def order(values: Settings) -> Iterable[str]:
-    """The services in use, the one that is tried first in front."""
-    return dict.fromkeys([values.sms.outgoing_service, *values.sms.fallback_services])
 
 
 def _one_service(house: House, name: str, values: Settings, reports: Mapping[str, ServiceStatus]) -> Said:

@@ -35,7 +35,7 @@ class GatewayOverview:
 
 def overview(couch: Couch, settings: Settings, credential: Callable[[str], str | None]) -> list[GatewayOverview]:
     """All services, those in use first and in their order. Raises UnavailableError."""
-    order = list(dict.fromkeys([settings.sms.outgoing_service, *settings.sms.fallback_services]))
+    order = settings.sms.order
     statuses = read_status(couch.sentinel.get(LEADER_ID) or {}).services
     counts = _today(couch)
     names = sorted([*SERVICES, PHONE_GATEWAY], key=lambda name: order.index(name) if name in order else len(order))

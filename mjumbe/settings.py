@@ -301,6 +301,11 @@ class Sms(Section):
     textbee: TextBee = TextBee()
     viber: Viber = Viber()
 
+    @property
+    def order(self) -> list[str]:
+        """The services in use, in the order in which they are tried."""
+        return list(dict.fromkeys([self.outgoing_service, *self.fallback_services]))
+
 
 class Settings(Section):
     """All settings that mjumbe reads. Durations are seconds."""
