@@ -103,7 +103,7 @@ def _wire(config: Config, couch: Couch) -> Context:
     return Context(
         couch=couch,
         quick=quick,
-        vault=CachedVault(quick, VaultKeys.load(config.vault_environ, config.data)),
+        vault=CachedVault(quick, VaultKeys.load(config.vault_key, config.data)),
         settings=live,
         intake=intake,
         spool=spool,

@@ -57,7 +57,7 @@ def run(
     """
     # Looked at here, where they end the start with a sentence, not a worker with a traceback.
     Couch(config.couch_url)
-    VaultKeys.load(config.vault_environ, config.data)
+    VaultKeys.load(config.vault_key, config.data)
     _allow_files()
     listener = _listen(host, port)
     actual = int(listener.getsockname()[1])

@@ -100,7 +100,7 @@ class Stage:
         settings_document.change(self.couch.main, changes)
 
     def _store_credentials(self, passphrase: str) -> None:
-        vault = Vault(self.couch, VaultKeys.load({"MJUMBE_VAULT_KEY": passphrase}, self.lab.folder))
+        vault = Vault(self.couch, VaultKeys.load(passphrase, self.lab.folder))
         vault.set(africas_talking.INCOMING_CREDENTIAL, self.key)
         vault.set(africas_talking.OUTGOING_CREDENTIAL, secrets.token_urlsafe(12))
 

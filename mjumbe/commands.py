@@ -34,7 +34,7 @@ def connect() -> tuple[Config, Couch]:
 
 
 def open_vault(config: Config, couch: Couch) -> CachedVault:
-    return CachedVault(couch, VaultKeys.load(os.environ, config.data))
+    return CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
 
 
 def read_number(couch: Couch, written: str) -> str:

@@ -26,11 +26,6 @@ class Config:
     log: LogFormat = "console"  # MJUMBE_LOG
     trusted_proxies: int = 0  # MJUMBE_TRUSTED_PROXIES: how many proxies in front of the API set X-Forwarded-For
 
-    @property
-    def vault_environ(self) -> Mapping[str, str]:
-        """What `VaultKeys.load` reads of the environment."""
-        return {"MJUMBE_VAULT_KEY": self.vault_key} if self.vault_key else {}
-
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> "Config":
         """The configuration in `environ`. Raises ConfigError."""

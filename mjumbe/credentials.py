@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -68,14 +68,13 @@ class VaultKeys:
     _fernets: tuple[Fernet, ...] = field(repr=False)
 
     @staticmethod
-    def load(environ: Mapping[str, str], data_dir: str | Path) -> "VaultKeys":
-        """The keys in MJUMBE_VAULT_KEY, else those in `<data_dir>/vault.key`, which is made when it is not there.
+    def load(given: str | None, data_dir: str | Path) -> "VaultKeys":
+        """The keys `given` in MJUMBE_VAULT_KEY, else those in `<data_dir>/vault.key`, made when it is not there.
 
         Either is a list, separated by commas (in the file also by lines). Each entry is a Fernet key, or a passphrase
         of at least 16 characters. Raises CredentialError.
         """
-        given = environ.get(KEY_VARIABLE, "").strip()
-        if given:
+        if given and given.strip():
             return VaultKeys(KEY_VARIABLE, _fernets(given, KEY_VARIABLE))
         path = Path(data_dir) / KEY_FILE
         try:

@@ -4,13 +4,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from urllib.parse import quote
 
 import click
 import requests
 
 from mjumbe import settings_document, setup, states
+from mjumbe.config import Config
 from mjumbe.couch import Couch, Document
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.documents import incoming_id, milliseconds, read_moment, tasks_of
@@ -30,8 +30,9 @@ class Demo:
     """A database set up for the simulator, and one message's way through it."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._couch = Couch(environ["COUCH_URL"])
-        self._vault = CachedVault(self._couch, VaultKeys.load(environ, Path(environ["MJUMBE_DATA"])))
+        config = Config.load(environ)
+        self._couch = Couch(config.couch_url)
+        self._vault = CachedVault(self._couch, VaultKeys.load(config.vault_key, config.data))
         self._key = secrets.token_urlsafe(12)
 
     def callback_options(self, api_url: str) -> list[str]:

@@ -74,7 +74,7 @@ def house_of(config: Config) -> House:
                 f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
                 "them (the first of them to start makes the file)"
             )
-        vault = CachedVault(couch, VaultKeys.load(config.vault_environ, config.data))
+        vault = CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
     except CredentialError as error:
         trouble = error
 

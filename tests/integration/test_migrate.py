@@ -56,7 +56,7 @@ def target(stores: tuple[str, str]) -> Couch:
 
 
 def vault(couch: Couch) -> CachedVault:
-    return CachedVault(couch, VaultKeys.load({"MJUMBE_VAULT_KEY": VAULT_KEY}, "/nowhere"))
+    return CachedVault(couch, VaultKeys.load(VAULT_KEY, "/nowhere"))
 
 
 def everything(couch: Couch) -> dict[str, dict[str, object]]:

@@ -108,7 +108,7 @@ def couch() -> MemoryCouch:
 
 
 def keys(*listed: str) -> VaultKeys:
-    return VaultKeys.load({"MJUMBE_VAULT_KEY": ",".join(listed or (FIRST_KEY,))}, "unused")
+    return VaultKeys.load(",".join(listed or (FIRST_KEY,)), "unused")
 
 
 def vault_of(couch: MemoryCouch, *listed: str) -> Vault:
@@ -354,26 +354,26 @@ def test_keys_do_not_show_in_their_representation(couch: MemoryCouch) -> None:
 
 def test_the_key_file_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "new"
-    token = VaultKeys.load({}, folder).seal("a", "1")
+    token = VaultKeys.load(None, folder).seal("a", "1")
     path = folder / "vault.key"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert VaultKeys.load({"MJUMBE_VAULT_KEY": " "}, str(folder)).open("a", token) == "1"
+    assert VaultKeys.load(" ", str(folder)).open("a", token) == "1"
     assert [found.name for found in folder.iterdir()] == ["vault.key"]
 
 
 def test_a_second_line_in_the_key_file_still_decrypts(tmp_path: Path) -> None:
-    token = VaultKeys.load({}, tmp_path).seal("a", "1")
+    token = VaultKeys.load(None, tmp_path).seal("a", "1")
     path = tmp_path / "vault.key"
     path.write_text(f"{FIRST_KEY}\n{path.read_text()}\n")
-    assert VaultKeys.load({}, tmp_path).open("a", token) == "1"
+    assert VaultKeys.load(None, tmp_path).open("a", token) == "1"
 
 
 def test_a_key_file_open_to_others_is_closed_with_a_warning(tmp_path: Path) -> None:
-    VaultKeys.load({}, tmp_path)
+    VaultKeys.load(None, tmp_path)
     path = tmp_path / "vault.key"
     path.chmod(0o644)
     with capture_logs() as logged:
-        VaultKeys.load({}, tmp_path)
+        VaultKeys.load(None, tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry["log_level"] for entry in logged] == ["warning"]
     assert "could be read by others (mode 0644)" in logged[0]["event"]
@@ -384,14 +384,14 @@ def test_a_damaged_key_file_is_not_replaced(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "vault.key"
     path.write_bytes(content)
     with pytest.raises(CredentialError, match=re.escape(str(path))):
-        VaultKeys.load({}, tmp_path)
+        VaultKeys.load(None, tmp_path)
     assert path.read_bytes() == content
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CredentialError, match=r"the vault's key file .*file/data/vault\.key cannot be used"):
-        VaultKeys.load({}, tmp_path / "file" / "data")
+        VaultKeys.load(None, tmp_path / "file" / "data")
 
 
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +401,7 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path, monkeypat
 
     def start() -> None:
         barrier.wait()
-        loaded.append(VaultKeys.load({}, tmp_path))
+        loaded.append(VaultKeys.load(None, tmp_path))
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:

@@ -45,7 +45,7 @@ def both_ways(world: World, words: str) -> None:
 
 def opens(world: World, keys: str) -> bool:
     """Whether these keys alone open every credential."""
-    vault = CachedVault(world.couch, VaultKeys.load({"MJUMBE_VAULT_KEY": keys}, Path("/nonexistent")))
+    vault = CachedVault(world.couch, VaultKeys.load(keys, Path("/nonexistent")))
     try:
         return {name: vault.get(name) for name in CREDENTIALS} == CREDENTIALS
     except CredentialError:

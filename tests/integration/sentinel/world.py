@@ -96,7 +96,7 @@ class World:
             "MJUMBE_LOG": "json",
         }
         setup.prepare(self.couch)
-        self.vault = CachedVault(self.couch, VaultKeys.load(self.environment, folder))
+        self.vault = CachedVault(self.couch, VaultKeys.load(self.environment.get("MJUMBE_VAULT_KEY"), folder))
         self.vault.set("africastalking.com:incoming", INCOMING_KEY)
         self.vault.set("africastalking.com:outgoing", OUTGOING_KEY)
         self.set(
