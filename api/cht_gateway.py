@@ -287,14 +287,27 @@ def _pick(
 
 def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row]) -> list[dict[str, str]]:
     """Take these messages for the phone; those that it has now."""
+    docs = here.couch.main.fetch(str(row.id) for row in chosen)
+    opted_out = _opted_out(here, docs, chosen, settings)
     taken: dict[str, Task] = {}
     edits: dict[str, list[Edit]] = {}
     for row in chosen:
-        edits.setdefault(str(row.id), []).append(partial(_take, row, user, taken))
-    updates = here.couch.main.update({doc_id: all_of(several) for doc_id, several in edits.items()})
+        edits.setdefault(str(row.id), []).append(partial(_take, row, user, row.value["uuid"] in opted_out, taken))
+    updates = here.couch.main.update({doc_id: all_of(several) for doc_id, several in edits.items()}, known=docs)
     _report_refused(updates)
     ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[str(row.id)].error]
     return [message for task in ours if (message := _message(task, settings))]
+
+
+def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row], settings: Settings) -> set[str]:
+    """Which of these messages, by uuid, are to people who have opted out, since they were assigned perhaps."""
+    registered: dict[str, str] = {}
+    for row in chosen:
+        task = documents.find_task(docs.get(str(row.id), {}), row.value["uuid"]) or {}
+        number = phone.number_to_send_to(str(documents.message_of(task).get("to")), settings)
+        registered[row.value["uuid"]] = f"opt-out:{number}"
+    known = here.couch.main.fetch(registered.values())
+    return {message_uuid for message_uuid, doc_id in registered.items() if known.get(doc_id, {}).get("value")}
 
 
 def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[Row]:
@@ -327,8 +340,11 @@ def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
     return (began - given).total_seconds() > patience
 
 
-def _take(row: Row, user: User, taken: dict[str, Task], doc: Document) -> bool:
-    """Claim the message that `row` showed, unless something happened to it since; what is ours goes into `taken`."""
+def _take(row: Row, user: User, opted_out: bool, taken: dict[str, Task], doc: Document) -> bool:
+    """Claim the message that `row` showed, unless something happened to it since; what is ours goes into `taken`.
+
+    One that no phone has yet is denied when its recipient has opted out.
+    """
     uuid, seen = row.value["uuid"], row.value
     taken.pop(uuid, None)
     task = documents.find_task(doc, uuid)
@@ -336,6 +352,8 @@ def _take(row: Row, user: User, taken: dict[str, Task], doc: Document) -> bool:
         return False
     if task.get("claim") != seen["claim"]:
         return False
+    if seen["state"] == State.PENDING and opted_out:
+        return states.deny_opted_out(task, states.now())
     taken[uuid] = task
     if seen["state"] != State.PENDING and seen["claim"] == user.name:
         return False  # ours since an earlier poll

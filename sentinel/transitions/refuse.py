@@ -1,13 +1,13 @@
 """Refuse what must not go out: by the settings (deny list, short numbers, names, our own number), and to people who
 opted out."""
 
-from datetime import datetime
-
 from mjumbe import phone, states
 from mjumbe.couch import Document
 from mjumbe.documents import message_of, tasks_of
-from mjumbe.states import State, Task
+from mjumbe.states import State
 from sentinel.transitions.base import Context
+
+deny_opted_out = states.deny_opted_out  # as the outbox knows it
 
 
 def filter(doc: Document, context: Context) -> bool:
@@ -26,8 +26,3 @@ def on_match(doc: Document, context: Context) -> bool:
         elif context.registers.opt_outs.get(phone.number_to_send_to(str(recipient), context.settings)):
             changed |= deny_opted_out(task, context.now)
     return changed
-
-
-def deny_opted_out(task: Task, now: datetime) -> bool:
-    """The person opted out: the message is not sent."""
-    return states.move(task, State.DENIED, now, "The person opted out of messages.", rule="opted_out")

@@ -77,6 +77,15 @@ def nothing_left(api: Process, couch: Couch) -> None:
     couch.main.bulk([{**row.doc, "_deleted": True} for row in rows if row.doc])
 
 
+def test_who_opted_out_since_the_message_was_assigned_gets_none(api: Process, couch: Couch, phone: Login) -> None:
+    given, denied = assigned(couch, 2)
+    rev = couch.main.put({"_id": "opt-out:+254711000001", "type": "opt_out", "value": "opted-out"})
+    assert [message["id"] for message in poll(api, phone)] == [given]
+    task = task_of(couch, denied)
+    assert (task["state"], task["state_history"][-1]["rule"]) == ("denied", "opted_out")
+    couch.main.delete("opt-out:+254711000001", rev)
+
+
 def test_greeting(api: Process, phone: Login) -> None:
     answer = requests.get(f"{api.url}/api/sms", auth=phone, timeout=30)
     assert (answer.status_code, answer.json()) == (200, {"medic-gateway": True})
