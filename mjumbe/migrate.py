@@ -15,6 +15,7 @@ from mjumbe.health import SILENT_SECONDS
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 
 AT_ONCE = 500
+LAST_ID = "\U0010ffff"  # an id may begin with any character
 READ_ALL = "0"  # the sequence before all changes
 
 
@@ -83,7 +84,7 @@ def _copy(source: Database, target: Database, tell: Progress) -> Copied:
 
 def _batches(database: Database) -> Iterator[list[Document]]:
     start = ""
-    while docs := database.all(start, "\ufff0", AT_ONCE):
+    while docs := database.all(start, LAST_ID, AT_ONCE):
         yield docs
         start = docs[-1]["_id"] + "\u0000"
 
