@@ -7,7 +7,7 @@ import structlog
 
 from mjumbe import phone, states
 from mjumbe.couch import Couch, Document
-from mjumbe.documents import milliseconds
+from mjumbe.documents import milliseconds, read_moment
 from mjumbe.live_settings import LiveSettings
 from sentinel.registers import OPTED_OUT, Entry, Register, Registers
 
@@ -27,16 +27,26 @@ class Notices:
 
     def take(self, docs: Sequence[Document]) -> None:
         """Keep what these documents tell, then remove them."""
-        notices = sorted((doc for doc in docs if doc.get("type") in KINDS), key=lambda doc: doc.get("received", 0))
-        for doc in notices:
+        notices = [doc for doc in docs if doc.get("type") in KINDS]
+        notices.sort(key=lambda doc: read_moment(doc.get("received")) or 0)
+        done = [doc for doc in notices if self._is_kept(doc)]
+        if done:
+            self._couch.callbacks.purge(done)
+
+    def _is_kept(self, doc: Document) -> bool:
+        """Keep what a notice tells; False when it is none that can be read."""
+        try:
             if doc["type"] == "opt_out":
                 self._opt_outs.record(self._opt_out(doc))
             elif doc["type"] == "subscription":
                 self._subscription(doc)
             else:
                 self._viber_user(doc)
-        if notices:
-            self._couch.callbacks.purge(notices)
+        except (KeyError, TypeError, AttributeError):
+            # One odd document must not stop every other notice and report; it stays as it is.
+            log.exception("a notice cannot be read, so it is left as it is", doc=doc["_id"])
+            return False
+        return True
 
     def opted_out(self, numbers: Iterable[str | None], source: str) -> None:
         """A service said of these people that they opted out of its messages."""

@@ -241,3 +241,20 @@ def test_other_documents_are_left_alone(lab: Lab) -> None:
     lab.couch.callbacks.store(report)
     lab.notices.take([lab.couch.callbacks.docs["report:x"]])
     assert list(lab.couch.callbacks.docs) == ["report:x"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "opt_out"},
+        {"type": "opt_out", "gateway": "x", "phone": PHONE, "received": "yesterday"},
+        {"type": "opt_out", "gateway": "x", "phone": 254711000001, "received": 1},
+        {"type": "subscription", "gateway": "x", "phone": PHONE, "received": 1},
+        {"type": "viber_user", "update": "registered", "user": USER, "phone": PHONE},
+    ],
+)
+def test_an_odd_notice_stops_no_other(lab: Lab, odd: Document) -> None:
+    lab.couch.callbacks.store({"_id": "odd", **odd}, documents.notice_document(opt_out(OTHER), 5))
+    lab.notices.take(list(lab.couch.callbacks.docs.values()))
+    assert lab.registers.opt_outs.get(OTHER) == OPTED_OUT
+    assert list(lab.couch.callbacks.docs) == ["odd"]
