@@ -17,7 +17,7 @@ import requests
 
 from mjumbe import credentials, health, states
 from mjumbe.config import Config
-from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError
+from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError, direct_session
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from mjumbe.documents import milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
@@ -133,8 +133,7 @@ def _admin(couch: Couch) -> Said:
 
 def _clock(couch: Couch) -> Said:
     """By the Date header, whose second is the finest that it has."""
-    with requests.Session() as session:
-        session.trust_env = False
+    with direct_session() as session:
         try:
             header = session.get(couch.server_url, timeout=(CONNECT_TIMEOUT, READ_SECONDS)).headers.get("Date", "")
             apart = (datetime.now(UTC) - parsedate_to_datetime(header)).total_seconds()

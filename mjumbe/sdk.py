@@ -60,7 +60,9 @@ class Client(CloudantV1):  # type: ignore[misc]
         if isinstance(self.authenticator, CouchDbSessionAuthenticator):
             token = self.authenticator.token_manager.get_token()
             request.headers["Cookie"] = f"AuthSession={token['AuthSession']}"
-        response = self._session.get_adapter(str(request.url)).send(request, timeout=self._timeout)
+        response = self._session.get_adapter(str(request.url)).send(
+            request, timeout=self._timeout, verify=self._session.verify or True
+        )
         if response.status_code >= 300:
             raise ApiException(response.status_code, message=_reason(response), http_response=response)
         return DetailedResponse(response=response.json(), headers=response.headers, status_code=response.status_code)
