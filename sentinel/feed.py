@@ -122,9 +122,9 @@ class Feed:
         for change in changes.changes:
             if change.id == DOCUMENT_ID:
                 self._settings.refresh()
-            elif change.id.startswith("messages-"):
+            if change.id.startswith("messages-"):
                 self._pipeline.forget_translations()
-            elif change.deleted:
+            if change.deleted:
                 self._registers.learn({"_id": change.id, "_deleted": True})
             elif not change.id.startswith("_design/") and not self._echoes.heard(change.id, change.rev):
                 news.append(change)

@@ -83,3 +83,10 @@ def test_an_opt_out_whose_document_is_deleted_holds_no_more() -> None:
     assert house.registers.opt_outs.get(PHONE) == "opted-out"
     house.changed({"_id": OPT_OUT, "_deleted": True})
     assert house.registers.opt_outs.get(PHONE) is None
+
+
+def test_a_document_named_like_a_translation_has_its_messages_sent() -> None:
+    house = House()
+    task = {"state": "pending", "message": "Habari", "recipient": PHONE}
+    house.changed({"_id": "messages-2026-01-31", "reported_date": NOW, "tasks": [task]})
+    assert house.couch.main.docs["messages-2026-01-31"]["tasks"][0]["messages"][0]["message"] == "Habari"
