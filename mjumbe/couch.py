@@ -36,6 +36,8 @@ ABSENT = ("not_found: missing", "not_found: deleted")
 # What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large. Also
 # 413: too many documents.
 REFUSALS = (400, 412, 413)
+# CouchDB 3's own default, which `[couchdb] default_security = everyone` of an older configuration opens to the world.
+ADMINS_ONLY = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
 URL_FORM = (
     "COUCH_URL must be http(s)://user:password@host:port/database, for instance "
     "http://admin:password@127.0.0.1:5984/medic; in the password write / as %2F, ? as %3F, # as %23 and @ as %40"
@@ -329,13 +331,14 @@ class Database:
         self._path = "/" + quote(self.name, safe="")
 
     def create(self) -> bool:
-        """Make the database; False when it is there already."""
+        """Make the database, for server admins alone; False when it is there already, and is left as it is."""
         try:
             self.couch.call(lambda client: client.put_database(db=self.name))
         except CouchError as error:
             if error.status == 412:
                 return False
             raise
+        self.couch.request("PUT", f"{self._path}/_security", body=ADMINS_ONLY)
         return True
 
     def drop(self) -> None:

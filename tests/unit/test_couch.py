@@ -130,6 +130,18 @@ def test_a_wrong_password_is_said(server: responses.RequestsMock, couch: Couch) 
     assert caught.value.status == 401
 
 
+def test_a_new_database_is_for_admins_alone(server: responses.RequestsMock, couch: Couch) -> None:
+    server.put(f"{URL}/medic-vault", json={"ok": True}, status=201)
+    server.put(f"{URL}/medic-vault/_security", json={"ok": True})
+    assert couch.vault.create()
+    security = json.loads(server.calls[-1].request.body or b"")
+    assert security["members"] == security["admins"] == {"roles": ["_admin"]}
+    server.replace(responses.PUT, f"{URL}/medic-vault", json=body("file_exists", "x"), status=412)
+    count = len(server.calls)
+    assert not couch.vault.create()
+    assert len(server.calls) == count + 1, "its _security is its owner's"
+
+
 def test_what_is_not_there(server: responses.RequestsMock, couch: Couch) -> None:
     server.get(f"{URL}/medic/d", json=body("not_found", "deleted"), status=404)
     assert couch.main.get("d") is None
