@@ -13,11 +13,10 @@ from api.openapi import describe
 from mjumbe import documents, overview, phone, states
 from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow
-from mjumbe.gateways import PHONE_GATEWAY, SERVICES, viber
-from mjumbe.gateways.base import Check, Wiring
+from mjumbe.gateways import NAMES, viber
+from mjumbe.gateways.base import Wiring
 
 FOLLOWED_SECONDS = 20.0
-TEST_TEXT = "mjumbe: a test message."
 
 blueprint = Blueprint("gateways", __name__)
 
@@ -117,11 +116,10 @@ def test(name: str) -> ResponseReturnValue:
     """The check, then perhaps a message."""
     here = context()
     here.users.require(request)
-    if name not in (*SERVICES, PHONE_GATEWAY):
-        known = ", ".join([*SERVICES, PHONE_GATEWAY])
-        raise ApiError(404, f"There is no service {name}; there are {known}.")
+    if name not in NAMES:
+        raise ApiError(404, f"There is no service {name}; there are {', '.join(NAMES)}.")
     number = _number(here)
-    check = _check(here, name)
+    check = overview.check(name, here.phones, here.settings.refresh(), here.vault.get)
     result: dict[str, object] = asdict(check)
     if check.ok and number is not None:
         result |= _send(here, name, number)
@@ -161,15 +159,9 @@ def _number(here: Context) -> str | None:
     return number
 
 
-def _check(here: Context, name: str) -> Check:
-    if name == PHONE_GATEWAY:
-        return here.phones.check(here.settings.refresh())
-    return SERVICES[name].build(Wiring(here.settings.refresh(), here.vault.get)).check()
-
-
 def _send(here: Context, name: str, number: str) -> dict[str, object]:
     now = states.now()
-    task = documents.new_task(number, TEST_TEXT, now, via=name)
+    task = documents.new_task(number, overview.TEST_TEXT, now, via=name)
     doc = documents.outgoing_document(task, now, None)
     here.couch.main.put(doc)
     delivered = follow(here.couch.main, doc["_id"], FOLLOWED_SECONDS, lambda entry: None)

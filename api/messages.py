@@ -30,10 +30,10 @@ from api.openapi import describe
 from api.records import Message, MessagePage, incoming_record, outgoing_record
 from api.search import MessageQuery, find
 from api.subscriptions import Product, active
-from mjumbe import documents, gateways, phone, states
+from mjumbe import documents, phone, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
-from mjumbe.gateways import PHONE_GATEWAY, africas_talking
+from mjumbe.gateways import NAMES, africas_talking
 from mjumbe.settings import Service
 
 MOST_MESSAGES = 1_000
@@ -42,7 +42,6 @@ STORED_AT_ONCE = 1_000
 # In characters. `multipart_sms_limit` cuts what is sent; the longest that it allows, 255 parts, has 39,015.
 LONGEST_TEXT = 40_000
 BODY_BYTES = 8 * 1024 * 1024
-SERVICES = (PHONE_GATEWAY, *gateways.SERVICES)
 # What JavaScript's dates can hold: the views read them.
 LATEST = 8_640_000_000_000_000
 
@@ -81,7 +80,7 @@ class Content(BaseModel):
     due: Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | int)] | None = Field(
         default=None, description="When to send it: ISO 8601 (UTC when it names no zone) or ms since epoch; else now."
     )
-    service: Service | None = Field(default=None, description=f"Send it by this service only: {' or '.join(SERVICES)}.")
+    service: Service | None = Field(default=None, description=f"Send it by this service only: {' or '.join(NAMES)}.")
     premium: StrictBool | PremiumFields | None = Field(
         default=None,
         description="By Africa's Talking: whether and how the recipient pays, if not as `sms.africas_talking` says.",
@@ -139,7 +138,7 @@ EXPECTED = {
     "subscribers": "an object with `short_code` and `keyword`",
     "message": f"a text of 1 to {LONGEST_TEXT} characters",
     "due": "a date and time in ISO 8601, or milliseconds since epoch",
-    "service": " or ".join(SERVICES),
+    "service": " or ".join(NAMES),
     "premium": "true, false, or an object with `keyword`, `link_id` or `retry_duration_hours` (1 to 168)",
     "uuid": "1 to 100 letters, digits, dots, colons, dashes or underscores",
 }

@@ -5,15 +5,13 @@ import sys
 import click
 
 from mjumbe.commands import connect, open_vault, send_and_follow
-from mjumbe.gateways import PHONE_GATEWAY, SERVICES, viber
+from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
 from mjumbe.live_settings import LiveSettings
-from mjumbe.overview import GatewayOverview, overview
+from mjumbe.overview import TEST_TEXT, GatewayOverview, check, overview
 from mjumbe.phones import Phones
 
-TEST_TEXT = "mjumbe: a test message."
 FOLLOWED_SECONDS = 60
-KNOWN = (*SERVICES, PHONE_GATEWAY)
 
 
 @click.group(invoke_without_command=True)
@@ -61,16 +59,12 @@ def _explain(service: GatewayOverview) -> None:
 
 
 @gateways.command("test")
-@click.argument("name", type=click.Choice(KNOWN))
+@click.argument("name", type=click.Choice(NAMES))
 @click.argument("number", required=False)
 def test(name: str, number: str | None) -> None:
     """Ask the service NAME whether it takes our credentials; with NUMBER, send one message by it and follow that."""
     config, couch = connect()
-    values = LiveSettings(couch.main).refresh()
-    if name == PHONE_GATEWAY:
-        _report(Phones(couch).check(values))
-    else:
-        _report(SERVICES[name].build(Wiring(values, open_vault(config, couch).get)).check())
+    _report(check(name, Phones(couch), LiveSettings(couch.main).refresh(), open_vault(config, couch).get))
     if number and not send_and_follow(couch, number, TEST_TEXT, FOLLOWED_SECONDS, via=name):
         sys.exit(1)
 

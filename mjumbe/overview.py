@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from mjumbe import gateways, states
 from mjumbe.couch import Couch
-from mjumbe.gateways import PHONE_GATEWAY, SERVICES
-from mjumbe.gateways.base import KEY_IN_QUERY
+from mjumbe.gateways import NAMES, PHONE_GATEWAY, SERVICES
+from mjumbe.gateways.base import KEY_IN_QUERY, Check, Wiring
+from mjumbe.phones import Phones
 from mjumbe.settings import Settings
 from mjumbe.status import LEADER_ID, ServiceStatus, read_status
 
 KEY_PLACEHOLDER = "?key=YOUR-KEY"
 POLL_PATH = "/api/sms"
+TEST_TEXT = "mjumbe: a test message."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,15 @@ def overview(couch: Couch, settings: Settings, credential: Callable[[str], str |
     order = settings.sms.order
     statuses = read_status(couch.sentinel.get(LEADER_ID) or {}).services
     counts = _today(couch)
-    names = sorted([*SERVICES, PHONE_GATEWAY], key=lambda name: order.index(name) if name in order else len(order))
+    names = sorted(NAMES, key=lambda name: order.index(name) if name in order else len(order))
     return [_one(name, order, settings, credential, statuses, counts) for name in names]
+
+
+def check(name: str, phones: Phones, settings: Settings, credential: Callable[[str], str | None]) -> Check:
+    """Whether a service takes our credentials, by its cheapest call; of the phone gateway, whether a phone polls."""
+    if name == PHONE_GATEWAY:
+        return phones.check(settings)
+    return SERVICES[name].build(Wiring(settings, credential)).check()
 
 
 def _one(
@@ -67,7 +76,7 @@ def _today(couch: Couch) -> dict[str, dict[str, int]]:
     """By service and state: the messages whose state last changed today (UTC)."""
     day = states.timestamp(states.now())[:10]
     counts: dict[str, dict[str, int]] = {}
-    for name in (*SERVICES, PHONE_GATEWAY):
+    for name in NAMES:
         rows = couch.main.view(
             "mjumbe-figures", "by_service", start_key=[name, day], end_key=[name, day, {}], group_level=3
         )

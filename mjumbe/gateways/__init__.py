@@ -13,6 +13,9 @@ SERVICES: Mapping[str, Definition] = {
 }
 """The services that we call, by the name that `sms.outgoing_service` has for them."""
 
+NAMES = (*SERVICES, PHONE_GATEWAY)
+"""All services, the polling one too."""
+
 CALLBACKS: Mapping[str, Callbacks] = {
     definition.callbacks.slug: definition.callbacks for definition in SERVICES.values() if definition.callbacks
 }
