@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 LogFormat = Literal["json", "console"]
-LOG_FORMATS = ("json", "console")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 MOST_PROXIES = 10
 PRIVATE = 0o700  # the mode of directories with keys and people's messages
 
@@ -46,25 +44,23 @@ class Config:
 
 def log_format(environ: Mapping[str, str]) -> LogFormat:
     """What MJUMBE_LOG asks for; the processes without a CouchDB read this alone. Raises ConfigError."""
-    value = environ.get("MJUMBE_LOG", "").strip().lower() or "console"
-    if value not in LOG_FORMATS:
-        raise ConfigError(f"MJUMBE_LOG is {value!r}; expected json or console")
-    return cast(LogFormat, value)
+    return cast(LogFormat, _choice(environ, "MJUMBE_LOG", ("json", "console"), "console"))
 
 
 def log_level(environ: Mapping[str, str]) -> str:
     """What MJUMBE_LOG_LEVEL asks for: the least that is logged. Raises ConfigError."""
-    value = environ.get("MJUMBE_LOG_LEVEL", "").strip().lower() or "info"
-    if value not in LOG_LEVELS:
-        raise ConfigError(f"MJUMBE_LOG_LEVEL is {value!r}; expected {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")
-    return value
+    return _choice(environ, "MJUMBE_LOG_LEVEL", ("debug", "info", "warning", "error"), "info")
 
 
 def log_numbers(environ: Mapping[str, str]) -> str:
     """How MJUMBE_LOG_NUMBERS wants phone numbers in the log: `masked` or `full`. Raises ConfigError."""
-    value = environ.get("MJUMBE_LOG_NUMBERS", "").strip().lower() or "masked"
-    if value not in ("masked", "full"):
-        raise ConfigError(f"MJUMBE_LOG_NUMBERS is {value!r}; expected masked or full")
+    return _choice(environ, "MJUMBE_LOG_NUMBERS", ("masked", "full"), "masked")
+
+
+def _choice(environ: Mapping[str, str], variable: str, choices: tuple[str, ...], default: str) -> str:
+    value = environ.get(variable, "").strip().lower() or default
+    if value not in choices:
+        raise ConfigError(f"{variable} is {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}")
     return value
 
 
