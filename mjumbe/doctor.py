@@ -50,8 +50,7 @@ def examine(config: Config) -> Iterator[Check]:
         "clock": partial(_clock, house.couch),
         **{name: partial(check, house) for name, check in health.CHECKS.items()},
     }
-    for name, check in checks.items():
-        yield health.checked(name, check)
+    yield from health.inspect(checks)
     names = _services(house)
     for name in names:
         yield health.checked(name, partial(_answers, house, name))
