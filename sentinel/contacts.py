@@ -2,9 +2,9 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from mjumbe.couch import Database, Document, Row
+from mjumbe.couch import Database, Document
 from sentinel.transitions.base import Contact
 from sentinel.transitions.lineage import linked, references, upwards
 
@@ -21,24 +21,25 @@ class Contacts:
 
     def by_phone(self, numbers: Iterable[str]) -> dict[str, Contact]:
         """The people with these numbers; of several with one number the one whose id comes first."""
-        wanted = set(numbers)
         fresh = time.monotonic() - REMEMBERED_SECONDS
-        unknown = [number for number in wanted if self._known.get(number, (0.0, None))[0] < fresh]
-        if unknown:
-            rows = self._database.view("mjumbe-contacts", "by_phone", keys=unknown, include_docs=True)
-            self._remember(unknown, rows)
-        return {number: contact for number in wanted if (contact := self._known[number][1]) is not None}
+        wanted = set(numbers)
+        known = {number: entry[1] for number in wanted if (entry := self._known.get(number)) and entry[0] >= fresh}
+        if unknown := wanted - known.keys():
+            known |= self._look_up(unknown)
+        return {number: contact for number, contact in known.items() if contact is not None}
 
-    def _remember(self, numbers: list[str], rows: list[Row]) -> None:
-        found: dict[str, Contact] = {}
-        for row in rows:
+    def _look_up(self, numbers: Collection[str]) -> dict[str, Contact | None]:
+        rows = self._database.view("mjumbe-contacts", "by_phone", keys=list(numbers), include_docs=True)
+        found: dict[str, Contact | None] = dict.fromkeys(numbers)
+        for row in reversed(rows):
             if row.doc is not None:
-                found.setdefault(row.key, Contact(row.doc))
-        for number in numbers:
-            self._known[number] = (time.monotonic(), found.get(number))
+                found[row.key] = Contact(row.doc)
+        for number, contact in found.items():
+            self._known[number] = (time.monotonic(), contact)
             self._known.move_to_end(number)
-        while len(self._known) > REMEMBERED + len(numbers):
+        while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+        return found
 
     def forget(self, doc: Document) -> None:
         """A person's document changed: their numbers are looked up again."""
