@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import os
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,11 @@ from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError, ProxyError
 
 from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.settings import ServiceSettings, Settings
@@ -415,13 +416,14 @@ def read_retry_after(value: str | None, now: datetime) -> datetime | None:
 def _network_outcome(error: requests.exceptions.RequestException) -> Outcome:
     """A request without an answer: was anything written before it failed?"""
     name = type(error).__name__
-    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+    if isinstance(error, requests.exceptions.ConnectTimeout):
         return Outcome(f"no connection ({name})", failure=Failure.RETRY)
     if isinstance(error, requests.exceptions.ConnectionError):
         cause = error.args[0] if error.args else None
         reason = getattr(cause, "reason", cause)
-        if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ProxyError):
-            return Outcome("no connection", failure=Failure.RETRY)
+        if isinstance(reason, NewConnectionError | ProxyError):
+            tls = f" ({type(reason.__cause__).__name__})" if isinstance(reason.__cause__, ssl.SSLError) else ""
+            return Outcome(f"no connection{tls}", failure=Failure.RETRY)
         return Outcome("the connection broke before the answer", failure=Failure.AMBIGUOUS)
     if isinstance(error, requests.exceptions.Timeout | requests.exceptions.ChunkedEncodingError):
         return Outcome(f"no answer in time ({name})", failure=Failure.AMBIGUOUS)
@@ -454,6 +456,12 @@ def _fenced_pools(fence: Callable[[], None]) -> dict[str, type[HTTPConnectionPoo
             super().send(data)
 
     class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except OSError as error:  # of the handshake, for instance: nothing of the request is written yet
+                raise NewConnectionError(self, f"no TLS: {error}") from error
+
         def send(self, data: Any) -> None:
             fence()
             super().send(data)

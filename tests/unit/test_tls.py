@@ -1,11 +1,14 @@
-"""CouchDB behind TLS, with a certificate that no public authority signed."""
+"""TLS, with a certificate that no public authority signed: CouchDB behind it, and services whose connections break."""
 
 import datetime
 import ipaddress
 import json
+import os
+import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mjumbe.couch import Couch, UnavailableError
+from mjumbe.gateways.base import Failure, Http, Outcome, SendError
 
 DAY = datetime.timedelta(days=1)
 
@@ -86,3 +90,72 @@ def test_certificates_are_checked(url: str, monkeypatch: pytest.MonkeyPatch) -> 
         couch.welcome()
     with pytest.raises(UnavailableError, match="SSLError"):
         couch.session_of({"Authorization": "Basic c29tZWJvZHk6cHc="})
+
+
+# ---- services
+
+
+@contextmanager
+def service(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A service that does with its one connection what `talk` says."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                talk(connection)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+    thread.join(30)
+
+
+def failed(url: str, **timeouts: float) -> Outcome:
+    with pytest.raises(SendError) as failure:
+        Http(**{"connect_timeout": 30, "read_timeout": 30, **timeouts}, pool=1).request("POST", url, data="the end")
+    return failure.value.outcome
+
+
+def test_an_answer_that_is_no_tls_leaves_a_written_request_in_doubt(
+    authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talk(connection: socket.socket) -> None:
+        raw = socket.socket(fileno=os.dup(connection.fileno()))
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(authority)
+        with raw, tls.wrap_socket(connection, server_side=True) as encrypted:
+            data = b""
+            while not data.endswith(b"end"):
+                data += encrypted.recv(65536)
+            raw.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    with service(talk) as url:
+        assert failed(url).failure is Failure.AMBIGUOUS
+
+
+def test_without_tls_nothing_is_written() -> None:
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(1)
+
+    with service(hang_up) as url:
+        assert failed(url).failure is Failure.RETRY
+
+
+def test_a_handshake_that_takes_too_long() -> None:
+    done = threading.Event()
+
+    def say_nothing(connection: socket.socket) -> None:
+        done.wait(30)
+
+    with service(say_nothing) as url:
+        assert failed(url, connect_timeout=0.3).failure is Failure.RETRY
+        done.set()
+
+
+def test_a_certificate_that_is_not_trusted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    assert failed(url) == Outcome("no connection (SSLCertVerificationError)", failure=Failure.RETRY)
