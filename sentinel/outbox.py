@@ -18,7 +18,7 @@ import structlog
 
 from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
-from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update
+from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, all_of
 from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
@@ -33,7 +33,6 @@ from sentinel.queue import CAPACITY, Queue
 from sentinel.recent import RecentMessages
 from sentinel.registers import Registers
 from sentinel.services import Service, Services
-from sentinel.transitions.refuse import deny_opted_out
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +107,7 @@ class Outbox:
         """Queue due messages that are not known yet. When memory is full, bulk waits in CouchDB for the clock."""
         with self._lock:
             for message in messages:
-                if message.key in self._known or (self._queue.is_full and not message.reply):
+                if message.key in self._known or (self._queue.is_full(message.route) and not message.reply):
                     continue
                 self._known.add(message.key)
                 self._queue.add(message)
@@ -124,10 +123,17 @@ class Outbox:
         with self._lock:
             return self._left.get(key, 0.0) > time.monotonic()
 
-    def room(self) -> int:
-        """How many more bulk messages fit into memory."""
+    def has_room(self) -> bool:
+        """Whether less than half of what memory holds waits for services that take messages."""
         with self._lock:
-            return max(0, CAPACITY - len(self._queue))
+            bulk = dict(self._queue.bulk())
+        moving = sum(count for route, count in bulk.items() if not self._services.is_stuck(route))
+        return moving < CAPACITY // 2
+
+    def takes(self, route: Route) -> bool:
+        """Whether more bulk that goes by this route fits into memory."""
+        with self._lock:
+            return not self._queue.is_full(route)
 
     # ---- the claiming thread
 
@@ -150,6 +156,10 @@ class Outbox:
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
                 stop.wait(1.0)
+        self.close()
+
+    def close(self) -> None:
+        """Let what is under way finish and store it."""
         self._workers.shutdown(wait=True)
         self._results.close()
 
@@ -250,7 +260,8 @@ class Outbox:
             # Ours already: the write went through, only its answer was lost.
             mine = task.get("claim") == claim_id and states.of(task) is State.FORWARDED_TO_GATEWAY
             if not mine:
-                if not self._is_due(doc, message):
+                # Another task of the document may be due under the uuid of one that went.
+                if states.of(task) is not State.PENDING or not self._is_due(doc, message):
                     return False
                 if not self._admit(task, message, counted):
                     return True
@@ -309,7 +320,7 @@ class Outbox:
         more than `duplicate_limit` times within half an hour, counted when it is first given to a service: that is
         two machines answering each other."""
         if self._opt_outs.get(self._number(message)):
-            deny_opted_out(task, states.now())
+            states.deny_opted_out(task, states.now())
             return False
         if task.get("service") or message.key in counted:
             return True
@@ -333,7 +344,7 @@ class Outbox:
         by_doc: dict[str, list[Edit]] = {}
         for message in messages:
             by_doc.setdefault(message.doc_id, []).append(partial(take, message))
-        edits = {doc_id: _all_of(several) for doc_id, several in by_doc.items()}
+        edits = {doc_id: all_of(several) for doc_id, several in by_doc.items()}
         known = {message.doc_id: message.doc for message in messages if message.doc is not None}
         patience = Patience("claims wait for CouchDB")
         while True:
@@ -414,7 +425,7 @@ class Outbox:
         edits: dict[str, list[Edit]] = {}
         for result in results:
             edits.setdefault(result.doc_id, []).append(result.edit)
-        combined = {doc_id: _all_of(several) for doc_id, several in edits.items()}
+        combined = {doc_id: all_of(several) for doc_id, several in edits.items()}
         known = {result.doc_id: result.doc for result in results if result.doc is not None}
         patience = Patience("results wait for CouchDB")
         while True:
@@ -437,12 +448,3 @@ def _apply(claimed: Claimed, store: Callable[[Task, Outcome, Claim], bool], outc
 
 def _stored(doc_id: str, update: Update) -> Document | Exception | None:
     return CouchError(409, f"document {doc_id} did not take its result: {update.error}") if update.error else update.doc
-
-
-def _all_of(edits: Sequence[Edit]) -> Edit:
-    """One edit that makes all of them, and has something to write when one of them has."""
-
-    def edit(doc: Document) -> bool:
-        return sum(single(doc) for single in edits) > 0
-
-    return edit

@@ -1,11 +1,11 @@
 """The outbox's queue: which due messages go next, and which of them together."""
 
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
 
 from mjumbe.documents import OutgoingMessage, Premium, Route
 
-CAPACITY = 2_000  # bulk messages kept in memory, with their documents
+CAPACITY = 2_000  # bulk messages of one route kept in memory, with their documents
 
 Lane = OrderedDict[tuple[str, Premium], deque[OutgoingMessage]]  # by text and how it is charged
 
@@ -17,15 +17,19 @@ class Queue:
         """`number` tells where a message goes: a request may not hold a number twice."""
         self._number = number
         self._lanes: OrderedDict[Route, tuple[Lane, Lane]] = OrderedDict()  # replies and bulk
-        self._bulk_size = 0
-        self._reply_size = 0
+        self._bulk: Counter[Route] = Counter()
+        self._replies = 0
 
     def __len__(self) -> int:
-        return self._bulk_size + self._reply_size
+        return self._bulk.total() + self._replies
 
-    @property
-    def is_full(self) -> bool:
-        return self._bulk_size >= CAPACITY
+    def is_full(self, route: Route) -> bool:
+        """Whether no more bulk fits that goes by this route. What waits for a held service keeps out no other's."""
+        return self._bulk[route] >= CAPACITY
+
+    def bulk(self) -> Mapping[Route, int]:
+        """How many bulk messages wait, by route."""
+        return self._bulk
 
     def add(self, message: OutgoingMessage) -> None:
         replies, bulk = self._lanes.setdefault(message.route, (OrderedDict(), OrderedDict()))
@@ -35,9 +39,9 @@ class Queue:
 
     def _count(self, message: OutgoingMessage, change: int) -> None:
         if message.reply:
-            self._reply_size += change
+            self._replies += change
         else:
-            self._bulk_size += change
+            self._bulk[message.route] += change
 
     def routes(self) -> list[Route]:
         """The routes of what waits, those with replies first."""
@@ -61,8 +65,9 @@ class Queue:
         if waiting:
             lane[key] = waiting
         self._lanes.move_to_end(route)
-        if not replies and not bulk:
-            del self._lanes[route]
         for message in taken.values():
             self._count(message, -1)
+        if not replies and not bulk:
+            del self._lanes[route]
+            del self._bulk[route]
         return list(taken.values())

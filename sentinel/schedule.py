@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import structlog
 
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Row, UnavailableError
-from mjumbe.documents import ANY_ROUTE, message_of, milliseconds, tasks_of
+from mjumbe.documents import ANY_ROUTE, Route, message_of, milliseconds, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -29,6 +30,7 @@ SETTINGS_SECONDS = 5.0
 CLAIMS_SECONDS = 15.0
 EXPIRY_SECONDS = 60.0
 PAGE = 1_000
+STUCK_SECONDS = 10.0  # after which messages are looked for again, when all that were found wait for held services
 # How long a leader that may still be alive has for storing the answers of its requests: the longest read timeout
 # that is usual, and some.
 GRACE_SECONDS = 90.0
@@ -54,6 +56,7 @@ class Clock:
         self._reports = reports
         self._expired = self._claims = time.monotonic()
         self._seen: dict[str, float] = {}  # claims that are not ours, and when we saw them first
+        self._pending = 0.0  # when to look for pending messages again (monotonic)
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set."""
@@ -84,22 +87,26 @@ class Clock:
         """Bring what is due by now from CouchDB to the outbox, as far as it has room."""
         now = milliseconds(states.now())
         self._process(self._rows(State.SCHEDULED, now)[:PAGE])
-        if self._outbox.room() > CAPACITY // 2:
-            self._process(self._fair(self._rows(State.PENDING, now), now))
+        if self._outbox.has_room() and time.monotonic() >= self._pending:
+            self._process(self._fair(now))
             service = self._services.choose(ANY_ROUTE)
             if isinstance(service, Service):
                 self._process(self._untaken(service, now))
 
-    def _fair(self, rows: list[Row], now: int) -> list[Row]:
-        """The oldest of what waits; when that is more than a page, half a page from a moment of chance: a broadcast
-        must not wait in CouchDB until all that was written before it has gone."""
-        if len(rows) <= PAGE:
-            return rows
+    def _fair(self, now: int) -> list[Row]:
+        """The oldest of what waits; when that is more than was read, half a page from a moment of chance: a broadcast
+        must not wait in CouchDB until all that was written before it has gone, or can go."""
+        read = self._read(State.PENDING, now)
+        if len(read) < PAGE + CAPACITY:
+            return self._wanted(read)[:PAGE]
         view = partial(self._couch.main.view, "mjumbe", "due")
         newest = view(start_key=[State.PENDING, now], end_key=[State.PENDING], descending=True, limit=1)
-        moment = random.uniform(rows[0].key[1], newest[0].key[1] if newest else now)  # noqa: S311  # no secret
-        others = self._rows(State.PENDING, now, since=int(moment))
-        return list({_key(row): row for row in (*rows[: PAGE // 2], *others[: PAGE // 2])}.values())
+        moment = random.uniform(read[0].key[1], newest[0].key[1] if newest else now)  # noqa: S311  # no secret
+        halves = (self._wanted(rows)[: PAGE // 2] for rows in (read, self._read(State.PENDING, now, int(moment))))
+        found = list({_key(row): row for row in chain.from_iterable(halves)}.values())
+        if not found:
+            self._pending = time.monotonic() + STUCK_SECONDS
+        return found
 
     def _untaken(self, service: Service, now: int) -> list[Row]:
         """Messages that were left to the phone gateway and that no phone has taken, as many as `service` may take until
@@ -109,13 +116,23 @@ class Clock:
             return rows[:1]  # its probe
         return rows[: min(PAGE, service.room() * service.batch_size) if service.limits.max_per_second else PAGE]
 
-    def _rows(self, state: str, until: int, since: int = 0) -> list[Row]:
-        """The messages in `state` that were due from `since` to `until` (ms), oldest first, that the outbox does not
-        know; more than a page, if there are."""
-        rows = self._couch.main.view(
+    def _wanted(self, rows: Sequence[Row]) -> list[Row]:
+        """Those that the outbox does not know, and that it has room for."""
+        has_room = {via: self._outbox.takes(Route(via)) for via in {row.value.get("via") for row in rows}}
+        return [row for row in self._unknown(rows) if has_room[row.value.get("via")]]
+
+    def _rows(self, state: str, until: int) -> list[Row]:
+        """The messages in `state` that were due by `until` (ms), oldest first, that the outbox does not know; more than
+        a page, if there are."""
+        return self._unknown(self._read(state, until))
+
+    def _unknown(self, rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if not self._outbox.knows(_key(row))]
+
+    def _read(self, state: str, until: int, since: int = 0) -> list[Row]:
+        return self._couch.main.view(
             "mjumbe", "due", start_key=[state, since], end_key=[state, until], limit=PAGE + CAPACITY
         )
-        return [row for row in rows if not self._outbox.knows(_key(row))]
 
     def _process(self, rows: Sequence[Row]) -> None:
         if rows:

@@ -263,7 +263,7 @@ class Services:
         Those that have just failed come last, but they come: the others may be held for much longer.
         """
         sms = self._settings().sms
-        order = [route.via] if route.via else list(dict.fromkeys([sms.outgoing_service, *sms.fallback_services]))
+        order = [route.via] if route.via else sms.order
         return sorted((name for name in order if name not in route.without), key=lambda name: name in route.last)
 
     def choose(self, route: Route) -> "Service | str | None":
@@ -295,6 +295,10 @@ class Services:
         service = self._services.get(report.gateway)
         if service is not None:
             service.reported(report)
+
+    def is_stuck(self, route: Route) -> bool:
+        """Whether none of a route's services takes messages: all of them are held, or not configured."""
+        return not any(self._is_usable(name) for name in self.order(route))
 
     def usable(self) -> list[Service]:
         """The services that we call and that are configured, in use or not."""

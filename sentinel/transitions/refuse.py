@@ -7,8 +7,6 @@ from mjumbe.documents import message_of, tasks_of
 from mjumbe.states import State
 from sentinel.transitions.base import Context
 
-deny_opted_out = states.deny_opted_out  # as the outbox knows it
-
 
 def filter(doc: Document, context: Context) -> bool:
     return any(states.of(task) is State.PENDING for task in tasks_of(doc))
@@ -24,5 +22,5 @@ def on_match(doc: Document, context: Context) -> bool:
         if refusal is not None:
             changed |= states.move(task, State.DENIED, context.now, refusal.reason, rule=refusal.code)
         elif context.registers.opt_outs.get(phone.number_to_send_to(str(recipient), context.settings)):
-            changed |= deny_opted_out(task, context.now)
+            changed |= states.deny_opted_out(task, context.now)
     return changed

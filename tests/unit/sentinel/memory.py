@@ -117,7 +117,8 @@ def due(doc: Document) -> Iterable[tuple[Any, Any]]:
     for task in tasks_of(doc):
         left = task["state"] == "pending" and task.get("service") == "medic-gateway"
         state = ("bound" if task.get("via") else "assigned") if left else task["state"]
-        yield [state, due_of(task, doc)], {"uuid": task["messages"][0]["uuid"], "service": task.get("service")}
+        value = {"uuid": task["messages"][0]["uuid"], "service": task.get("service"), "via": task.get("via")}
+        yield [state, due_of(task, doc)], value
 
 
 def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:

@@ -11,6 +11,7 @@ import pytest
 
 from mjumbe import documents, settings, states
 from mjumbe.couch import CouchError, Document, NotFoundError, UnavailableError
+from mjumbe.documents import OutgoingMessage, Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
@@ -19,6 +20,7 @@ from mjumbe.states import State, Task
 from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
+from sentinel.queue import CAPACITY
 from sentinel.recent import RecentMessages
 from sentinel.registers import Registers
 from sentinel.services import Service, Services
@@ -55,12 +57,14 @@ class Lab:
             "africas-talking", cast(Gateway, self.desk), ServiceSettings(batch_size=10)
         )
         self.live = SimpleNamespace(current=settings.parse(values))
+        self.stuck: set[str | None] = set()  # the routes that nothing takes, by their service
         self.referenced: list[str] = []
         self.fence: Callable[[], None] = lambda: None
         services = SimpleNamespace(
             choose=lambda route: self.service,
             order=lambda route: ["africas-talking"],
             goes_elsewhere=lambda route, service, outcome: False,
+            is_stuck=lambda route: route.via in self.stuck,
             refresh=lambda: False,
             say_if_none=lambda: None,
         )
@@ -135,6 +139,30 @@ def test_sent_and_stored(lab: Lab) -> None:
     assert (lab.task()["state"], lab.task()["gateway_ref"], lab.task()["attempts"]) == ("sent", f"r{PHONE}", 1)
     assert lab.referenced == [f"r{PHONE}"]
     assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"]))
+
+
+def test_what_waits_for_a_held_service_takes_no_others_room(lab: Lab) -> None:
+    held, other = Route("textbee"), Route()
+    many = [OutgoingMessage(f"d{n}", f"u{n}", PHONE, "x", 0, False, route=held) for n in range(CAPACITY + 1)]
+    lab.outbox.offer(many)
+    assert [lab.outbox.knows(each.key) for each in many[-2:]] == [True, False]
+    assert (lab.outbox.takes(held), lab.outbox.takes(other)) == (False, True)
+    assert not lab.outbox.has_room()
+    lab.stuck.add("textbee")
+    assert lab.outbox.has_room()
+    (message,) = due_messages(doc("another"))
+    lab.outbox.offer([message])
+    assert lab.outbox.knows(message.key)
+
+
+def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
+    both = doc()
+    went = {**both["tasks"][0], "state": "sent"}
+    lab.database.store({**both, "tasks": [went, both["tasks"][0]]})
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert lab.desk.batches == []
+    assert lab.task()["state"] == "sent"
 
 
 def test_equal_texts_are_one_request_and_one_claim(lab: Lab) -> None:

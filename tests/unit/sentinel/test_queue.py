@@ -73,10 +73,10 @@ def test_the_services_of_replies_come_first() -> None:
 
 def test_only_bulk_fills_the_queue() -> None:
     waiting = queue(*(message("reply", reply=True) for _ in range(CAPACITY + 1)))
-    assert not waiting.is_full
+    assert not waiting.is_full(Route())
     for _ in range(CAPACITY):
         waiting.add(message("bulk"))
-    assert waiting.is_full
+    assert waiting.is_full(Route()) and not waiting.is_full(Route("textbee"))
     assert len(waiting) == 2 * CAPACITY + 1
     assert sum(map(len, drain(waiting, 100))) == 2 * CAPACITY + 1
-    assert (len(waiting), waiting.is_full, waiting.routes()) == (0, False, [])
+    assert (len(waiting), waiting.is_full(Route()), waiting.bulk(), waiting.routes()) == (0, False, {}, [])

@@ -34,8 +34,12 @@ class Lab:
         self.chosen: Service | str | None = None
         self.left: Callable[[str], bool] = lambda doc_id: False
         self.brought: list[str] = []
+        self.full: set[str | None] = set()  # those by whom so many messages wait that no more fit into memory
         outbox = SimpleNamespace(
-            room=lambda: CAPACITY, knows=lambda key: False, leaves_to_phone=lambda key: self.left(key[0])
+            has_room=lambda: True,
+            takes=lambda route: route.via not in self.full,
+            knows=lambda key: False,
+            leaves_to_phone=lambda key: self.left(key[0]),
         )
         self.clock = Clock(
             self.couch.as_couch(),
@@ -93,6 +97,22 @@ def test_a_long_broadcast_keeps_no_other_waiting_in_couchdb(
     assert len(brought) == len(set(brought))
     assert brought[: PAGE // 2] == [f"a{n:05}" for n in range(PAGE // 2)], "the oldest get on, whatever comes"
     assert {doc_id[0] for doc_id in brought[PAGE // 2 :]} == {0.0: set(), 0.5: {"b", "c"}, 1.0: {"c"}}[share]
+
+
+def test_what_waits_for_a_held_service_keeps_no_other_waiting_in_couchdb(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule.random, "uniform", lambda first, last: last)
+    clock = SimpleNamespace(monotonic=lambda: 1000.0)
+    monkeypatch.setattr(schedule, "time", clock)
+    lab.write("a", PAGE + CAPACITY + 100, 60, via="textbee")
+    lab.full.add("textbee")
+    assert lab.bring() == []
+    lab.write("b", 20, 1)
+    assert lab.bring() == [], "it looks again after a while"
+    clock.monotonic = lambda: 1000.0 + schedule.STUCK_SECONDS
+    monkeypatch.setattr(schedule.random, "uniform", lambda first, last: (first + last) / 2)
+    assert lab.bring() == [f"b{n:05}" for n in range(20)]
 
 
 # ---- what was left to the phone gateway

@@ -1,7 +1,7 @@
 // What is still to be done: [state, when in ms], where 'assigned' stands for pending messages that wait for the phone
 // gateway's poll, 'bound' for those that were written for it alone; and what may have been sent: ['in-doubt', the
 // number's digits].
-// Value: the message's uuid and the service it was given to.
+// Value: the message's uuid, the service it was given to, and the one that it was written for.
 // And what a service took and has not settled: ['open', service, when its state changed in ms]; value: its reference.
 function (doc) {
   var WAITING = { scheduled: true, pending: true, 'forwarded-to-gateway': true };
@@ -21,7 +21,7 @@ function (doc) {
       if (!task || !WAITING[task.state]) { return; }
       var message = (task.messages && task.messages[0]) || {};
       var at = moment(task.retry_at || task.due || task.timestamp || doc.reported_date) || 0;
-      var value = { uuid: message.uuid || null, service: task.service || null };
+      var value = { uuid: message.uuid || null, service: task.service || null, via: task.via || null };
       var left = task.state === 'pending' && task.service === 'medic-gateway';
       emit([left ? (task.via ? 'bound' : 'assigned') : task.state, at], value);
       if (task.in_doubt) { emit(['in-doubt', String(message.to).replace(/\D/g, '')], value); }
