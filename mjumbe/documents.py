@@ -195,13 +195,13 @@ def report_document(report: DeliveryReport, received: int) -> Document:
 
 
 def read_report(doc: Document) -> DeliveryReport:
-    """The report that `report_document` made."""
+    """The report that `report_document` made. Raises KeyError or ValueError for what is none, or a later version's."""
     return DeliveryReport(
         gateway=str(doc["gateway"]),
         ref=str(doc["gateway_ref"]),
         status=str(doc["status"]),
         state=State(doc["state"]) if doc.get("state") else None,
-        phone=doc.get("phone"),
+        phone=str(doc["phone"]) if doc.get("phone") else None,
         reason=doc.get("reason"),
         network_code=doc.get("network_code"),
         retry_count=doc.get("retry_count"),

@@ -14,7 +14,7 @@ import structlog
 
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
-from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_report
+from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_moment, read_report
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Sms
@@ -28,7 +28,9 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 500
 WAIT_MS = 24 * 3600 * 1000
-LOOK_AGAIN_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 5.0  # for what came within the last minute
+LOOK_AT_ALL_SECONDS = 60.0  # for the rest: an account may be shared, and thousands wait that are never ours
+YOUNG_MS = 60 * 1000
 LONGPOLL_SECONDS = 30.0
 LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
 
@@ -43,7 +45,7 @@ class Reports:
         self._notices = notices
         self._waiting: dict[str, dict[str, Document]] = {}  # reference → report documents by id
         self._lock = threading.Lock()
-        self._looked = time.monotonic()
+        self._looked = self._looked_at_all = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Apply reports as they come until `stop` is set. Reports still there from before come first."""
@@ -62,7 +64,7 @@ class Reports:
                 stop.wait(1.0)
 
     def _take(self, docs: Sequence[Document]) -> None:
-        reports = [doc for doc in docs if doc.get("type") == "delivery_report"]
+        reports = [doc for doc in docs if doc.get("type") == "delivery_report" and _can_be_read(doc)]
         # First they wait, then they are looked up: a reference that is stored in between finds them.
         with self._lock:
             for doc in reports:
@@ -83,13 +85,18 @@ class Reports:
         self._looked = time.monotonic()
         with self._lock:
             docs = [doc for waiting in self._waiting.values() for doc in waiting.values()]
+        if self._looked - self._looked_at_all < LOOK_AT_ALL_SECONDS:
+            young = milliseconds(states.now()) - YOUNG_MS
+            docs = [doc for doc in docs if _received(doc) > young]
+        else:
+            self._looked_at_all = self._looked
         for start in range(0, len(docs), AT_ONCE):
             self._again(docs[start : start + AT_ONCE])
 
     def _again(self, docs: Sequence[Document]) -> None:
         done = self._apply(docs)
         oldest = milliseconds(states.now()) - WAIT_MS
-        expired = [doc for doc in docs if doc["_id"] not in done and doc.get("received", 0) < oldest]
+        expired = [doc for doc in docs if doc["_id"] not in done and _received(doc) < oldest]
         if expired:
             log.warning(
                 "delivery reports matched no message for a day and are dropped",
@@ -114,7 +121,7 @@ class Reports:
         if not docs:
             return set()
         # In order of receipt, those of one millisecond as they were stored: several may be of one message.
-        docs = sorted(docs, key=lambda doc: doc.get("received", 0))
+        docs = sorted(docs, key=_received)
         reports = {doc["_id"]: read_report(doc) for doc in docs}
         rows = self._couch.main.view(
             "mjumbe", "messages_by_gateway_ref", keys=list({report.ref for report in reports.values()})
@@ -169,6 +176,20 @@ class Reports:
             return changed
 
         return edit
+
+
+def _can_be_read(doc: Document) -> bool:
+    """One odd document must not stop every other report; it stays as it is, for a later version perhaps."""
+    try:
+        read_report(doc)
+    except (KeyError, ValueError) as error:
+        log.error("a delivery report cannot be read, so it is left as it is", doc=doc["_id"], reason=repr(error))
+        return False
+    return True
+
+
+def _received(doc: Document) -> int:
+    return read_moment(doc.get("received")) or 0
 
 
 def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:

@@ -59,8 +59,10 @@ class Lab:
         self.couch.callbacks.store(*docs)
         self.reports._take([copy.deepcopy(self.couch.callbacks.docs[doc["_id"]]) for doc in docs])
 
-    def look_again(self) -> None:
+    def look_again(self, *, at_all: bool = True) -> None:
         self.reports._looked = float("-inf")
+        if at_all:
+            self.reports._looked_at_all = float("-inf")
         self.reports.look_again()
 
     def task(self, doc_id: str = "d") -> Task:
@@ -406,6 +408,43 @@ def test_a_report_settles_a_doubt_though_another_service_was_chosen_since(since:
     lab = Lab(doc(doubted() | {"service": since}))
     lab.come(document(report("Success", "unknown")))
     assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_what_waits_for_long_is_looked_up_less_often() -> None:
+    lab = Lab()
+    asked: list[Any] = []
+    view = lab.couch.main.view
+    lab.couch.main.view = lambda *names, **query: asked.extend(query["keys"]) or view(*names, **query)  # type: ignore
+    now = milliseconds(states.now())
+    lab.come(document(report("Success", "old", phone=None), now - 2 * reports.YOUNG_MS))
+    lab.come(document(report("Success", "new", phone=None), now))
+    asked.clear()
+    lab.look_again(at_all=False)
+    assert asked == ["new"]
+    asked.clear()
+    lab.look_again()
+    assert sorted(asked) == ["new", "old"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gateway_ref": None},
+        {"status": None},
+        {"state": "teleported"},
+        {"received": "yesterday"},
+        {"phone": 254711000001},
+    ],
+)
+def test_an_odd_report_keeps_no_other_waiting(change: dict[str, Any]) -> None:
+    odd = {**document(report("Success", "r1")), **change}
+    for name in [name for name, value in change.items() if value is None]:
+        del odd[name]
+    lab = Lab(doc(task()), doc(task(ref="r2", uuid="u2"), doc_id="e"))
+    lab.come(odd, document(report("Success", "r2")))
+    assert lab.task("e")["state"] == "delivered"
+    unread = change.keys() & {"gateway_ref", "status", "state"}
+    assert (lab.task()["state"], lab.waiting) == (("sent", 1) if unread else ("delivered", 0))
 
 
 def test_one_report_settles_one_doubt_and_its_successor_finds_it_by_reference() -> None:
