@@ -11,7 +11,7 @@ from mjumbe.documents import tasks_of
 from mjumbe.states import NEVER_SENT, State
 
 FINAL = NEVER_SENT | {State.DELIVERED, State.FAILED}
-PAUSES = (0.05, 0.1, 0.2, 0.5)  # seconds between two looks at a document; the last repeats
+PAUSES = (0.03, 0.03, 0.05, 0.05, 0.1, 0.1, 0.2, 0.3)  # seconds between two looks at a document; the last repeats
 
 
 def versions(

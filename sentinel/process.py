@@ -11,10 +11,10 @@ from mjumbe.credentials import CachedVault, CredentialError
 from mjumbe.documents import milliseconds
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
-from mjumbe.status import CHECKPOINT_ID, ServiceStatus, read_status
+from mjumbe.status import CHECKPOINT_ID, LEASE_SECONDS, ServiceStatus, read_status
 from sentinel.echoes import Echoes
 from sentinel.feed import Feed
-from sentinel.lease import Lease, is_dead
+from sentinel.lease import MARGIN_SECONDS, Lease, is_dead
 from sentinel.notices import Notices
 from sentinel.outbox import Heard, Outbox
 from sentinel.patience import Patience
@@ -37,7 +37,8 @@ class Sentinel:
         self._vault = vault
         self._settings = LiveSettings(couch.main)
         self._services: Services | None = None
-        self._lease = Lease(couch.sentinel, self._status)
+        # Who waits longer for CouchDB than the lease lasts neither keeps it nor takes it over.
+        self._lease = Lease(couch.impatient(LEASE_SECONDS - MARGIN_SECONDS).sentinel, self._status)
 
     def run(self, stop: threading.Event) -> None:
         """Stand by and lead in turn. Raises what a thread of the leader failed with."""
@@ -108,11 +109,15 @@ class Sentinel:
         reports = Reports(self._couch, self._settings, services, notices)
         heard = Heard(reports.referenced, notices.opted_out, notices.left)
         echoes = Echoes(self._couch.main)
-        outbox = Outbox(echoes, self._settings, services, recent, registers, heard, self._lease.check)
         checkpoint = self._couch.sentinel.get(CHECKPOINT_ID) or _fresh_checkpoint()
+        outbox = Outbox(echoes, self._settings, services, recent, registers, heard, self._lease.check)
         pipeline = Pipeline(self._couch, echoes, self._settings, checkpoint["adopted"], outbox.offer, registers)
         clock = Clock(self._couch, self._settings, pipeline, services, outbox, reports)
-        clock.doubt_claims(self._grace())
+        try:
+            clock.doubt_claims(self._grace())
+        except (UnavailableError, CouchError):
+            outbox.close()
+            raise
         threads.start("feed", Feed(self._couch, echoes, self._settings, pipeline, registers, checkpoint).run)
         threads.start("reports", reports.run)
         threads.start("clock", clock.run)

@@ -99,7 +99,7 @@ class Register:
                 return False
             doc |= {"type": self._type, "phone": entry.number}
             doc["history"] = sorted([*history, happened], key=lambda each: str(each.get("timestamp") or ""))
-            doc["value"] = doc["history"][-1]["value"]
+            doc["value"] = doc["history"][-1].get("value")
             return True
 
         return edit
