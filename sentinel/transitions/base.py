@@ -78,3 +78,15 @@ def contact_of(doc: Document, context: Context) -> Contact | None:
     linked = doc.get("contact")
     person = context.documents.get(str(linked.get("_id"))) if isinstance(linked, dict) else None
     return contact or (Contact(person) if person else None)
+
+
+def locale_of(doc: Document, context: Context) -> str:
+    """The language to answer in: the message's, the sender's, else the settings'."""
+    contact = contact_of(doc, context)
+    sms = doc.get("sms_message") or {}
+    return (
+        sms.get("locale")
+        or doc.get("locale")
+        or (contact.locale if contact else None)
+        or context.settings.locale_outgoing
+    )

@@ -4,8 +4,8 @@ from mjumbe import text
 from mjumbe.couch import Document
 from mjumbe.documents import datetime_of, read_moment
 from mjumbe.forms import names_form
-from sentinel.transitions.base import Context, is_fresh, mark
-from sentinel.transitions.replies import answer, locale_of
+from sentinel.transitions.base import Context, is_fresh, locale_of, mark
+from sentinel.transitions.replies import answer
 
 NAME = "default_responses"
 

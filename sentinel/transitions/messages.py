@@ -17,8 +17,7 @@ from mjumbe.couch import Document
 from mjumbe.documents import TASK_LISTS, message_of, tasks_of
 from mjumbe.states import DUE, State, Task
 from sentinel.transitions import lineage
-from sentinel.transitions.base import Context
-from sentinel.transitions.replies import locale_of
+from sentinel.transitions.base import Context, locale_of
 from sentinel.transitions.templates import fill
 
 # CHT's words for recipients: the contact of the place of a type above the patient or the sender, or so many steps up.

@@ -6,7 +6,7 @@ from mjumbe import text
 from mjumbe.couch import Document
 from mjumbe.documents import new_task
 from mjumbe.settings import Reply
-from sentinel.transitions.base import Context, contact_of, is_fresh, mark
+from sentinel.transitions.base import Context, is_fresh, locale_of, mark
 from sentinel.transitions.templates import fill
 
 log = structlog.get_logger(__name__)
@@ -30,18 +30,6 @@ def on_match(doc: Document, context: Context) -> bool:
 def _template(reply: Reply, doc: Document, context: Context) -> str | None:
     return reply.message or text.translate(
         reply.translation_key or "", locale_of(doc, context), context.settings.locale, context.translations
-    )
-
-
-def locale_of(doc: Document, context: Context) -> str:
-    """The language to answer in: the message's, the sender's, else the settings'."""
-    contact = contact_of(doc, context)
-    sms = doc.get("sms_message") or {}
-    return (
-        sms.get("locale")
-        or doc.get("locale")
-        or (contact.locale if contact else None)
-        or context.settings.locale_outgoing
     )
 
 

@@ -7,7 +7,7 @@ import structlog
 from mjumbe import dates, text
 from mjumbe.couch import Document
 from sentinel.transitions import lineage
-from sentinel.transitions.base import Context, contact_of
+from sentinel.transitions.base import Context, contact_of, locale_of
 
 log = structlog.get_logger(__name__)
 
@@ -17,16 +17,17 @@ def fill(template: str | None, doc: Document, context: Context) -> str:
     try:
         values = _shown(doc, context)
         formats = {"date": context.settings.date_format, "datetime": context.settings.reported_date_format}
-        sections = {name: _date(pattern, values) for name, pattern in formats.items()}
+        locale = locale_of(doc, context)
+        sections = {name: _date(pattern, locale, values) for name, pattern in formats.items()}
         return text.render(template or "", values | sections).strip()
     except text.TemplateError as error:
         log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
         return ""
 
 
-def _date(pattern: str, values: Document) -> Callable[..., str]:
+def _date(pattern: str, locale: str, values: Document) -> Callable[..., str]:
     """A section that writes the moment within it as a date; as a name, it has nothing within."""
-    return lambda within="": dates.written(text.render(within, values), pattern)
+    return lambda within="": dates.written(text.render(within, values), pattern, locale)
 
 
 def _shown(doc: Document, context: Context) -> Document:

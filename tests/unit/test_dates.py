@@ -32,4 +32,12 @@ def _in_nairobi(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_written(value: str, pattern: str, text: str) -> None:
-    assert dates.written(value, pattern) == text
+    assert dates.written(value, pattern, "en") == text
+
+
+@pytest.mark.parametrize(
+    ("locale", "text"),
+    [("sw", "Jumanne 3 Machi"), ("fr", "mardi 3 mars"), ("am", "ማክሰኞ 3 ማርች"), ("bm", "Tuesday 3 March")],
+)
+def test_in_the_language_of_the_message(locale: str, text: str) -> None:
+    assert dates.written("2026-03-03", "dddd D MMMM", locale) == text
