@@ -12,9 +12,9 @@ from typing import Any
 
 import structlog
 
-from mjumbe import states
+from mjumbe import phone, states
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
-from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_moment, read_report
+from mjumbe.documents import LAST_MOMENT, DeliveryReport, find_task, message_of, milliseconds, read_moment, read_report
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Sms
@@ -144,7 +144,8 @@ class Reports:
     def _settle(self, docs: Sequence[Document], reports: dict[str, DeliveryReport]) -> dict[str, tuple[str, str]]:
         """A report for an unknown reference to a number with one message in doubt at its service: that one was sent.
 
-        Another service's report is of another message: this one may be with nobody.
+        Another service's report is of another message: this one may be with nobody. And so may be one that comes while
+        a request to the number is under way: it waits until that request's reference is stored.
         """
         numbers = {doc["_id"]: re.sub(r"\D", "", reports[doc["_id"]].phone or "") for doc in docs}
         numbers = {doc_id: number for doc_id, number in numbers.items() if number}
@@ -156,11 +157,43 @@ class Reports:
             task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
             for service in _doubted_at(task):
                 doubted.setdefault((row.key[1], service), []).append((str(row.id), str(row.value["uuid"])))
-        return {
+        found = {
             doc_id: places[0]
             for doc_id, number in numbers.items()
             if len(places := doubted.get((number, reports[doc_id].gateway), [])) == 1
         }
+        if not found:
+            return {}
+        under_way = self._under_way()
+        found = {
+            doc_id: place
+            for doc_id, place in found.items()
+            if under_way.get((numbers[doc_id], reports[doc_id].gateway), set()) <= {place}
+        }
+        # One that was under way when its report was looked up may have been stored since.
+        refs = list({reports[doc_id].ref for doc_id in found})
+        known = (
+            {row.key for row in self._couch.main.view("mjumbe", "messages_by_gateway_ref", keys=refs)} if refs else ()
+        )
+        return {doc_id: place for doc_id, place in found.items() if reports[doc_id].ref not in known}
+
+    def _under_way(self) -> dict[tuple[str, str], set[tuple[str, str]]]:
+        """What services are being asked to send, by the number (its digits) and the service."""
+        rows = self._couch.main.view(
+            "mjumbe",
+            "due",
+            start_key=[State.FORWARDED_TO_GATEWAY, 0],
+            end_key=[State.FORWARDED_TO_GATEWAY, LAST_MOMENT],
+            include_docs=True,
+        )
+        asked: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        for row in rows:
+            task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
+            if task.get("claim"):
+                number = phone.number_to_send_to(str(message_of(task).get("to")), self._settings.current)
+                place = (str(row.id), str(row.value["uuid"]))
+                asked.setdefault((re.sub(r"\D", "", number), str(task.get("service"))), set()).add(place)
+        return asked
 
     def _edit(self, reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
         sms = self._settings.current.sms

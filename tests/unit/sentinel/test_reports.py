@@ -21,7 +21,7 @@ from sentinel.notices import Notices
 from sentinel.registers import Registers
 from sentinel.reports import WAIT_MS, Reports
 from sentinel.services import Services
-from tests.unit.sentinel.memory import MemoryCouch, by_reference, in_doubt
+from tests.unit.sentinel.memory import MemoryCouch, by_reference, due, in_doubt
 
 PHONE = "+254711000001"
 serial = itertools.count(1)
@@ -45,7 +45,10 @@ class Lab:
 
     def __init__(self, *docs: Document) -> None:
         self.couch = MemoryCouch()
-        self.couch.main.views = {"messages_by_gateway_ref": by_reference, "due": in_doubt}
+        self.couch.main.views = {
+            "messages_by_gateway_ref": by_reference,
+            "due": lambda doc: (*due(doc), *in_doubt(doc)),
+        }
         self.couch.main.store(*docs)
         self.registers = Registers.of(self.couch.main)
         live = cast(LiveSettings, SimpleNamespace(current=Settings()))
@@ -394,6 +397,31 @@ def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone:
     lab.come(document(report("Success", "unknown", phone=phone)))
     assert lab.task()["state"] == "pending"
     assert lab.waiting == 1
+
+
+@pytest.mark.parametrize("to", [PHONE, "0711 000 001"])
+def test_an_early_report_of_a_message_under_way_settles_no_other(to: str) -> None:
+    under_way = task("forwarded-to-gateway", None, "u2", to, claim="c", service="africas-talking")
+    lab = Lab(doc(doubted("pending", "u1")), doc(under_way, doc_id="d2"))
+    lab.come(document(report("Success", "r2")))
+    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
+    lab.couch.main.docs["d2"]["tasks"][0] |= {"state": "sent", "gateway_ref": "r2"}
+    del lab.couch.main.docs["d2"]["tasks"][0]["claim"]
+    lab.reports.referenced(["r2"])
+    assert (lab.task()["state"], lab.task("d2")["state"], lab.waiting) == ("pending", "delivered", 0)
+
+
+@pytest.mark.parametrize("other", [{"claim": "c", "service": "textbee"}, {"service": "africas-talking"}])
+def test_what_is_under_way_elsewhere_or_no_more_hinders_nothing(other: dict[str, Any]) -> None:
+    lab = Lab(doc(doubted("pending", "u1")), doc(task("forwarded-to-gateway", None, "u2", **other), doc_id="d2"))
+    lab.come(document(report("Success", "r2")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_a_report_settles_a_doubt_while_its_message_is_under_way_again() -> None:
+    lab = Lab(doc(doubted("forwarded-to-gateway", "u1", claim="c")))
+    lab.come(document(report("Success", "r1")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
 
 
 def test_a_report_settles_the_doubt_at_its_own_service() -> None:
