@@ -90,7 +90,7 @@ class Intake:
 
     def _save(self, database: Database, docs: Mapping[str, Document]) -> Mapping[str, Answer]:
         """To CouchDB; to the spool when it is away or refuses us, and behind what already waits there."""
-        if self._spool.is_empty:
+        if not self._spool.holds(database.name):
             try:
                 return self._insist(database, docs)
             except (UnavailableError, CouchError) as error:

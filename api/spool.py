@@ -1,7 +1,8 @@
 """The spool: where acknowledged documents wait on this machine's disk while CouchDB is away.
 
-A small SQLite file in MJUMBE_DATA, synced before a service gets its 200. It is drained in the order of receipt; an
-entry that CouchDB refuses is set aside with the reason, so that the rest goes on.
+A small SQLite file in MJUMBE_DATA, synced before a service gets its 200. It is drained in the order of receipt, each
+database by itself: one that takes nothing holds up no other. An entry that CouchDB refuses is set aside with the
+reason, so that the rest goes on.
 """
 
 import json
@@ -20,6 +21,7 @@ from gevent import monkey
 from gevent.util import wrap_errors
 
 from mjumbe.config import PRIVATE
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 
 log = structlog.get_logger()
@@ -63,19 +65,24 @@ class Spool:
         """Nothing is made on disk before there is something to spool."""
         self._path = directory / FILE
         self._lock = threading.Lock()
-        self._empty = not self._path.exists()
+        self._filled: set[str] = set()  # the databases for which something waits
+        self._sure = not self._path.exists()  # whether that is known: what is in the file may be an earlier process's
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits, as far as this process knows; no I/O."""
-        return self._empty
+        return self._sure and not self._filled
+
+    def holds(self, database: str) -> bool:
+        """Whether something may wait for this database, as far as this process knows; no I/O."""
+        return not self._sure or database in self._filled
 
     def add(self, database: str, docs: Sequence[Document]) -> list[bool]:
         """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
         try:
             with self._lock:
                 answers = _elsewhere(lambda: self._insert(database, docs))
-                self._empty = False
+                self._filled.add(database)
                 return answers
         except (sqlite3.Error, OSError) as error:
             raise SpoolError(
@@ -85,23 +92,46 @@ class Spool:
     def drain(self, write: Write) -> int:
         """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
 
-        Stops with what `write` raises, having kept everything that was not written. Raises SpoolError.
+        A database for which `write` raises keeps all that was not written; once the others had their turn, the first of
+        these errors is raised. Raises SpoolError.
         """
-        drained = 0
-        while not self._empty:
+        drained, failures = 0, []
+        for database in self._look():
             try:
-                with self._lock:
-                    rows = _elsewhere(self._first)
-                    self._empty = not rows
-            except (sqlite3.Error, OSError) as error:
-                raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
-            for database, batch in _by_database(rows).items():
-                docs, refused = _decoded(batch)
-                if docs:
-                    refused |= write(database, docs)
-                self._remove(batch, refused)
-                drained += len(batch) - len(refused)
+                while rows := self._next(database):
+                    docs, refused = _decoded(rows)
+                    if docs:
+                        refused |= write(database, docs)
+                    self._remove(rows, refused)
+                    drained += len(rows) - len(refused)
+            except (UnavailableError, CouchError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return drained
+
+    def _look(self) -> list[str]:
+        """The databases for which something waits."""
+        if self.is_empty:
+            return []
+        with self._lock:
+            found = self._read(self._databases)
+            self._filled, self._sure = set(found), True
+        return found
+
+    def _next(self, database: str) -> list[Row]:
+        """What has waited longest for a database."""
+        with self._lock:
+            rows = self._read(lambda: self._first(database))
+            if not rows:
+                self._filled.discard(database)
+        return rows
+
+    def _read(self, work: Callable[[], list[Answer]]) -> list[Answer]:
+        try:
+            return _elsewhere(work)
+        except (sqlite3.Error, OSError) as error:
+            raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
 
     def state(self) -> SpoolState:
         """What is in the spool. Raises SpoolError when it cannot be read."""
@@ -134,11 +164,15 @@ class Spool:
             )
         return SpoolState(waiting, aside)
 
-    def _first(self) -> list[Row]:
+    def _databases(self) -> list[str]:
         with closing(self._open()) as connection:
-            return connection.execute(
-                "SELECT place, db, id, doc FROM waiting ORDER BY place LIMIT ?", (DRAINED_AT_ONCE,)
-            ).fetchall()
+            return [name for (name,) in connection.execute("SELECT db FROM waiting GROUP BY db ORDER BY min(place)")]
+
+    def _first(self, database: str) -> list[Row]:
+        # The plus keeps SQLite from sorting all of a database's rows for the first of them.
+        query = "SELECT place, db, id, doc FROM waiting WHERE +db = ? ORDER BY place LIMIT ?"
+        with closing(self._open()) as connection:
+            return connection.execute(query, (database, DRAINED_AT_ONCE)).fetchall()
 
     def _remove(self, rows: Sequence[Row], refused: Refusals) -> None:
         for _, database, doc_id, _ in rows:
@@ -169,14 +203,6 @@ def _elsewhere(work: Callable[[], Answer]) -> Answer:
     if isinstance(answer, Exception):
         raise answer
     return answer  # type: ignore[no-any-return]
-
-
-def _by_database(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each database, in their order: messages and reports have no order among each other."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row[1], []).append(row)
-    return found
 
 
 def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:

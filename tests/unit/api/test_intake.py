@@ -94,6 +94,23 @@ def test_what_comes_while_something_waits_is_stored_behind_it(database: MemoryDa
     intake.close()
 
 
+def test_a_database_that_takes_nothing_holds_up_no_other(spool: Spool) -> None:
+    main, callbacks = MemoryDatabase("medic"), MemoryDatabase("medic-callbacks")
+    main.away = callbacks.away = True
+    intake = Intake(Metrics(), spool, [main, callbacks], retry_seconds=0.0)
+    assert intake.store(callbacks, [doc("report")]) == [True]
+    assert intake.store(main, [doc("spooled")]) == [True]
+    main.away = False
+    until(lambda: "spooled" in main.docs and not spool.holds("medic"))
+    assert intake.store(main, [doc("direct")]) == [True]
+    assert "direct" in main.docs
+    assert spool.holds("medic-callbacks")
+    callbacks.away = False
+    until(lambda: spool.is_empty)
+    assert callbacks.docs.keys() == {"report"}
+    intake.close()
+
+
 def test_a_process_that_was_killed_leaves_its_spool_to_the_next(database: MemoryDatabase, tmp_path: Path) -> None:
     Spool(tmp_path).add("medic", [doc("a")])
     intake = Intake(Metrics(), Spool(tmp_path), [database])
