@@ -351,13 +351,14 @@ def status_outcome(response: requests.Response) -> Outcome:
 def sending_outcome(response: requests.Response) -> Outcome:
     """As `status_outcome`, for services whose address or device is a setting and that limit an account's requests.
 
-    A 404 then speaks of the settings and not of the message, and a 429 that says until when holds the service.
+    A 404 then speaks of the settings and not of the message, and a 429 that says until when holds the service. One that
+    says "now" is no pause: held until now, the service would be asked every second for as long as it says so.
     """
     outcome = status_outcome(response)
     if response.status_code == 404:
         details = "HTTP 404: nothing is at this address; check the service's settings"
         return replace(outcome, details=details, state=None, failure=Failure.CONFIGURATION)
-    if response.status_code == 429 and outcome.retry_at:
+    if response.status_code == 429 and outcome.retry_at and outcome.retry_at > datetime.now(UTC):
         return replace(outcome, details="HTTP 429: too many requests", failure=Failure.QUOTA)
     return outcome
 

@@ -20,6 +20,7 @@ from mjumbe.gateways.base import (
     SendError,
     Wiring,
     read_retry_after,
+    sending_outcome,
     status_outcome,
 )
 from mjumbe.settings import Settings
@@ -266,6 +267,21 @@ def test_retry_after_is_heeded(status: int) -> None:
     retry_at = status_outcome(response(status, Retry_After="120")).retry_at
     assert retry_at is not None
     assert timedelta(seconds=60) < retry_at - datetime.now(UTC) <= timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(
+    ("value", "failure"),
+    [
+        ("90", Failure.QUOTA),
+        ("0", Failure.RETRY),
+        ("Thu, 01 Jan 2015 12:05:00 GMT", Failure.RETRY),
+        ("soon", Failure.RETRY),
+        ("-5", Failure.RETRY),
+    ],
+)
+def test_only_a_pause_that_is_one_holds_the_service(value: str, failure: Failure) -> None:
+    """Its attempts are not counted, so one that is over at once would be without end."""
+    assert sending_outcome(response(429, Retry_After=value)).failure is failure
 
 
 @pytest.mark.parametrize(
