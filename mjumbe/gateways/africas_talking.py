@@ -237,7 +237,14 @@ def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list
     if not isinstance(rows, list) or not rows:
         return [_without_recipients(message)] * len(recipients)
     by_number = {_digits(row.get("number")): row for row in rows if isinstance(row, dict)}
-    return [_recipient_outcome(by_number.get(_digits(number)), now) for number in recipients]
+    asked = {_digits(number) for number in recipients}
+    # Accepted under a number that we did not write: whoever is not named may be meant, and would have it twice.
+    unclear = any(_is_accepted(row) for number, row in by_number.items() if number not in asked)
+    return [_recipient_outcome(by_number.get(_digits(number)), now, unclear=unclear) for number in recipients]
+
+
+def _is_accepted(row: Mapping[str, Any]) -> bool:
+    return _given(row.get("messageId")) is not None
 
 
 def _without_recipients(message: str) -> Outcome:
@@ -248,7 +255,9 @@ def _without_recipients(message: str) -> Outcome:
     return Outcome(message or "an answer without recipients", failure=Failure.RETRY)
 
 
-def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime) -> Outcome:
+def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime, *, unclear: bool) -> Outcome:
+    if row is None and unclear:
+        return Outcome("the answer names another number than this recipient's", failure=Failure.AMBIGUOUS)
     if row is None:
         return Outcome("the answer does not name this recipient", failure=Failure.RETRY)
     try:

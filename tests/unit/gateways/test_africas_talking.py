@@ -254,6 +254,14 @@ def test_a_recipient_that_the_answer_leaves_out_is_tried_again() -> None:
     assert outcomes[0].details == "the answer does not name this recipient"
 
 
+@pytest.mark.parametrize("number", ["0711000001", "+254799000001", "+25471100XXXX", "", None])
+def test_a_recipient_that_may_be_meant_by_another_number_is_in_doubt(number: str | None) -> None:
+    outcomes = read_answer(answer(row(number, ref="r1"), row(SECOND, ref="r2")), (FIRST, SECOND), NOW)
+    assert [outcome.failure for outcome in outcomes] == [Failure.AMBIGUOUS, None]
+    outcomes = read_answer(answer(row(number, 403, "None"), row(SECOND, ref="r2")), (FIRST, SECOND), NOW)
+    assert [outcome.failure for outcome in outcomes] == [Failure.RETRY, None], "nobody was sent anything by that"
+
+
 @pytest.mark.parametrize("ref", ["None", "", None, " "])
 def test_references_that_are_none(ref: Any) -> None:
     (outcome,) = read_answer(answer(row(FIRST, ref=ref)), (FIRST,), NOW)
