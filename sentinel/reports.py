@@ -4,7 +4,6 @@ A report that comes before its message's reference is stored waits, and is match
 that nothing matches for a day is dropped, with a line in the log.
 """
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,15 @@ from typing import Any
 
 import structlog
 
-from mjumbe import phone, states
+from mjumbe import states
 from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
-from mjumbe.documents import LAST_MOMENT, DeliveryReport, find_task, message_of, milliseconds, read_moment, read_report
+from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_moment, read_report
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 from sentinel import outcomes
+from sentinel.doubts import Place, settled_by
 from sentinel.notices import Notices
 from sentinel.patience import Patience
 from sentinel.services import Services
@@ -126,9 +126,10 @@ class Reports:
         rows = self._couch.main.view(
             "mjumbe", "messages_by_gateway_ref", keys=list({report.ref for report in reports.values()})
         )
-        places: dict[str, tuple[str, str]] = {row.key: (str(row.id), str(row.value)) for row in rows}
+        places: dict[str, Place] = {row.key: (str(row.id), str(row.value)) for row in rows}
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
-        found |= self._settle([doc for doc in docs if doc["_id"] not in found], reports)
+        unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
+        found |= settled_by(unknown, self._couch.main, self._settings.current)
         edits: dict[str, list[tuple[str, DeliveryReport]]] = {}
         for doc_id, (message_doc, message_uuid) in found.items():
             edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
@@ -140,60 +141,6 @@ class Reports:
         )
         self._couch.callbacks.purge([doc for doc in docs if doc["_id"] in applied])
         return applied
-
-    def _settle(self, docs: Sequence[Document], reports: dict[str, DeliveryReport]) -> dict[str, tuple[str, str]]:
-        """A report for an unknown reference to a number with one message in doubt at its service: that one was sent.
-
-        Another service's report is of another message: this one may be with nobody. And so may be one that comes while
-        a request to the number is under way: it waits until that request's reference is stored.
-        """
-        numbers = {doc["_id"]: re.sub(r"\D", "", reports[doc["_id"]].phone or "") for doc in docs}
-        numbers = {doc_id: number for doc_id, number in numbers.items() if number}
-        if not numbers:
-            return {}
-        keys = [["in-doubt", number] for number in set(numbers.values())]
-        doubted: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for row in self._couch.main.view("mjumbe", "due", keys=keys, include_docs=True):
-            task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
-            for service in _doubted_at(task):
-                doubted.setdefault((row.key[1], service), []).append((str(row.id), str(row.value["uuid"])))
-        found = {
-            doc_id: places[0]
-            for doc_id, number in numbers.items()
-            if len(places := doubted.get((number, reports[doc_id].gateway), [])) == 1
-        }
-        if not found:
-            return {}
-        under_way = self._under_way()
-        found = {
-            doc_id: place
-            for doc_id, place in found.items()
-            if under_way.get((numbers[doc_id], reports[doc_id].gateway), set()) <= {place}
-        }
-        # One that was under way when its report was looked up may have been stored since.
-        refs = list({reports[doc_id].ref for doc_id in found})
-        known = (
-            {row.key for row in self._couch.main.view("mjumbe", "messages_by_gateway_ref", keys=refs)} if refs else ()
-        )
-        return {doc_id: place for doc_id, place in found.items() if reports[doc_id].ref not in known}
-
-    def _under_way(self) -> dict[tuple[str, str], set[tuple[str, str]]]:
-        """What services are being asked to send, by the number (its digits) and the service."""
-        rows = self._couch.main.view(
-            "mjumbe",
-            "due",
-            start_key=[State.FORWARDED_TO_GATEWAY, 0],
-            end_key=[State.FORWARDED_TO_GATEWAY, LAST_MOMENT],
-            include_docs=True,
-        )
-        asked: dict[tuple[str, str], set[tuple[str, str]]] = {}
-        for row in rows:
-            task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
-            if task.get("claim"):
-                number = phone.number_to_send_to(str(message_of(task).get("to")), self._settings.current)
-                place = (str(row.id), str(row.value["uuid"]))
-                asked.setdefault((re.sub(r"\D", "", number), str(task.get("service"))), set()).add(place)
-        return asked
 
     def _edit(self, reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
         sms = self._settings.current.sms
@@ -256,11 +203,6 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     else:
         states.move(task, state, now, details, **facts)
     return True
-
-
-def _doubted_at(task: Task) -> set[str]:
-    """The services that may have a message without having said so; the last one that was asked need not be one."""
-    return {str(entry["service"]) for entry in states.history(task) if entry.get("in_doubt") and entry.get("service")}
 
 
 def _told(task: Task) -> Iterator[dict[str, Any]]:

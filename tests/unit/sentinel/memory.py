@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -126,7 +127,10 @@ def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:
     for task in tasks_of(doc):
         if task.get("in_doubt") and task["state"] in ("pending", "forwarded-to-gateway"):
             message = task["messages"][0]
-            yield ["in-doubt", message["to"].lstrip("+")], {"uuid": message["uuid"], "service": task.get("service")}
+            yield (
+                ["in-doubt", re.sub(r"\D", "", message["to"])],
+                {"uuid": message["uuid"], "service": task.get("service")},
+            )
 
 
 def away() -> None:

@@ -418,6 +418,19 @@ def test_what_is_under_way_elsewhere_or_no_more_hinders_nothing(other: dict[str,
     assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
 
 
+@pytest.mark.parametrize("to", ["0711000001", "0711 000 001", "711000001", "00254711000001", "254711000001"])
+def test_a_report_settles_a_doubt_however_the_number_was_written(to: str) -> None:
+    lab = Lab(doc(doubted("pending", "u1", to=to)))
+    lab.come(document(report("Success", "r1")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_a_report_settles_no_doubt_of_a_number_that_only_looks_alike() -> None:
+    lab = Lab(doc(doubted("pending", "u1", to="+71 1000 001")))
+    lab.come(document(report("Success", "r1")))
+    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
+
+
 def test_a_report_settles_a_doubt_while_its_message_is_under_way_again() -> None:
     lab = Lab(doc(doubted("forwarded-to-gateway", "u1", claim="c")))
     lab.come(document(report("Success", "r1")))
