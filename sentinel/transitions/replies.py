@@ -4,7 +4,7 @@ import structlog
 
 from mjumbe import text
 from mjumbe.couch import Document
-from mjumbe.documents import new_task
+from mjumbe.documents import date_of, milliseconds, new_task
 from mjumbe.settings import Reply
 from sentinel.transitions.base import Context, is_fresh, locale_of, mark
 from sentinel.transitions.templates import fill
@@ -40,4 +40,8 @@ def answer(doc: Document, template: str | None, context: Context) -> None:
         log.warning("an answer has no text, so none is sent", doc=doc["_id"])
         return
     tasks = doc.get("tasks")
-    doc["tasks"] = [*(tasks if isinstance(tasks, list) else []), new_task(doc["from"], message, context.now)]
+    # Without a date of its own it is due when its message came in, by the clock of whoever took that: one that is ahead
+    # of ours must not keep the answer waiting.
+    ahead = (date_of({}, doc) or 0) > milliseconds(context.now)
+    task = new_task(doc["from"], message, context.now, due=context.now if ahead else None)
+    doc["tasks"] = [*(tasks if isinstance(tasks, list) else []), task]

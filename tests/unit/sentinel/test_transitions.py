@@ -228,6 +228,19 @@ def test_the_language_of_an_answer(message: Any, document: Any, person: Any, out
     assert texts(doc) == [(SENDER, answer)]
 
 
+@pytest.mark.parametrize(
+    ("reported", "due"), [(NOW - timedelta(days=8), None), (NOW, None), (NOW + timedelta(minutes=1), NOW)]
+)
+def test_an_answer_waits_for_no_other_clock(reported: datetime, due: datetime | None) -> None:
+    """To one that came long ago it is as old as that, and expires."""
+    doc = incoming("help", reported)
+    shown = context({"sms": {"replies": [{"keyword": "HELP", "message": "we are here"}]}})
+    assert replies.on_match(doc, shown)
+    (made,) = doc["tasks"]
+    assert (made["state"], made.get("due")) == ("pending", states.timestamp(due) if due else None)
+    assert documents.due_of(made, doc) == milliseconds(min(reported, NOW))
+
+
 def test_a_translation_that_is_no_template_answers_nothing_and_stops_nothing() -> None:
     doc = incoming("balance")
     assert replies.on_match(doc, context(REPLIES, translations={"en": {"balance": "{{/a}}closed"}}))
