@@ -324,6 +324,7 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
     incoming = is_incoming(doc)
     in_tasks = any(task is other for other in _tasks_in(doc, "tasks"))
     sms = doc["sms_message"] if incoming else {}
+    via = task.get("via")
     return OutgoingMessage(
         doc_id=doc["_id"],
         uuid=str(message["uuid"]),
@@ -332,7 +333,7 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         due=due_of(task, doc),
         reply=incoming and in_tasks,
         premium=_premium(task, sms if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else {}),
-        route=Route(task.get("via"), last=_doubted(task)),
+        route=Route(via if isinstance(via, str) else None, last=_doubted(task)),
     )
 
 

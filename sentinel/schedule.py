@@ -180,7 +180,7 @@ class Clock:
     def _forgotten(self, doc: Document, seen: Mapping[str, float], grace: float) -> Iterable[Task]:
         now = time.monotonic()
         for task in tasks_of(doc):
-            claim = task.get("claim")
+            claim = str(task.get("claim") or "")
             if states.of(task) is not State.FORWARDED_TO_GATEWAY or not claim:
                 continue
             if self._outbox.knows((doc["_id"], str(message_of(task).get("uuid")))):

@@ -1,10 +1,10 @@
 """Transitions: what happens to a document when it changes, in the order in which they are listed here."""
 
 from mjumbe.couch import Document
-from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies, undated
+from sentinel.transitions import dated, default_responses, due, expire, link_sender, messages, refuse, replies
 from sentinel.transitions.base import Context, Transition
 
-ALL: tuple[Transition, ...] = (link_sender, replies, default_responses, undated, due, messages, expire, refuse)
+ALL: tuple[Transition, ...] = (link_sender, replies, default_responses, dated, due, messages, expire, refuse)
 
 
 def run(doc: Document, context: Context) -> bool:

@@ -234,6 +234,11 @@ LINKED = {"from": "0711000001", "link_id": "L1"}
             *("scheduled_tasks", {"state": "pending", "messages": [MESSAGE], "due": STAMP, "via": "viber"}),
             OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False, AS_SET, Route("viber")),
         ),
+        (  # no service's name
+            {"_id": "d"},
+            *("tasks", {"state": "pending", "messages": [MESSAGE], "due": STAMP, "via": ["viber"]}),
+            OutgoingMessage("d", "u1", "+254711000001", "Habari", MS, False),
+        ),
         (  # an answer to somebody carries the linkId
             {**INCOMING, "sms_message": LINKED},
             *("tasks", {"state": "pending", "messages": [MESSAGE]}),

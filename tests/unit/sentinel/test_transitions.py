@@ -11,7 +11,7 @@ from mjumbe.couch import Document
 from mjumbe.documents import IncomingMessage, milliseconds
 from sentinel import transitions
 from sentinel.registers import OPTED_OUT, Entry, Registers
-from sentinel.transitions import default_responses, due, expire, link_sender, messages, refuse, replies, undated
+from sentinel.transitions import dated, default_responses, due, expire, link_sender, messages, refuse, replies
 from sentinel.transitions.base import Contact, Context
 from tests.unit.sentinel.memory import MemoryDatabase
 
@@ -337,7 +337,7 @@ def test_due(state: str, moment: object, pending: bool) -> None:
     assert len(scheduled["state_history"]) == pending
 
 
-# ---- undated
+# ---- dated
 
 
 @pytest.mark.parametrize(
@@ -354,11 +354,35 @@ def test_due(state: str, moment: object, pending: bool) -> None:
 )
 def test_what_has_no_date_is_due_now_and_not_expired(one: Document, more: dict[str, Any], concerned: bool) -> None:
     doc = {**record(one), "reported_date": None, **more}
-    assert undated.filter(doc, context()) is concerned
+    assert dated.filter(doc, context()) is concerned
     if concerned:
         assert transitions.run(doc, context())
-        assert (one["state"], one["timestamp"]) == ("pending", at())
+        assert (one["state"], one.get("due") or one["timestamp"]) == ("pending", at())
         assert not transitions.run(doc, context()), "nothing is left to do"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("20261227T100000Z", "2026-12-27T10:00:00.000Z"),
+        ("2026-W53-7", "2027-01-03T00:00:00.000Z"),
+        ("2026-12-27 10:00", "2026-12-27T10:00:00.000Z"),
+        ("2026-12-27T10:00:00+0300", "2026-12-27T07:00:00.000Z"),
+        ("2026-12-27T13:00:00+03:00", None),
+        ("2026-12-27T10:00", None),
+        ("2026-12-27", None),
+        (1798362000000, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["due", "timestamp"])
+def test_a_date_that_the_views_may_read_otherwise_is_written_anew(name: str, written: Any, read: str | None) -> None:
+    one = task("scheduled", **{name: written})
+    doc = record(one)
+    assert dated.filter(doc, context()) is (read is not None)
+    if read:
+        dated.on_match(doc, context())
+        assert one[name] == read
+        assert not dated.filter(doc, context())
 
 
 # ---- messages

@@ -21,7 +21,8 @@ function (doc) {
       if (!task || !WAITING[task.state]) { return; }
       var message = (task.messages && task.messages[0]) || {};
       var at = moment(task.retry_at || task.due || task.timestamp || doc.reported_date) || 0;
-      var value = { uuid: message.uuid || null, service: task.service || null, via: task.via || null };
+      var via = typeof task.via === 'string' ? task.via : null;
+      var value = { uuid: message.uuid || null, service: task.service || null, via: via };
       var left = task.state === 'pending' && task.service === 'medic-gateway';
       emit([left ? (task.via ? 'bound' : 'assigned') : task.state, at], value);
       if (task.in_doubt) { emit(['in-doubt', String(message.to).replace(/\D/g, '')], value); }

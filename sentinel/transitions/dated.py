@@ -1,0 +1,41 @@
+"""Every task that waits has a date, in a form that the views read as we do.
+
+A task that no date says anything about is due when it is first seen; without a mark it would be taken for old. One with
+a date that only Python reads (`20261227T100000Z`) stood before all others in the views, for as long as it waited.
+"""
+
+import re
+
+from mjumbe import states
+from mjumbe.couch import Document
+from mjumbe.documents import date_of, datetime_of, read_moment, tasks_of
+from mjumbe.states import DUE, Task
+from sentinel.transitions.base import Context
+
+# What every JavaScript engine reads, and the views take for UTC when it names no zone.
+READ_EVERYWHERE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?")
+
+
+def _is_dated(task: Task, doc: Document) -> bool:
+    # The views take the first that there is, readable or not.
+    value = task.get("due") or task.get("timestamp") or doc.get("reported_date") or task.get("due")
+    if isinstance(value, str):
+        return READ_EVERYWHERE.fullmatch(value) is not None and read_moment(value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _lacks_date(task: Task, doc: Document) -> bool:
+    return states.of(task) in DUE and not _is_dated(task, doc)
+
+
+def filter(doc: Document, context: Context) -> bool:
+    return any(_lacks_date(task, doc) for task in tasks_of(doc))
+
+
+def on_match(doc: Document, context: Context) -> bool:
+    for task in tasks_of(doc):
+        if _lacks_date(task, doc):
+            at = date_of(task, doc)
+            name = "due" if task.get("due") else "timestamp"
+            task[name] = states.timestamp(context.now if at is None else datetime_of(at))
+    return True
