@@ -20,13 +20,11 @@ from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError, ProxyError
 
 from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, Premium
+from mjumbe.gateways.connections import FencedAdapter
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
 from mjumbe.text import safe
@@ -272,8 +270,9 @@ CONFIGURATION_STATUSES = frozenset({401, 403})
 
 
 class Http:
-    """HTTP to a service: timeouts on every request, no redirects, failures as SendError, and a fence.
+    """HTTP to a service: an end to every request, no redirects, failures as SendError, and a fence.
 
+    `read_timeout` is for the whole answer.
     `fence` is called as late as can be, before each piece of a request is written to the socket, and raises
     FencedError when this process may no longer send: a process that was stopped and continued must not finish what
     another has taken over.
@@ -288,7 +287,7 @@ class Http:
         # for the host in the place of our own Authorization.
         self._session.trust_env = False
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        adapter = _FencedAdapter(fence, pool)
+        adapter = FencedAdapter(fence, pool)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -431,46 +430,3 @@ def _network_outcome(error: requests.exceptions.RequestException) -> Outcome:
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return Outcome(f"the service's address is no URL ({name})", failure=Failure.CONFIGURATION)
     return Outcome(f"no usable answer ({name})", failure=Failure.AMBIGUOUS)
-
-
-class _FencedAdapter(HTTPAdapter):
-    """Connections that ask `fence` before each write. The body is written last, so a request cut short is none."""
-
-    def __init__(self, fence: Callable[[], None], pool: int) -> None:
-        self._fence = fence
-        super().__init__(pool_connections=4, pool_maxsize=pool)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _fenced_pools(self._fence)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _fenced_pools(self._fence)
-        return manager
-
-
-def _fenced_pools(fence: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(HTTPConnection):
-        def send(self, data: Any) -> None:
-            fence()
-            super().send(data)
-
-    class Secure(HTTPSConnection):
-        def connect(self) -> None:
-            try:
-                super().connect()
-            except OSError as error:  # of the handshake, for instance: nothing of the request is written yet
-                raise NewConnectionError(self, f"no TLS: {error}") from error
-
-        def send(self, data: Any) -> None:
-            fence()
-            super().send(data)
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}

@@ -4,14 +4,14 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import requests
 
-from mjumbe.gateways import base
+from mjumbe.gateways import base, connections
 from mjumbe.gateways.base import (
     Failure,
     FencedError,
@@ -116,6 +116,56 @@ def test_no_answer_in_time() -> None:
         outcome = failed(http(read_timeout=0.2), url)
         done.set()
     assert outcome == Outcome("no answer in time (ReadTimeout)", failure=Failure.AMBIGUOUS)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"])
+def test_an_answer_that_comes_byte_by_byte_ends(head: bytes) -> None:
+    pause = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        with suppress(OSError):
+            while not pause.wait(0.05):  # each within the timeout
+                connection.sendall(b"1")
+
+    with server(drip) as url:
+        outcome = failed(http(read_timeout=1.0), url)
+        pause.set()
+    assert outcome.failure is Failure.AMBIGUOUS
+
+
+def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LARGEST_ANSWER", 1_000_000)
+    sent = 0
+
+    def flood(connection: socket.socket) -> None:
+        nonlocal sent
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        with suppress(OSError):
+            while True:
+                sent += connection.send(b"1" * 65_536)
+
+    with server(flood) as url:
+        outcome = failed(http(), url)
+    assert outcome.failure is Failure.AMBIGUOUS
+    assert sent < 100_000_000
+
+
+def test_a_connection_serves_again() -> None:
+    """With the time of its next request whole again, whatever the one before has used."""
+    requests_seen: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        for _ in range(3):
+            requests_seen.append(read_request(connection))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    client = http()
+    with server(talk) as url:
+        assert [client.json("POST", url, data="the end") for _ in range(3)] == [{}] * 3
+    assert len(requests_seen) == 3
 
 
 def test_connecting_takes_too_long() -> None:

@@ -1,0 +1,106 @@
+"""Connections to services: a fence before each write, and an end to every answer."""
+
+import http.client
+import io
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
+
+LARGEST_ANSWER = 8 * 1024 * 1024  # bytes, with its head
+
+
+class FencedAdapter(HTTPAdapter):
+    """Connections that ask `fence` before each write. The body is written last, so a request cut short is none.
+
+    An answer has the time of one read, and LARGEST_ANSWER bytes: one that comes byte by byte, each in time, would hold
+    its request's place for as long as the service likes.
+    """
+
+    def __init__(self, fence: Callable[[], None], pool: int) -> None:
+        self._fence = fence
+        super().__init__(pool_connections=4, pool_maxsize=pool)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _fenced_pools(self._fence)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _fenced_pools(self._fence)
+        return manager
+
+
+def _fenced_pools(fence: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
+    class Plain(HTTPConnection):
+        response_class = _Answer
+
+        def send(self, data: Any) -> None:
+            fence()
+            super().send(data)
+
+    class Secure(HTTPSConnection):
+        response_class = _Answer
+
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except OSError as error:  # of the handshake, for instance: nothing of the request is written yet
+                raise NewConnectionError(self, f"no TLS: {error}") from error
+
+        def send(self, data: Any) -> None:
+            fence()
+            super().send(data)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that must be whole within the timeout that its socket has."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Bounded(sock))
+
+
+class _Bounded(io.RawIOBase):
+    """What comes from a socket, until its timeout, counted from now, is over or there is too much."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        seconds = sock.gettimeout()
+        self._deadline = time.monotonic() + seconds if seconds is not None else None
+        self._left = LARGEST_ANSWER
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Raises TimeoutError, or OSError when the answer is too large."""
+        if self._deadline is not None:
+            seconds = self._deadline - time.monotonic()
+            if seconds <= 0:
+                raise TimeoutError("the answer was not whole in time")
+            self._socket.settimeout(seconds)
+        count = self._raw.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise OSError(f"the answer has more than {LARGEST_ANSWER} bytes")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
