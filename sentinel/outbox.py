@@ -41,6 +41,8 @@ LEFT_SECONDS = 60.0  # whom a service cannot reach is left to the phone gateway 
 IDLE_SECONDS = 0.5
 # Under load, claims and results wait this long for company: one write for ten messages instead of ten.
 LINGER_SECONDS = 0.01
+# As much of a text is looked for in what a service says of it; a shorter one may well be a word of the service's own.
+REPEATED, LEAST_REPEATED = 20, 4
 # Given back, lest whoever leads now must take it for perhaps sent.
 NOT_SENT = Outcome("not sent: this sentinel no longer led", failure=Failure.CONFIGURATION)
 
@@ -368,6 +370,8 @@ class Outbox:
         """One request, its results stored before its place is given to another."""
         try:
             results = self._ask(service, batch)
+            sent = batch[0].message.text
+            results = results and [_without_text(outcome, sent) for outcome in results]
             if results is not None and service.answered(results):
                 self.wake()
             self._keep(service, batch, results or [NOT_SENT] * len(batch))
@@ -439,6 +443,12 @@ class Outbox:
             else:
                 patience.is_over()
                 return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
+
+
+def _without_text(outcome: Outcome, text: str) -> Outcome:
+    """Some refusals repeat the message's text, or its beginning; why a service is held is logged."""
+    place = outcome.details.find(text[:REPEATED]) if len(text) >= LEAST_REPEATED else -1
+    return outcome if place < 0 else replace(outcome, details=f"{outcome.details[:place]}…")
 
 
 def _apply(claimed: Claimed, store: Callable[[Task, Outcome, Claim], bool], outcome: Outcome, doc: Document) -> bool:

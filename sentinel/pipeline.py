@@ -21,6 +21,7 @@ from sentinel.transitions.messages import needs_lineage
 
 log = structlog.get_logger(__name__)
 TRANSLATIONS_SECONDS = 60.0
+ODD_REMEMBERED = 1_000
 
 
 class Pipeline:
@@ -44,6 +45,7 @@ class Pipeline:
         self._translations: dict[str, dict[str, str]] = {}
         self._translations_read = 0.0
         self._contacts = Contacts(couch.main)
+        self._odd: set[tuple[str, str]] = set()  # the documents, by id and revision, of which the log has said it
         self._lock = threading.Lock()
 
     def process(self, docs: Sequence[Document]) -> None:
@@ -57,8 +59,19 @@ class Pipeline:
         by_id = {doc["_id"]: doc for doc in concerned}
         with self._lock:
             context = self._context(concerned)
-            updates = self._echoes.update({doc_id: lambda doc: _run(doc, context) for doc_id in by_id}, by_id)
+            updates = self._echoes.update({doc_id: lambda doc: self._run(doc, context) for doc_id in by_id}, by_id)
         self._offer([message for update in updates.values() if update.doc for message in due_messages(update.doc)])
+
+    def _run(self, doc: Document, context: Context) -> bool:
+        try:
+            return transitions.run(doc, context)
+        except Exception:
+            # One odd document must not stop every other message; it stays as it is. The clock brings it every second.
+            revision = str(doc.get("_id")), str(doc.get("_rev"))
+            if revision not in self._odd:
+                log.exception("a document's transitions failed, so it is left as it is", doc=doc.get("_id"))
+                self._odd = {revision, *self._odd} if len(self._odd) < ODD_REMEMBERED else {revision}
+            return False
 
     def _context(self, docs: Sequence[Document]) -> Context:
         incoming = [doc for doc in docs if is_incoming(doc)]
@@ -98,15 +111,6 @@ class Pipeline:
     def forget_translations(self) -> None:
         """Read the `messages-<locale>` documents again at the next need."""
         self._translations_read = 0.0
-
-
-def _run(doc: Document, context: Context) -> bool:
-    try:
-        return transitions.run(doc, context)
-    except Exception:
-        # One odd document must not stop every other message; it stays as it is.
-        log.exception("a document's transitions failed, so it is left as it is", doc=doc.get("_id"))
-        return False
 
 
 def due_messages(doc: Document) -> list[OutgoingMessage]:

@@ -4,13 +4,14 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 
 import structlog
 
-from mjumbe import states
-from mjumbe.couch import Couch, CouchError, Document, Row, UnavailableError
+from mjumbe import setup, states
+from mjumbe.couch import Couch, CouchError, Document, NotFoundError, Row, UnavailableError
 from mjumbe.documents import ANY_ROUTE, Route, message_of, milliseconds, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
@@ -67,7 +68,14 @@ class Clock:
                 patience.is_over()
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
+                if isinstance(error, NotFoundError):
+                    self._make_again()
             stop.wait(TICK_SECONDS)
+
+    def _make_again(self) -> None:
+        """Somebody deleted the database, or its design documents, under us."""
+        with suppress(UnavailableError, CouchError):
+            setup.prepare(self._couch)
 
     def _tick(self) -> None:
         self._settings.refresh_if_older(SETTINGS_SECONDS)

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from mjumbe import documents, settings, states
 from mjumbe.couch import Change, Changes, Document
 from mjumbe.live_settings import LiveSettings
+from sentinel import pipeline
 from sentinel.echoes import Echoes
 from sentinel.feed import Feed
 from sentinel.pipeline import Pipeline
@@ -28,8 +30,8 @@ class House:
         self.registers = Registers.of(self.couch.main)
         live = cast(LiveSettings, SimpleNamespace(current=settings.parse({}), refresh=lambda: None))
         couch, echoes = self.couch.as_couch(), Echoes(self.couch.main)
-        pipeline = Pipeline(couch, echoes, live, 0, lambda messages: None, self.registers)
-        self.feed = Feed(couch, echoes, live, pipeline, self.registers, {"seq": "0"})
+        self.pipeline = Pipeline(couch, echoes, live, 0, lambda messages: None, self.registers)
+        self.feed = Feed(couch, echoes, live, self.pipeline, self.registers, {"seq": "0"})
 
     def changed(self, *docs: Document) -> None:
         self.couch.main.store(*docs)
@@ -51,6 +53,20 @@ def of_place(contact: Any) -> tuple[Document, ...]:
         "_id": "p",
         "contact": contact,
     }
+
+
+def test_a_document_that_cannot_be_dealt_with_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+
+    def broken(doc: Document, context: object) -> bool:
+        raise ValueError(doc["_id"])
+
+    monkeypatch.setattr(pipeline.transitions, "run", broken)
+    with capture_logs() as logs:
+        for _ in range(3):
+            house.pipeline.process([{"_id": "d", "_rev": "1-x", "tasks": [{}]}])
+        house.pipeline.process([{"_id": "d", "_rev": "2-x", "tasks": [{}]}])
+    assert [line["doc"] for line in logs] == ["d", "d"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from mjumbe import documents, settings, states
 from mjumbe.couch import CouchError, Document, NotFoundError, UnavailableError
@@ -163,6 +164,27 @@ def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
     lab.run()
     assert lab.desk.batches == []
     assert lab.task()["state"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "details"),
+    [
+        ("Wambui is positive", "Refused: 'Wambui is positive'", "Refused: '…"),
+        ("Wambui is positive, please come", "Refused: 'Wambui is positive, pl", "Refused: '…"),
+        ("OK", "HTTP 400: OK", "HTTP 400: OK"),
+        ("Habari", "HTTP 401", "HTTP 401"),
+    ],
+)
+def test_a_refusal_that_repeats_the_text_does_not_bring_it_into_the_log(
+    lab: Lab, text: str, said: str, details: str
+) -> None:
+    lab.desk.answer = lambda batch: [Outcome(said, failure=Failure.CONFIGURATION)]
+    lab.offer(doc(text=text))
+    with capture_logs() as logs:
+        lab.outbox._dispatch()
+        lab.close()
+    assert [line["reason"] for line in logs if line["event"] == "a service is held"] == [details]
+    assert lab.task()["state_details"] == details
 
 
 def test_equal_texts_are_one_request_and_one_claim(lab: Lab) -> None:

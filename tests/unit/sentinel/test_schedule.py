@@ -1,5 +1,6 @@
 """What the clock brings to the outbox: fairly from what waits, and back from the phone gateway. A store in memory."""
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import Document
+from mjumbe.couch import Document, NotFoundError
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings
@@ -113,6 +114,21 @@ def test_what_waits_for_a_held_service_keeps_no_other_waiting_in_couchdb(
     clock.monotonic = lambda: 1000.0 + schedule.STUCK_SECONDS
     monkeypatch.setattr(schedule.random, "uniform", lambda first, last: (first + last) / 2)
     assert lab.bring() == [f"b{n:05}" for n in range(20)]
+
+
+def test_what_somebody_deleted_is_made_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    stop = threading.Event()
+
+    def gone(*_: object, **__: object) -> None:
+        stop.set()
+        raise NotFoundError(404, "not_found: missing")
+
+    monkeypatch.setattr(lab.couch.main, "view", gone)
+    monkeypatch.setattr(schedule.setup, "prepare", made.append)
+    lab.clock._settings = cast(LiveSettings, SimpleNamespace(refresh_if_older=lambda seconds: None))
+    lab.clock.run(stop)
+    assert made == [lab.couch]
 
 
 # ---- what was left to the phone gateway
