@@ -77,7 +77,7 @@ class Feed:
                     stop.wait(min(LINGER_SECONDS + LINGER_PER_CHANGE * len(changes.changes), LONGEST_LINGER))
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
-                sure = False
+                sure = behind = False
                 stop.wait(1.0)
 
     def _place(self, since: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mjumbe.couch import Change, Changes, Couch, Document, UnavailableError
+from mjumbe.couch import Change, Changes, Couch, CouchError, Document, UnavailableError
 from sentinel.feed import Feed
 
 
@@ -123,6 +123,26 @@ def test_what_others_wrote_is_processed_once_and_a_persons_message_early(count: 
     assert not any(one.startswith("ours") for batch in processed.batches for one in [*batch, *database.fetched])
     first = next(place for place, batch in enumerate(processed.batches) if "incoming:last" in batch)
     assert first <= (count // 5_000) * 5 + 1, "it does not wait for all that came before it"
+
+
+def test_a_sequence_that_is_no_longer_known_while_far_behind() -> None:
+    database = Busy(5_000)
+    changes, older = database.changes, {"1200"}
+    refused: list[str] = []
+
+    def restored(since: str, **query: Any) -> Changes:
+        if since == "0" and database.fetched:
+            older.clear()  # the sequences from now on are its own
+        if since in older:
+            refused.append(since)
+            if len(refused) > 3:
+                database.stop.set()
+            raise CouchError(400, "bad_request: Malformed sequence supplied in 'since' parameter.")
+        return changes(since, **query)
+
+    database.changes = restored  # type: ignore[method-assign]
+    processed = Processed(database)
+    assert set(processed.learned) == {one for one in database.ids if not one.startswith("ours")}
 
 
 def test_what_is_gone_is_passed_over() -> None:
