@@ -32,7 +32,8 @@ from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY, Queue
 from sentinel.recent import RecentMessages
 from sentinel.registers import Registers
-from sentinel.services import Service, Services
+from sentinel.service import Service
+from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,8 @@ from mjumbe.couch import ConflictError, Couch, CouchError, Document, Unavailable
 from mjumbe.documents import IncomingMessage, milliseconds, read_moment
 from mjumbe.gateways.base import FencedError, Gateway, SendError
 from mjumbe.live_settings import LiveSettings
-from sentinel.services import Service, Services
+from sentinel.service import Service
+from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,8 @@ from sentinel.patience import Patience
 from sentinel.pipeline import Pipeline
 from sentinel.queue import CAPACITY
 from sentinel.reports import Reports
-from sentinel.services import Service, Services
+from sentinel.service import Service
+from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
 

@@ -1,185 +1,24 @@
-"""The SMS services as the outbox sees them: which one takes a message, how much at once, and which are held."""
+"""The SMS services as the outbox sees them: which one takes a message, and which are held."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 
 import structlog
 
 from mjumbe import gateways, states
 from mjumbe.documents import ANY_ROUTE, DeliveryReport, Route, milliseconds, read_moment
 from mjumbe.gateways import PHONE_GATEWAY
-from mjumbe.gateways.base import Failure, Gateway, Outcome, Wiring
-from mjumbe.settings import ServiceSettings, Settings
-from mjumbe.states import State
+from mjumbe.gateways.base import Failure, Outcome, Wiring
+from mjumbe.settings import Settings
 from mjumbe.status import ServiceStatus
+from sentinel.service import Service, say_change
 
 log = structlog.get_logger(__name__)
 
-PROBE_SECONDS = 60.0  # a held service is asked once a minute whether it works again
-BREAKER_FAILURES = 5  # requests that fail in a row before a service is left in peace
-BREAKER_SECONDS = 5.0  # at first; doubled at each failed probe, up to PROBE_SECONDS
-LEFT_ALONE_SECONDS = 5.0  # after which a held service would have been asked again, if a message waited for it
 REFRESH_SECONDS = 2.0
-# A service that has answered nothing for so long, though it was asked, is waited for no more when another can take the
-# message: usually an answer comes within 2 s, but a hanging one would take all of `read_timeout`.
-SILENT_SECONDS = 3.0
 
 Credential = Callable[[str], str | None]
-
-
-class Service:
-    """One service that we call: its gateway, its limits, and its health. Safe for many threads."""
-
-    def __init__(
-        self, name: str, gateway: Gateway, limits: ServiceSettings, before: ServiceStatus | None = None
-    ) -> None:
-        """`before`: how the service was, as far as is known; what held it then is asked anew."""
-        self.name = name
-        self.gateway = gateway
-        self.limits = limits
-        self.status = replace(before or ServiceStatus(), held=False, reason=None, since=None)
-        self._lock = threading.Lock()
-        self._in_flight = 0
-        self._failures = 0
-        self._held_until = 0.0  # monotonic
-        self._told = False  # the service itself said that it takes nothing; otherwise its failures did
-        self._doubted = False  # it takes messages that it then cannot send, so that only a report shows that it works
-        self._probes: set[str] = set()  # the references of what it took since
-        self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
-        self._filled = self._heard = time.monotonic()
-
-    def room(self) -> int:
-        """How many requests may start now. A held service gets single probes."""
-        with self._lock:
-            if self.status.held:
-                return 1 if time.monotonic() >= self._held_until and self._in_flight == 0 else 0
-            free = self.limits.concurrency - self._in_flight
-            return min(free, self._fill()) if self.limits.max_per_second else free
-
-    @property
-    def batch_size(self) -> int:
-        """Messages for the next request: a probe of a held service risks a single one."""
-        return 1 if self.status.held else self.limits.batch_size
-
-    def is_over_rate(self) -> bool:
-        """Whether only its rate keeps it from taking another request."""
-        with self._lock:
-            return bool(self.limits.max_per_second) and self._in_flight < self.limits.concurrency and self._fill() < 1
-
-    def is_silent(self) -> bool:
-        """Whether requests are under way and none has been answered for SILENT_SECONDS."""
-        with self._lock:
-            return self._in_flight > 0 and time.monotonic() - self._heard > SILENT_SECONDS
-
-    def _fill(self) -> int:
-        """The requests that the rate allows now: a bucket that fills with `max_per_second`."""
-        now = time.monotonic()
-        rate = self.limits.max_per_second or 0.0
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * rate)
-        self._filled = now
-        return int(self._tokens)
-
-    def started(self) -> None:
-        """A request is about to be made."""
-        with self._lock:
-            if self._in_flight == 0:
-                self._heard = time.monotonic()
-            self._in_flight += 1
-            self._tokens -= 1
-
-    def finished(self) -> None:
-        """A request is over, its results stored."""
-        with self._lock:
-            self._in_flight -= 1
-
-    def answered(self, outcomes: list[Outcome]) -> bool:
-        """Draw from a request's outcomes how the service is; answers whether it became held or free."""
-        now = states.timestamp(states.now())
-        with self._lock:
-            self._heard = time.monotonic()
-            before = self.status
-            paused = before.held and time.monotonic() < self._held_until
-            hold = next((o for o in outcomes if o.failure in (Failure.CONFIGURATION, Failure.QUOTA)), None)
-            failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) and not o.personal for o in outcomes)
-            if hold is not None:
-                self._told = True
-                self._hold(hold.details, _seconds_until(hold.retry_at) or PROBE_SECONDS, now)
-            elif paused and (failed or self._told):
-                # It was under way when the pause began: only a probe's failure makes the next pause longer, and only
-                # a probe's success ends one that the service itself asked for.
-                status = self.status
-                self.status = replace(status, last_failure=now) if failed else replace(status, last_success=now)
-            elif failed:
-                self._told = False
-                self._failures += 1
-                self.status = replace(self.status, last_failure=now)
-                if self._failures >= BREAKER_FAILURES:
-                    doublings = min(self._failures - BREAKER_FAILURES, 10)
-                    pause = min(PROBE_SECONDS, BREAKER_SECONDS * 2**doublings)
-                    # Not how often by now: a reason that stays is logged once.
-                    self._hold(f"{outcomes[0].details}, {BREAKER_FAILURES} times in a row", pause, now)
-            elif self._doubted:
-                self._probes.update(outcome.ref for outcome in outcomes if outcome.ref)
-                self._held_until = time.monotonic() + PROBE_SECONDS
-                self.status = replace(self.status, last_success=now)
-            else:
-                self._free()
-                self.status = replace(self.status, last_success=now)
-        if self.status.held != before.held:
-            _say_change(self.name, self.status)
-        return self.status.held != before.held
-
-    def reported(self, report: DeliveryReport) -> None:
-        """Draw from what became of a message how the service is that took it: a phone that may not send SMS takes
-        every message, and fails each. It is held, until a message that it took since is reported sent."""
-        with self._lock:
-            before = self.status
-            if report.state is State.FAILED and report.failure == Failure.CONFIGURATION:
-                self._doubted = self._told = True
-                self._hold(report.summary, PROBE_SECONDS, states.timestamp(states.now()))
-            elif report.state in (State.SENT, State.DELIVERED) and report.ref in self._probes:
-                self._free()
-        if self.status.held != before.held:
-            _say_change(self.name, self.status)
-
-    def is_left_alone(self) -> bool:
-        """Whether its failures hold it, and no message waits that would have asked it again."""
-        with self._lock:
-            since = time.monotonic() - self._held_until
-            return self._failed_only() and self._in_flight == 0 and since > LEFT_ALONE_SECONDS
-
-    def recovered(self) -> None:
-        """It answers again, so that its failures hold it no more. What it said itself only a message can ask anew."""
-        with self._lock:
-            if not self._failed_only():
-                return
-            self._free()
-        _say_change(self.name, self.status)
-
-    def _failed_only(self) -> bool:
-        return self.status.held and not (self._told or self._doubted)
-
-    def learn_balance(self, balance: str | None) -> None:
-        """The service said what is left in the account."""
-        with self._lock:
-            self.status = replace(self.status, balance=balance or self.status.balance)
-
-    def _free(self) -> None:
-        self._failures = 0
-        self._doubted = False
-        self._probes.clear()
-        self.status = replace(self.status, held=False, reason=None, since=None)
-
-    def _hold(self, reason: str, seconds: float, now: str) -> None:
-        self._held_until = time.monotonic() + seconds
-        self.status = replace(self.status, held=True, reason=reason, since=self.status.since or now, last_failure=now)
-
-
-def _seconds_until(moment: datetime | None) -> float | None:
-    return max(1.0, (moment - states.now()).total_seconds()) if moment else None
 
 
 class Services:
@@ -254,7 +93,7 @@ class Services:
             reason = f"no phone has polled since {polled}" if polled else "no phone has polled yet"
             self._phone = ServiceStatus(True, reason, polled or self._began, last_success=polled)
         if self._phone.held != before.held:
-            _say_change(PHONE_GATEWAY, self._phone)
+            say_change(PHONE_GATEWAY, self._phone)
         return self._phone.held != before.held
 
     def order(self, route: Route = ANY_ROUTE) -> list[str]:
@@ -343,10 +182,3 @@ class Services:
         if said != self._said and said is not None:
             log.error("No active SMS service", reasons=said)
         self._said = said
-
-
-def _say_change(service: str, status: ServiceStatus) -> None:
-    if status.held:
-        log.warning("a service is held", service=service, reason=status.reason)
-    else:
-        log.info("a service works again", service=service)

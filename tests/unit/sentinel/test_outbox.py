@@ -24,7 +24,8 @@ from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY
 from sentinel.recent import RecentMessages
 from sentinel.registers import Registers
-from sentinel.services import Service, Services
+from sentinel.service import Service
+from sentinel.services import Services
 from tests.unit.sentinel.memory import MemoryCouch, MemoryDatabase, away
 
 PHONE = "+254711000001"

@@ -17,9 +17,11 @@ from mjumbe.gateways.base import Batch, Check, Failure, FencedError, Gateway, In
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
-from sentinel import polls, services
+from sentinel import polls
+from sentinel import service as service_module
 from sentinel.polls import STATUSES_AT_ONCE, Polls
-from sentinel.services import Service, Services
+from sentinel.service import Service
+from sentinel.services import Services
 from tests.unit.sentinel.memory import MemoryCouch
 
 PHONE = "+254711000001"
@@ -315,8 +317,8 @@ def test_a_service_that_failed_and_is_left_alone_is_asked(
     lab = Lab(textbee=gateway)
     lab.polls.ask_all()  # it is asked for its balance, once an hour
     service = lab.services["textbee"]
-    for _ in range(services.BREAKER_FAILURES):
+    for _ in range(service_module.BREAKER_FAILURES):
         service.answered([Outcome("HTTP 500", failure=Failure.RETRY)])
-    monkeypatch.setattr(services, "LEFT_ALONE_SECONDS", -services.PROBE_SECONDS)
+    monkeypatch.setattr(service_module, "LEFT_ALONE_SECONDS", -service_module.PROBE_SECONDS)
     lab.polls.ask_all()
     assert service.status.held is held

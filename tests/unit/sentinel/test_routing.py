@@ -16,13 +16,13 @@ from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Check, Failure, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
-from sentinel import services
 from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
 from sentinel.recent import RecentMessages
 from sentinel.registers import OPTED_OUT, Entry, Registers
-from sentinel.services import Service, Services
+from sentinel.service import BREAKER_FAILURES, Service
+from sentinel.services import Services
 from tests.unit.sentinel.memory import MemoryCouch
 
 AT, TEXTBEE, VIBER = "africas-talking", "textbee", "viber"
@@ -76,7 +76,8 @@ class Lab:
             for name in self.desks
         }
         monkeypatch.setattr(gateways, "SERVICES", at_desks)
-        monkeypatch.setattr(services, "time", SimpleNamespace(monotonic=lambda: self.now))
+        for module in ("sentinel.service", "sentinel.services"):
+            monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: self.now))
         self.couch = MemoryCouch()
         self.live = SimpleNamespace(current=None)
         self.values: dict[str, Any] = {}
@@ -420,7 +421,7 @@ def test_the_breaker_opens_for_the_rest(lab: Lab) -> None:
     lab.desks[AT].always(BROKEN)
     lab.offer(*(doc(n) for n in range(30)))
     lab.run()
-    assert len(lab.by()[AT]) == services.BREAKER_FAILURES
+    assert len(lab.by()[AT]) == BREAKER_FAILURES
     assert lab.by()[TEXTBEE] == [number(n) for n in range(30)]
 
 

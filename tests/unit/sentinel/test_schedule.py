@@ -20,7 +20,8 @@ from sentinel.pipeline import Pipeline
 from sentinel.queue import CAPACITY
 from sentinel.reports import Reports
 from sentinel.schedule import PAGE, Clock
-from sentinel.services import Service, Services
+from sentinel.service import Service
+from sentinel.services import Services
 from tests.unit.sentinel.memory import MemoryCouch, due
 
 AT = "africas-talking"

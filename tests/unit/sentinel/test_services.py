@@ -16,7 +16,15 @@ from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, timestamp
 from mjumbe.status import ServiceStatus
 from sentinel import services
-from sentinel.services import Service, Services
+from sentinel.service import (
+    BREAKER_FAILURES,
+    BREAKER_SECONDS,
+    LEFT_ALONE_SECONDS,
+    PROBE_SECONDS,
+    SILENT_SECONDS,
+    Service,
+)
+from sentinel.services import Services
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 AT = "africas-talking"
@@ -248,12 +256,12 @@ def test_a_success_between_begins_the_count_anew(time: Time) -> None:
 @pytest.mark.parametrize("failure", [BROKEN, LOST])
 def test_what_failed_and_is_left_alone_recovers_when_it_answers(time: Time, failure: Outcome) -> None:
     subject = service()
-    for _ in range(services.BREAKER_FAILURES):
+    for _ in range(BREAKER_FAILURES):
         ask(subject, failure)
     assert subject.status.held and not subject.is_left_alone()
-    time.seconds += services.BREAKER_SECONDS
+    time.seconds += BREAKER_SECONDS
     assert not subject.is_left_alone(), "a message may be about to ask it"
-    time.seconds += services.LEFT_ALONE_SECONDS + 1
+    time.seconds += LEFT_ALONE_SECONDS + 1
     assert subject.is_left_alone()
     subject.started()
     assert not subject.is_left_alone(), "it is being asked"
@@ -307,8 +315,8 @@ def test_what_takes_messages_and_cannot_send_them_is_held_until_one_is_reported_
 def test_a_held_service_that_cannot_be_asked_may_still_be_unable_to_send(time: Time) -> None:
     subject = service()
     subject.reported(NOT_ALLOWED)
-    for _ in range(services.BREAKER_FAILURES):
-        time.seconds += services.PROBE_SECONDS + 1
+    for _ in range(BREAKER_FAILURES):
+        time.seconds += PROBE_SECONDS + 1
         ask(subject, BROKEN)
     time.seconds += 3_600
     assert not subject.is_left_alone()
@@ -435,7 +443,7 @@ def test_one_that_hangs_alone_is_used_as_far_as_it_has_room(time: Time) -> None:
     config = Config(africas_talking={"username": "sandbox", "concurrency": 2})
     config.services.refresh()
     config.service().started()
-    time.seconds += services.SILENT_SECONDS + 0.1
+    time.seconds += SILENT_SECONDS + 0.1
     assert config.chosen() == AT
     config.service().started()
     assert config.chosen() is None
