@@ -371,8 +371,6 @@ class Outbox:
         """One request, its results stored before its place is given to another."""
         try:
             results = self._ask(service, batch)
-            sent = batch[0].message.text
-            results = results and [_without_text(outcome, sent) for outcome in results]
             if results is not None and service.answered(results):
                 self.wake()
             self._keep(service, batch, results or [NOT_SENT] * len(batch))
@@ -385,18 +383,20 @@ class Outbox:
 
     def _ask(self, service: Service, batch: Sequence[Claimed]) -> list[Outcome] | None:
         """The outcomes of a request; None when this process may no longer send, and did not."""
-        first = batch[0].message
-        body = text.limit_parts(first.text, self._settings.current.multipart_sms_limit)
+        first, limit = batch[0].message, self._settings.current.multipart_sms_limit
+        body = text.limit_parts(first.text, limit)
         request = Batch(body, tuple(claimed.number for claimed in batch), first.premium)
         try:
-            return service.gateway.send(request)
+            results = service.gateway.send(request)
         except SendError as error:
-            return [error.outcome] * len(batch)
+            results = [error.outcome] * len(batch)
         except FencedError:
             return None
         except Exception as error:
             log.exception("a gateway failed in an unknown way", service=service.name)
-            return [Outcome(f"an error of ours: {type(error).__name__}", failure=Failure.AMBIGUOUS)] * len(batch)
+            results = [Outcome(f"an error of ours: {type(error).__name__}", failure=Failure.AMBIGUOUS)] * len(batch)
+        cut = f"; the text was cut to {limit} parts (multipart_sms_limit)" if body != first.text else ""
+        return [_said(outcome, first.text, cut) for outcome in results]
 
     def _keep(self, service: Service, batch: Sequence[Claimed], results: Sequence[Outcome]) -> None:
         now, sms = states.now(), self._settings.current.sms
@@ -446,10 +446,13 @@ class Outbox:
                 return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
 
 
-def _without_text(outcome: Outcome, text: str) -> Outcome:
-    """Some refusals repeat the message's text, or its beginning; why a service is held is logged."""
-    place = outcome.details.find(text[:REPEATED]) if len(text) >= LEAST_REPEATED else -1
-    return outcome if place < 0 else replace(outcome, details=f"{outcome.details[:place]}…")
+def _said(outcome: Outcome, message: str, cut: str) -> Outcome:
+    """What a service said as it is kept: with a word when the text was `cut`, and without the text, which some
+    refusals repeat, or its beginning; why a service is held is logged."""
+    if outcome.failure is None:
+        return replace(outcome, details=outcome.details + cut) if cut else outcome
+    place = outcome.details.find(message[:REPEATED]) if len(message) >= LEAST_REPEATED else -1
+    return replace(outcome, details=f"{outcome.details[:place]}…") if place >= 0 else outcome
 
 
 def _apply(claimed: Claimed, store: Callable[[Task, Outcome, Claim], bool], outcome: Outcome, doc: Document) -> bool:

@@ -381,6 +381,7 @@ def test_long_texts_are_cut_to_the_limit(lab: Lab) -> None:
     lab.run()
     (batch,) = lab.desk.batches
     assert batch.text == "x" * 303 + "..."
+    assert lab.task()["state_details"] == "Sent; the text was cut to 2 parts (multipart_sms_limit)"
     assert lab.task()["messages"][0]["message"] == "x" * 1000
 
 
