@@ -85,6 +85,7 @@ MOST_PAGES = 20  # of one look into the inbox
 # Without a cursor: not the whole history of a phone, whose messages would all be answered.
 FIRST_LOOK = timedelta(days=1)
 SHOWN_REASON = 200  # characters of an error message that are kept
+PAID_UP = timedelta(hours=1)  # after which an exhausted plan may be a larger one
 
 
 class TextBee(Gateway):
@@ -175,8 +176,9 @@ def refused(response: requests.Response) -> Outcome:
     body = decoded(response)
     outcome = sending_outcome(response)
     if dig(body, "hasReachedLimit") is True:
-        ends = limit_ends(body, datetime.now(UTC))
-        return replace(outcome, details=_reason(response, body), state=None, failure=Failure.QUOTA, retry_at=ends)
+        now = datetime.now(UTC)
+        again = min(limit_ends(body, now), now + PAID_UP)
+        return replace(outcome, details=_reason(response, body), state=None, failure=Failure.QUOTA, retry_at=again)
     if response.status_code == 400:
         text = response.text.lower()
         if any(words in text for words in DEVICE_TROUBLE):
