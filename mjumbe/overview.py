@@ -91,6 +91,6 @@ def _callback_urls(name: str, public_url: str) -> dict[str, str]:
     if callbacks is None:
         return {}
     key = KEY_PLACEHOLDER if callbacks.proof == KEY_IN_QUERY else ""
-    return {
-        route: f"{public_url}{path}{key}" for path, route in callbacks.paths().items() if path not in callbacks.aliases
-    } or {route: f"{public_url}{path}{key}" for path, route in callbacks.aliases.items()}
+    # A path of CHT's, where there is one, is the one that its users know: the first alias.
+    paths = [*callbacks.paths().items(), *reversed([*callbacks.aliases.items()])]
+    return {route: f"{public_url}{path}{key}" for path, route in paths}
