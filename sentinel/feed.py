@@ -70,7 +70,6 @@ class Feed:
                 patience.is_over()
                 behind = changes.pending > AT_ONCE
                 if behind:
-                    self._look_ahead(since)
                     continue
                 self._ahead = None
                 if changes.changes and not changes.pending:
@@ -110,7 +109,7 @@ class Feed:
             return self._couch.main.changes("0", limit=AT_ONCE, wait=wait)
 
     def _look_ahead(self, since: str) -> None:
-        """Far behind: find the people who wrote meanwhile, and answer them first."""
+        """Find the people who wrote after `since`, and answer them first."""
         changes = self._couch.main.changes(self._ahead or since, limit=AHEAD, docs=False)
         self._ahead = changes.last_seq
         news = [change for change in changes.changes if _is_from_a_person(change) and not change.deleted]
@@ -135,6 +134,8 @@ class Feed:
                 if doc.get("phone"):
                     self._pipeline.forget_person(doc)
             self._pipeline.process(docs)
+            if changes.pending > AT_ONCE:
+                self._look_ahead(changes.last_seq)
 
     def _documents(self, changes: Sequence[Change]) -> Iterator[list[Document]]:
         """The changed documents, AT_ONCE at a time; those that did not come with the changes are read now."""
