@@ -313,20 +313,19 @@ def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row
 def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[Row]:
     """What waits for phones or was given to one, answers first, then oldest first; read as far as somebody wants it."""
     size = max(limit, ROWS_AT_ONCE)
-    for rank in (0, 1):
-        for skip in count(0, size):
-            rows = here.couch.main.view(
-                "mjumbe",
-                "assigned",
-                start_key=[PHONE_GATEWAY, rank, oldest],
-                end_key=[PHONE_GATEWAY, rank, {}],
-                limit=size,
-                skip=skip,
-                update=index,
-            )
-            yield from rows
-            if len(rows) < size:
-                break
+    for skip in count(0, size):
+        rows = here.couch.main.view(
+            "mjumbe",
+            "assigned",
+            start_key=[PHONE_GATEWAY, 0, oldest],
+            end_key=[PHONE_GATEWAY, 1, {}],
+            limit=size,
+            skip=skip,
+            update=index,
+        )
+        yield from (row for row in rows if row.key[2] >= oldest)
+        if len(rows) < size:
+            return
 
 
 def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
