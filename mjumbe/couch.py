@@ -8,7 +8,6 @@ import base64
 import binascii
 import hmac
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
 from ibmcloudant import CouchDbSessionAuthenticator
 
 from mjumbe.sdk import Client
+from mjumbe.sessions import plain_session
 
 Document = dict[str, Any]
 
@@ -166,7 +166,7 @@ class Couch:
 
     def _connect(self) -> Any:
         authenticator = CouchDbSessionAuthenticator(self.user, self._password) if self.user else NoAuthAuthenticator()
-        session = direct_session()
+        session = plain_session()
         adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=64)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -262,7 +262,7 @@ class Couch:
             context = self.request("GET", "/_session").get("userCtx", {})
             return context.get("name"), tuple(context.get("roles") or ())
         try:
-            with direct_session() as session:  # a shared one would keep one user's cookie for the next
+            with plain_session() as session:  # a shared one would keep one user's cookie for the next
                 answer = session.get(
                     f"{self.server_url}/_session",
                     headers=dict(headers),
@@ -275,17 +275,6 @@ class Couch:
         except (requests.exceptions.RequestException, ValueError) as error:
             raise UnavailableError(f"CouchDB cannot check a login ({type(error).__name__})") from None
         return context.get("name"), tuple(context.get("roles") or ())
-
-
-def direct_session() -> requests.Session:
-    """A session for CouchDB: no proxy of the environment comes between, and no .netrc logs anybody in.
-
-    Certificates are checked by the authorities in REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE), as the services' are.
-    """
-    session = requests.Session()
-    session.trust_env = False
-    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-    return session
 
 
 def _url_parts(url: str) -> tuple[SplitResult, int | None]:

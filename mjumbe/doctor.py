@@ -17,13 +17,14 @@ import requests
 
 from mjumbe import credentials, health, states
 from mjumbe.config import Config
-from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError, direct_session
+from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from mjumbe.documents import milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
 from mjumbe.live_settings import LiveSettings
+from mjumbe.sessions import plain_session
 from mjumbe.settings_document import DOCUMENT_ID, values
 from mjumbe.settings_reference import misspelt
 from mjumbe.states import State
@@ -132,7 +133,7 @@ def _admin(couch: Couch) -> Said:
 
 def _clock(couch: Couch) -> Said:
     """By the Date header, whose second is the finest that it has."""
-    with direct_session() as session:
+    with plain_session() as session:
         try:
             header = session.get(couch.server_url, timeout=(CONNECT_TIMEOUT, READ_SECONDS)).headers.get("Date", "")
             apart = (datetime.now(UTC) - parsedate_to_datetime(header)).total_seconds()

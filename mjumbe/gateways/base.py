@@ -7,7 +7,6 @@ neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
 import hashlib
 import hmac
 import json
-import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from urllib3.exceptions import NewConnectionError, ProxyError
 
 from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways.connections import FencedAdapter
+from mjumbe.sessions import plain_session
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
 from mjumbe.text import safe
@@ -282,11 +282,8 @@ class Http:
         self, *, connect_timeout: float, read_timeout: float, pool: int, fence: Callable[[], None] = lambda: None
     ) -> None:
         self._timeout = (connect_timeout, read_timeout)
-        self._session = requests.Session()
-        # Else requests looks through the environment for each request, a third of its cost, and sends what a .netrc has
-        # for the host in the place of our own Authorization.
-        self._session.trust_env = False
-        self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        # By itself requests looks for proxies at each request, a third of its cost: `_proxies` does it once.
+        self._session = plain_session()
         adapter = FencedAdapter(fence, pool)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
