@@ -11,7 +11,7 @@ from itertools import chain
 import structlog
 
 from mjumbe import setup, states
-from mjumbe.couch import Couch, CouchError, Document, NotFoundError, Row, UnavailableError
+from mjumbe.couch import ABSENT, Couch, CouchError, Document, NotFoundError, Row, UnavailableError
 from mjumbe.documents import ANY_ROUTE, Route, message_of, milliseconds, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
@@ -69,14 +69,12 @@ class Clock:
                 patience.is_over()
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
-                if isinstance(error, NotFoundError):
-                    self._make_again()
+                # Somebody deleted the design documents, or the database and made it again. One that is not there stays
+                # so: a node of a cluster may only not know of it yet, and what it made then would be another database.
+                if isinstance(error, NotFoundError) and error.reason in ABSENT:
+                    with suppress(UnavailableError, CouchError):
+                        setup.prepare(self._couch)
             stop.wait(TICK_SECONDS)
-
-    def _make_again(self) -> None:
-        """Somebody deleted the database, or its design documents, under us."""
-        with suppress(UnavailableError, CouchError):
-            setup.prepare(self._couch)
 
     def _tick(self) -> None:
         self._settings.refresh_if_older(SETTINGS_SECONDS)
@@ -96,8 +94,9 @@ class Clock:
         """Bring what is due by now from CouchDB to the outbox, as far as it has room."""
         now = milliseconds(states.now())
         self._process(self._rows(State.SCHEDULED, now)[:PAGE])
-        if self._outbox.has_room() and time.monotonic() >= self._pending:
-            self._process(self._fair(now))
+        if self._outbox.has_room():
+            if time.monotonic() >= self._pending:
+                self._process(self._fair(now))
             service = self._services.choose(ANY_ROUTE)
             if isinstance(service, Service):
                 self._process(self._untaken(service, now))

@@ -117,19 +117,25 @@ def test_what_waits_for_a_held_service_keeps_no_other_waiting_in_couchdb(
     assert lab.bring() == [f"b{n:05}" for n in range(20)]
 
 
-def test_what_somebody_deleted_is_made_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [("not_found: missing", True), ("not_found: deleted", True), ("not_found: Database does not exist.", False)],
+)
+def test_what_somebody_deleted_is_made_again_but_for_the_database(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, reason: str, again: bool
+) -> None:
     made: list[object] = []
     stop = threading.Event()
 
     def gone(*_: object, **__: object) -> None:
         stop.set()
-        raise NotFoundError(404, "not_found: missing")
+        raise NotFoundError(404, reason)
 
     monkeypatch.setattr(lab.couch.main, "view", gone)
     monkeypatch.setattr(schedule.setup, "prepare", made.append)
     lab.clock._settings = cast(LiveSettings, SimpleNamespace(refresh_if_older=lambda seconds: None))
     lab.clock.run(stop)
-    assert made == [lab.couch]
+    assert made == [lab.couch] * again
 
 
 # ---- what was left to the phone gateway
