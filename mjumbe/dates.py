@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 
 import arrow
 
-from mjumbe.documents import read_moment
-
 
 def written(value: str, pattern: str, locale: str) -> str:
     """The moment in `value` (ms since epoch, or ISO 8601) by `pattern`, in this machine's time zone as CHT does.
@@ -16,9 +14,10 @@ def written(value: str, pattern: str, locale: str) -> str:
     """
     value = value.strip()
     try:
-        ms = read_moment(int(value)) if re.fullmatch(r"-?\d+", value) else None
-        # Without a zone it is a local time: a date alone must not become the day before.
-        at = datetime.fromisoformat(value) if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+        if re.fullmatch(r"-?\d+", value):
+            at = datetime.fromtimestamp(int(value) / 1000, UTC)
+        else:
+            at = datetime.fromisoformat(value)  # without a zone a local time: a date must not become the day before
         moment = arrow.get(at.astimezone())
     except (ValueError, OverflowError, OSError):
         return value

@@ -68,7 +68,7 @@ class Feed:
                 since = changes.last_seq
                 self._keep(since)
                 patience.is_over()
-                behind = changes.pending > AT_ONCE
+                behind = _is_far_from_the_end(changes)
                 if behind:
                     continue
                 self._ahead = None
@@ -134,7 +134,7 @@ class Feed:
                 if doc.get("phone"):
                     self._pipeline.forget_person(doc)
             self._pipeline.process(docs)
-            if changes.pending > AT_ONCE:
+            if _is_far_from_the_end(changes):
                 self._look_ahead(changes.last_seq)
 
     def _documents(self, changes: Sequence[Change]) -> Iterator[list[Document]]:
@@ -155,6 +155,10 @@ class Feed:
             # Our own write whose answer was lost, or another leader's: either way the next one is written over it.
             self._checkpoint = {**(self._couch.sentinel.get(CHECKPOINT_ID) or self._checkpoint), "seq": seq}
         self._written = time.monotonic()
+
+
+def _is_far_from_the_end(changes: Changes) -> bool:
+    return changes.pending > AT_ONCE
 
 
 def _is_from_a_person(change: Change) -> bool:

@@ -70,7 +70,9 @@ class Pipeline:
             revision = str(doc.get("_id")), str(doc.get("_rev"))
             if revision not in self._odd:
                 log.exception("a document's transitions failed, so it is left as it is", doc=doc.get("_id"))
-                self._odd = {revision, *self._odd} if len(self._odd) < ODD_REMEMBERED else {revision}
+                if len(self._odd) == ODD_REMEMBERED:
+                    self._odd.clear()
+                self._odd.add(revision)
             return False
 
     def _context(self, docs: Sequence[Document]) -> Context:

@@ -18,10 +18,6 @@ class Queue:
         self._number = number
         self._lanes: OrderedDict[Route, tuple[Lane, Lane]] = OrderedDict()  # replies and bulk
         self._bulk: Counter[Route] = Counter()
-        self._replies = 0
-
-    def __len__(self) -> int:
-        return self._bulk.total() + self._replies
 
     def is_full(self, route: Route) -> bool:
         """Whether no more bulk fits that goes by this route. What waits for a held service keeps out no other's."""
@@ -35,13 +31,7 @@ class Queue:
         replies, bulk = self._lanes.setdefault(message.route, (OrderedDict(), OrderedDict()))
         lane = replies if message.reply else bulk
         lane.setdefault((message.text, message.premium), deque()).append(message)
-        self._count(message, 1)
-
-    def _count(self, message: OutgoingMessage, change: int) -> None:
-        if message.reply:
-            self._replies += change
-        else:
-            self._bulk[message.route] += change
+        self._bulk[message.route] += not message.reply
 
     def routes(self) -> list[Route]:
         """The routes of what waits, those with replies first."""
@@ -65,8 +55,7 @@ class Queue:
         if waiting:
             lane[key] = waiting
         self._lanes.move_to_end(route)
-        for message in taken.values():
-            self._count(message, -1)
+        self._bulk[route] -= sum(not message.reply for message in taken.values())
         if not replies and not bulk:
             del self._lanes[route]
             del self._bulk[route]

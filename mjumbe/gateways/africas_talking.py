@@ -239,12 +239,8 @@ def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list
     by_number = {_digits(row.get("number")): row for row in rows if isinstance(row, dict)}
     asked = {_digits(number) for number in recipients}
     # Accepted under a number that we did not write: whoever is not named may be meant, and would have it twice.
-    unclear = any(_is_accepted(row) for number, row in by_number.items() if number not in asked)
+    unclear = any(_given(row.get("messageId")) for number, row in by_number.items() if number not in asked)
     return [_recipient_outcome(by_number.get(_digits(number)), now, unclear=unclear) for number in recipients]
-
-
-def _is_accepted(row: Mapping[str, Any]) -> bool:
-    return _given(row.get("messageId")) is not None
 
 
 def _without_recipients(message: str) -> Outcome:
