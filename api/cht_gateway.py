@@ -305,7 +305,7 @@ def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row
     for row in chosen:
         task = documents.find_task(docs.get(str(row.id), {}), row.value["uuid"]) or {}
         number = phone.number_to_send_to(str(documents.message_of(task).get("to")), settings)
-        registered[row.value["uuid"]] = f"opt-out:{number}"
+        registered[row.value["uuid"]] = f"{documents.OPT_OUT}:{number}"
     known = here.couch.main.fetch(registered.values())
     return {message_uuid for message_uuid, doc_id in registered.items() if known.get(doc_id, {}).get("value")}
 

@@ -18,9 +18,9 @@ from api.context import context
 from api.errors import BadRequestError
 from api.openapi import describe
 from mjumbe import phone
-from mjumbe.documents import Notice
+from mjumbe.documents import OPT_OUT, Document, Notice, entries_of
 
-PREFIX = "opt-out:"
+PREFIX = f"{OPT_OUT}:"
 MOST = 1_000
 
 blueprint = Blueprint("opt_outs", __name__)
@@ -96,8 +96,9 @@ def opted_out() -> ResponseReturnValue:
 )
 def opt_out() -> ResponseReturnValue:
     """202 once it is on disk."""
+    user = context().users.require(request, [SMS])
     demand_json(request)
-    return _told("opt-out", json_object(request, POLL_BYTES))
+    return _told("opt-out", json_object(request, POLL_BYTES), user.name)
 
 
 @blueprint.delete("/api/v1/opt-outs")
@@ -112,20 +113,22 @@ def opt_out() -> ResponseReturnValue:
 )
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
-    return _told("opt-in", json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict())
+    user = context().users.require(request, [SMS])
+    given = json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict()
+    return _told("opt-in", given, user.name)
 
 
-def _told(update: str, given: dict[str, Any]) -> ResponseReturnValue:
+def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:
     here = context()
-    user = here.users.require(request, [SMS])
     number = phone.normalise(str(given.get("phone") or ""), here.settings.loaded().default_country_code)
     if number is None or given.keys() != {"phone"}:
         raise BadRequestError("phone", "a phone number, as +254711000111, and nothing else")
-    facts = {"update": update, "by": user.name}
-    store(here, Notice("api", "opt-out", number, key=uuid.uuid4().hex, facts=facts))
+    facts = {"update": update, "by": by}
+    store(here, Notice("api", OPT_OUT, number, key=uuid.uuid4().hex, facts=facts))
     return {"phone": number}, 202
 
 
-def _shown(doc: dict[str, Any]) -> dict[str, Any]:
-    last = (doc.get("history") or [{}])[-1]
-    return {"phone": doc.get("phone"), "since": last.get("timestamp"), "source": last.get("source")}
+def _shown(doc: Document) -> dict[str, Any]:
+    last = next(reversed(entries_of(doc)), {})
+    number = str(doc["_id"]).removeprefix(PREFIX)
+    return {"phone": number, "since": last.get("timestamp"), "source": last.get("source")}

@@ -19,6 +19,7 @@ from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from mjumbe import gateways, phone
 from mjumbe.couch import Database, Document
+from mjumbe.documents import entries_of
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.africas_talking import AfricasTalking
 from mjumbe.gateways.base import Check, SendError, Wiring
@@ -179,8 +180,8 @@ def active(database: Database, product: Product) -> Iterator[Document]:
 
 
 def _since(doc: Document) -> str | None:
-    history = doc.get("history")
-    return str(history[-1]["timestamp"]) if history else None
+    last = next(reversed(entries_of(doc)), {})
+    return str(last["timestamp"]) if last.get("timestamp") else None
 
 
 def _checked(model: type[Model], values: dict[str, Any]) -> Model:

@@ -23,6 +23,7 @@ Document = dict[str, Any]
 
 TASK_LISTS = ("tasks", "scheduled_tasks")
 INCOMING = "incoming:"  # what the ids of incoming messages begin with
+OPT_OUT = "opt-out"  # the register of who opted out: documents `opt-out:<number>`
 # A service's message id longer than this is hashed: CouchDB keeps ids in every index.
 _LONGEST_ID = 200
 # What a datetime can hold, in ms since epoch: documents that others write hold anything.
@@ -306,6 +307,12 @@ def milliseconds(at: datetime) -> int:
 def datetime_of(moment: int) -> datetime:
     """The datetime, in UTC, of ms since epoch; the first or the last that there is for what lies beyond them."""
     return datetime.fromtimestamp(max(FIRST_MOMENT, min(moment, LAST_MOMENT)) / 1000, UTC)
+
+
+def entries_of(doc: Document) -> list[Document]:
+    """The history of a number's document in a register, oldest first; people write such documents by hand too."""
+    history = doc.get("history")
+    return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
 
 
 def is_incoming(doc: Document) -> bool:

@@ -4,15 +4,13 @@ One document a number in the main database, `<kind>:<number>`, with its history;
 because every message asks it before it is sent.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
 from mjumbe import states
 from mjumbe.couch import Database, Document, Edit, all_of
-from mjumbe.documents import datetime_of
+from mjumbe.documents import OPT_OUT, datetime_of, entries_of
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +51,7 @@ class Register:
         """A document of this kind was read or changed."""
         number = str(doc["_id"]).removeprefix(self._prefix)
         known: Document = {} if doc.get("_deleted") else doc
-        value, held = known.get("value"), [entry["value"] for entry in _history(known) if entry.get("value")]
+        value, held = known.get("value"), [entry["value"] for entry in entries_of(known) if entry.get("value")]
         # Never out of the register for a moment: another thread may be about to send to this number.
         _set(self._values, number, value)
         _set(self._former, number, held[-1] if held and not value else None)
@@ -94,7 +92,7 @@ class Register:
         }
 
         def edit(doc: Document) -> bool:
-            history = _history(doc)
+            history = entries_of(doc)
             if happened in history:
                 return False
             doc |= {"type": self._type, "phone": entry.number}
@@ -103,12 +101,6 @@ class Register:
             return True
 
         return edit
-
-
-def _history(doc: Document) -> list[Mapping[str, Any]]:
-    """The entries of a document's history; people write such documents by hand too."""
-    history = doc.get("history")
-    return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
 
 
 def _set(values: dict[str, str], number: str, value: object) -> None:
@@ -127,7 +119,7 @@ class Registers:
 
     @classmethod
     def of(cls, database: Database) -> "Registers":
-        return cls(Register(database, "opt-out"), Register(database, "viber-user"))
+        return cls(Register(database, OPT_OUT), Register(database, "viber-user"))
 
     def load(self) -> None:
         """Read them all."""

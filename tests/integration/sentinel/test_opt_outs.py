@@ -25,7 +25,7 @@ def ask(world: World, login: Login | None, method: str, **arguments: Any) -> tup
 def listed(world: World, login: Login) -> dict[str, Any]:
     status, body = ask(world, login, "GET")
     assert (status, body["after"]) == (200, None)
-    return {each["phone"]: each["source"] for each in body["opt_outs"] if each["since"].endswith("Z")}
+    return {each["phone"]: each["source"] for each in body["opt_outs"] if (each["since"] or "").endswith("Z")}
 
 
 def test_from_opting_out_to_the_next_message(world: World, program: Login) -> None:
@@ -38,6 +38,15 @@ def test_from_opting_out_to_the_next_message(world: World, program: Login) -> No
     assert ask(world, program, "DELETE", params={"phone": to}) == (202, {"phone": to})
     eventually(lambda: to not in listed(world, program))
     world.until_task(world.write(to, f"again to {to}"), lambda task: task.get("gateway_ref"))
+
+
+@pytest.mark.parametrize("history", [None, [], "since May", ["by hand"], [{"value": "opted-out"}]])
+def test_a_document_that_somebody_wrote_by_hand_is_listed(world: World, program: Login, history: object) -> None:
+    to = number()
+    world.couch.main.put({"_id": f"opt-out:{to}", "value": "opted-out", "history": history})
+    status, body = ask(world, program, "GET")
+    assert status == 200
+    assert {"phone": to, "since": None, "source": None} in body["opt_outs"]
 
 
 @pytest.mark.parametrize("given", [{}, {"phone": "12"}, {"phone": "STOP"}, {"phone": "+254711000111", "to": "x"}])
@@ -54,3 +63,4 @@ def test_who_may(world: World) -> None:
     for method in ("GET", "POST", "DELETE"):
         for login, refused in ((None, 401), (gateway, 403)):
             assert ask(world, login, method, json={"phone": "+254711000111"})[0] == refused
+            assert ask(world, login, method, data="no JSON")[0] == refused, "nothing is read of who may not"
