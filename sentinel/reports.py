@@ -6,7 +6,8 @@ that nothing matches for a day is dropped, with a line in the log.
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -35,6 +36,16 @@ LONGPOLL_SECONDS = 30.0
 LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A report as it waits in its database."""
+
+    id: str
+    rev: str
+    received: int  # ms since epoch
+    report: DeliveryReport
+
+
 class Reports:
     """Applies the reports of one database. `run` follows it; `referenced` hears of new references from the outbox."""
 
@@ -43,7 +54,7 @@ class Reports:
         self._settings = settings
         self._services = services
         self._notices = notices
-        self._waiting: dict[str, dict[str, Document]] = {}  # reference → report documents by id
+        self._waiting: dict[str, dict[str, Arrived]] = {}  # by reference, then by id
         self._lock = threading.Lock()
         self._looked = self._looked_at_all = time.monotonic()
 
@@ -64,19 +75,19 @@ class Reports:
                 stop.wait(1.0)
 
     def _take(self, docs: Sequence[Document]) -> None:
-        reports = [doc for doc in docs if doc.get("type") == "delivery_report" and _can_be_read(doc)]
+        arrived = [each for doc in docs if doc.get("type") == "delivery_report" and (each := _read(doc))]
         # First they wait, then they are looked up: a reference that is stored in between finds them.
         with self._lock:
-            for doc in reports:
-                self._waiting.setdefault(str(doc["gateway_ref"]), {})[doc["_id"]] = doc
-        self._done(reports, self._apply(reports))
+            for each in arrived:
+                self._waiting.setdefault(each.report.ref, {})[each.id] = each
+        self._done(arrived, self._apply(arrived))
 
     def referenced(self, refs: Sequence[str]) -> None:
         """These references are stored now: apply the reports that wait for them."""
         with self._lock:
-            docs = [doc for ref in refs for doc in self._waiting.get(ref, {}).values()]
-        if docs:
-            self._again(docs)
+            waiting = [each for ref in refs for each in self._waiting.get(ref, {}).values()]
+        if waiting:
+            self._again(waiting)
 
     def look_again(self) -> None:
         """Match what waits once more (another program may have stored the reference), and drop what is too old."""
@@ -84,45 +95,47 @@ class Reports:
             return
         self._looked = time.monotonic()
         with self._lock:
-            docs = [doc for waiting in self._waiting.values() for doc in waiting.values()]
+            waiting = [each for several in self._waiting.values() for each in several.values()]
         if self._looked - self._looked_at_all < LOOK_AT_ALL_SECONDS:
             young = milliseconds(states.now()) - YOUNG_MS
-            docs = [doc for doc in docs if _received(doc) > young]
+            waiting = [each for each in waiting if each.received > young]
         else:
             self._looked_at_all = self._looked
-        for start in range(0, len(docs), AT_ONCE):
-            self._again(docs[start : start + AT_ONCE])
+        for start in range(0, len(waiting), AT_ONCE):
+            self._again(waiting[start : start + AT_ONCE])
 
-    def _again(self, docs: Sequence[Document]) -> None:
-        done = self._apply(docs)
+    def _again(self, waiting: Sequence[Arrived]) -> None:
+        done = self._apply(waiting)
         oldest = milliseconds(states.now()) - WAIT_MS
-        expired = [doc for doc in docs if doc["_id"] not in done and _received(doc) < oldest]
+        expired = [each for each in waiting if each.id not in done and each.received < oldest]
         if expired:
             log.warning(
                 "delivery reports matched no message for a day and are dropped",
                 count=len(expired),
-                first=expired[0]["gateway_ref"],
+                first=expired[0].report.ref,
             )
-            self._couch.callbacks.purge(expired)
-        self._done(docs, done | {doc["_id"] for doc in expired})
+            self._remove(expired)
+        self._done(waiting, done | {each.id for each in expired})
 
-    def _done(self, docs: Sequence[Document], ids: set[str]) -> None:
+    def _done(self, arrived: Sequence[Arrived], ids: set[str]) -> None:
         """Those with these ids wait no longer."""
         with self._lock:
-            for doc in docs:
-                if doc["_id"] in ids:
-                    waiting = self._waiting.get(str(doc["gateway_ref"]), {})
-                    waiting.pop(doc["_id"], None)
+            for each in arrived:
+                if each.id in ids:
+                    waiting = self._waiting.get(each.report.ref, {})
+                    waiting.pop(each.id, None)
                     if not waiting:
-                        self._waiting.pop(str(doc["gateway_ref"]), None)
+                        self._waiting.pop(each.report.ref, None)
 
-    def _apply(self, docs: Sequence[Document]) -> set[str]:
+    def _remove(self, arrived: Iterable[Arrived]) -> None:
+        self._couch.callbacks.purge([{"_id": each.id, "_rev": each.rev} for each in arrived])
+
+    def _apply(self, arrived: Sequence[Arrived]) -> set[str]:
         """Apply those reports whose message is known: one view query, one bulk write. Returns their documents' ids."""
-        if not docs:
+        if not arrived:
             return set()
         # In order of receipt, those of one millisecond as they were stored: several may be of one message.
-        docs = sorted(docs, key=_received)
-        reports = {doc["_id"]: read_report(doc) for doc in docs}
+        reports = {each.id: each.report for each in sorted(arrived, key=lambda each: each.received)}
         rows = self._couch.main.view(
             "mjumbe", "messages_by_gateway_ref", keys=list({report.ref for report in reports.values()})
         )
@@ -139,7 +152,7 @@ class Reports:
             [report.phone for doc_id, report in reports.items() if doc_id in applied and report.state is State.DENIED],
             "a delivery report",
         )
-        self._couch.callbacks.purge([doc for doc in docs if doc["_id"] in applied])
+        self._remove(each for each in arrived if each.id in applied)
         return applied
 
     def _edit(self, reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
@@ -158,18 +171,13 @@ class Reports:
         return edit
 
 
-def _can_be_read(doc: Document) -> bool:
+def _read(doc: Document) -> Arrived | None:
     """One odd document must not stop every other report; it stays as it is, for a later version perhaps."""
     try:
-        read_report(doc)
+        return Arrived(doc["_id"], doc["_rev"], read_moment(doc.get("received")) or 0, read_report(doc))
     except (KeyError, ValueError) as error:
         log.error("a delivery report cannot be read, so it is left as it is", doc=doc["_id"], reason=repr(error))
-        return False
-    return True
-
-
-def _received(doc: Document) -> int:
-    return read_moment(doc.get("received")) or 0
+        return None
 
 
 def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
