@@ -1,84 +1,22 @@
-"""Delivery reports: on time, early, late, repeated, unknown, in one batch, and for what is in doubt."""
+"""Delivery reports: on time, early, late, repeated, unknown, odd, in one batch."""
 
 import copy
 import itertools
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from mjumbe import documents, states
+from mjumbe import states
 from mjumbe.couch import Document
 from mjumbe.documents import DeliveryReport, milliseconds
-from mjumbe.gateways.africas_talking import REPORT_STATES
 from mjumbe.gateways.base import Failure
-from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
 from sentinel import reports
-from sentinel.notices import Notices
-from sentinel.registers import Registers
-from sentinel.reports import WAIT_MS, Reports
-from sentinel.services import Services
-from tests.unit.sentinel.memory import MemoryCouch, by_reference, due, in_doubt
-
-PHONE = "+254711000001"
-serial = itertools.count(1)
-
-
-def report(status: str, ref: str = "r1", reason: str | None = None, phone: str | None = PHONE) -> DeliveryReport:
-    return DeliveryReport("africas-talking", ref, status, REPORT_STATES.get(status.lower()), phone, reason, "63902")
-
-
-def document(told: DeliveryReport, received: int | None = None) -> Document:
-    return documents.report_document(told, milliseconds(states.now()) + next(serial) if received is None else received)
-
-
-def task(state: str = "sent", ref: str | None = "r1", uuid: str = "u1", to: str = PHONE, **more: Any) -> Task:
-    made: Task = {"messages": [{"to": to, "message": "x", "uuid": uuid}], "state": state, "state_history": []}
-    return {**made, **({"gateway_ref": ref} if ref else {}), **more}
-
-
-class Lab:
-    """A Reports on databases in memory, driven by hand."""
-
-    def __init__(self, *docs: Document) -> None:
-        self.couch = MemoryCouch()
-        self.couch.main.views = {
-            "messages_by_gateway_ref": by_reference,
-            "due": lambda doc: (*due(doc), *in_doubt(doc)),
-        }
-        self.couch.main.store(*docs)
-        self.registers = Registers.of(self.couch.main)
-        live = cast(LiveSettings, SimpleNamespace(current=Settings()))
-        self.heard: list[DeliveryReport] = []  # what the services were told, when nothing of it was written yet
-        services = cast(Services, SimpleNamespace(reported=self.heard.append))
-        notices = Notices(self.couch.as_couch(), live, self.registers)
-        self.reports = Reports(self.couch.as_couch(), live, services, notices)
-
-    def come(self, *docs: Document) -> None:
-        """These report documents are new in `<db>-callbacks`."""
-        self.couch.callbacks.store(*docs)
-        self.reports._take([copy.deepcopy(self.couch.callbacks.docs[doc["_id"]]) for doc in docs])
-
-    def look_again(self, *, at_all: bool = True) -> None:
-        self.reports._looked = float("-inf")
-        if at_all:
-            self.reports._looked_at_all = float("-inf")
-        self.reports.look_again()
-
-    def task(self, doc_id: str = "d") -> Task:
-        found: Task = self.couch.main.docs[doc_id]["tasks"][0]
-        return found
-
-    @property
-    def waiting(self) -> int:
-        return len(self.couch.callbacks.docs)
-
-
-def doc(*tasks: Task, doc_id: str = "d") -> Document:
-    return {"_id": doc_id, "tasks": list(tasks)}
+from sentinel.reports import WAIT_MS
+from tests.unit.sentinel.memory import by_reference
+from tests.unit.sentinel.reporting import PHONE, Lab, doc, document, report, task
 
 
 @pytest.mark.parametrize(
@@ -353,104 +291,6 @@ def test_a_document_that_couchdb_refuses_keeps_its_report() -> None:
     assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
 
 
-# ---- in doubt
-
-
-def doubted(state: str = "pending", uuid: str = "u1", service: str = "africas-talking", **more: Any) -> Task:
-    """A message that a service never answered for."""
-    history = [{"state": state, "in_doubt": True, "service": service}]
-    return task(state, None, uuid, in_doubt=True, service=service, **{"state_history": history, **more})
-
-
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [
-        ("Success", "delivered"),
-        ("Sent", "forwarded-by-gateway"),
-        ("Failed", "failed"),
-        ("Teleported", "received-by-gateway"),
-    ],
-)
-@pytest.mark.parametrize("before", ["pending", "forwarded-to-gateway"])
-def test_a_report_settles_a_doubt(before: str, status: str, state: str) -> None:
-    lab = Lab(doc(doubted(before, retry_at="2026-01-01T00:00:00.000Z")))
-    lab.come(document(report(status, "unknown")))
-    assert (lab.task()["state"], lab.task()["gateway_ref"]) == (state, "unknown")
-    assert not {"in_doubt", "retry_at"} & lab.task().keys()
-    assert lab.waiting == 0
-
-
-@pytest.mark.parametrize(
-    ("tasks", "phone"),
-    [
-        ([doubted(), doubted(uuid="u2")], PHONE),
-        ([task("pending", None)], PHONE),
-        ([doubted(service="rapidpro")], PHONE),
-        ([doubted(service="rapidpro", uuid="u1"), doubted(service="textbee", uuid="u2")], PHONE),
-        ([doubted()], "+254711000002"),
-        ([doubted()], None),
-        ([doubted()], "unknown"),
-    ],
-)
-def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone: str | None) -> None:
-    lab = Lab(doc(*tasks))
-    lab.come(document(report("Success", "unknown", phone=phone)))
-    assert lab.task()["state"] == "pending"
-    assert lab.waiting == 1
-
-
-@pytest.mark.parametrize("to", [PHONE, "0711 000 001"])
-def test_an_early_report_of_a_message_under_way_settles_no_other(to: str) -> None:
-    under_way = task("forwarded-to-gateway", None, "u2", to, claim="c", service="africas-talking")
-    lab = Lab(doc(doubted("pending", "u1")), doc(under_way, doc_id="d2"))
-    lab.come(document(report("Success", "r2")))
-    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
-    lab.couch.main.docs["d2"]["tasks"][0] |= {"state": "sent", "gateway_ref": "r2"}
-    del lab.couch.main.docs["d2"]["tasks"][0]["claim"]
-    lab.reports.referenced(["r2"])
-    assert (lab.task()["state"], lab.task("d2")["state"], lab.waiting) == ("pending", "delivered", 0)
-
-
-@pytest.mark.parametrize("other", [{"claim": "c", "service": "textbee"}, {"service": "africas-talking"}])
-def test_what_is_under_way_elsewhere_or_no_more_hinders_nothing(other: dict[str, Any]) -> None:
-    lab = Lab(doc(doubted("pending", "u1")), doc(task("forwarded-to-gateway", None, "u2", **other), doc_id="d2"))
-    lab.come(document(report("Success", "r2")))
-    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
-
-
-@pytest.mark.parametrize("to", ["0711000001", "0711 000 001", "711000001", "00254711000001", "254711000001"])
-def test_a_report_settles_a_doubt_however_the_number_was_written(to: str) -> None:
-    lab = Lab(doc(doubted("pending", "u1", to=to)))
-    lab.come(document(report("Success", "r1")))
-    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
-
-
-def test_a_report_settles_no_doubt_of_a_number_that_only_looks_alike() -> None:
-    lab = Lab(doc(doubted("pending", "u1", to="+71 1000 001")))
-    lab.come(document(report("Success", "r1")))
-    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
-
-
-def test_a_report_settles_a_doubt_while_its_message_is_under_way_again() -> None:
-    lab = Lab(doc(doubted("forwarded-to-gateway", "u1", claim="c")))
-    lab.come(document(report("Success", "r1")))
-    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
-
-
-def test_a_report_settles_the_doubt_at_its_own_service() -> None:
-    lab = Lab(doc(doubted(service="rapidpro"), doc_id="d"), doc(doubted(uuid="u2"), doc_id="e"))
-    lab.come(document(report("Success", "unknown")))
-    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("pending", "delivered")
-    assert lab.waiting == 0
-
-
-@pytest.mark.parametrize("since", ["textbee", "medic-gateway"])
-def test_a_report_settles_a_doubt_though_another_service_was_chosen_since(since: str) -> None:
-    lab = Lab(doc(doubted() | {"service": since}))
-    lab.come(document(report("Success", "unknown")))
-    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
-
-
 def test_what_waits_for_long_is_looked_up_less_often() -> None:
     lab = Lab()
     asked: list[Any] = []
@@ -486,13 +326,6 @@ def test_an_odd_report_keeps_no_other_waiting(change: dict[str, Any]) -> None:
     assert lab.task("e")["state"] == "delivered"
     unread = change.keys() & {"gateway_ref", "status", "state"}
     assert (lab.task()["state"], lab.waiting) == (("sent", 1) if unread else ("delivered", 0))
-
-
-def test_one_report_settles_one_doubt_and_its_successor_finds_it_by_reference() -> None:
-    lab = Lab(doc(doubted()))
-    lab.come(document(report("Sent", "unknown")))
-    lab.come(document(report("Success", "unknown")))
-    assert lab.task()["state"] == "delivered"
 
 
 def test_a_reference_is_never_replaced_by_a_report() -> None:

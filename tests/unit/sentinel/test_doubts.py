@@ -1,0 +1,110 @@
+"""Which message in doubt a report for an unknown reference settles."""
+
+from typing import Any
+
+import pytest
+
+from mjumbe.states import Task
+from tests.unit.sentinel.reporting import PHONE, Lab, doc, document, report, task
+
+
+def doubted(state: str = "pending", uuid: str = "u1", service: str = "africas-talking", **more: Any) -> Task:
+    """A message that a service never answered for."""
+    history = [{"state": state, "in_doubt": True, "service": service}]
+    return task(state, None, uuid, in_doubt=True, service=service, **{"state_history": history, **more})
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("Success", "delivered"),
+        ("Sent", "forwarded-by-gateway"),
+        ("Failed", "failed"),
+        ("Teleported", "received-by-gateway"),
+    ],
+)
+@pytest.mark.parametrize("before", ["pending", "forwarded-to-gateway"])
+def test_a_report_settles_a_doubt(before: str, status: str, state: str) -> None:
+    lab = Lab(doc(doubted(before, retry_at="2026-01-01T00:00:00.000Z")))
+    lab.come(document(report(status, "unknown")))
+    assert (lab.task()["state"], lab.task()["gateway_ref"]) == (state, "unknown")
+    assert not {"in_doubt", "retry_at"} & lab.task().keys()
+    assert lab.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "phone"),
+    [
+        ([doubted(), doubted(uuid="u2")], PHONE),
+        ([task("pending", None)], PHONE),
+        ([doubted(service="rapidpro")], PHONE),
+        ([doubted(service="rapidpro", uuid="u1"), doubted(service="textbee", uuid="u2")], PHONE),
+        ([doubted()], "+254711000002"),
+        ([doubted()], None),
+        ([doubted()], "unknown"),
+    ],
+)
+def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone: str | None) -> None:
+    lab = Lab(doc(*tasks))
+    lab.come(document(report("Success", "unknown", phone=phone)))
+    assert lab.task()["state"] == "pending"
+    assert lab.waiting == 1
+
+
+@pytest.mark.parametrize("to", [PHONE, "0711 000 001"])
+def test_an_early_report_of_a_message_under_way_settles_no_other(to: str) -> None:
+    under_way = task("forwarded-to-gateway", None, "u2", to, claim="c", service="africas-talking")
+    lab = Lab(doc(doubted("pending", "u1")), doc(under_way, doc_id="d2"))
+    lab.come(document(report("Success", "r2")))
+    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
+    lab.couch.main.docs["d2"]["tasks"][0] |= {"state": "sent", "gateway_ref": "r2"}
+    del lab.couch.main.docs["d2"]["tasks"][0]["claim"]
+    lab.reports.referenced(["r2"])
+    assert (lab.task()["state"], lab.task("d2")["state"], lab.waiting) == ("pending", "delivered", 0)
+
+
+@pytest.mark.parametrize("other", [{"claim": "c", "service": "textbee"}, {"service": "africas-talking"}])
+def test_what_is_under_way_elsewhere_or_no_more_hinders_nothing(other: dict[str, Any]) -> None:
+    lab = Lab(doc(doubted("pending", "u1")), doc(task("forwarded-to-gateway", None, "u2", **other), doc_id="d2"))
+    lab.come(document(report("Success", "r2")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+@pytest.mark.parametrize("to", ["0711000001", "0711 000 001", "711000001", "00254711000001", "254711000001"])
+def test_a_report_settles_a_doubt_however_the_number_was_written(to: str) -> None:
+    lab = Lab(doc(doubted("pending", "u1", to=to)))
+    lab.come(document(report("Success", "r1")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_a_report_settles_no_doubt_of_a_number_that_only_looks_alike() -> None:
+    lab = Lab(doc(doubted("pending", "u1", to="+71 1000 001")))
+    lab.come(document(report("Success", "r1")))
+    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
+
+
+def test_a_report_settles_a_doubt_while_its_message_is_under_way_again() -> None:
+    lab = Lab(doc(doubted("forwarded-to-gateway", "u1", claim="c")))
+    lab.come(document(report("Success", "r1")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_a_report_settles_the_doubt_at_its_own_service() -> None:
+    lab = Lab(doc(doubted(service="rapidpro"), doc_id="d"), doc(doubted(uuid="u2"), doc_id="e"))
+    lab.come(document(report("Success", "unknown")))
+    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("pending", "delivered")
+    assert lab.waiting == 0
+
+
+@pytest.mark.parametrize("since", ["textbee", "medic-gateway"])
+def test_a_report_settles_a_doubt_though_another_service_was_chosen_since(since: str) -> None:
+    lab = Lab(doc(doubted() | {"service": since}))
+    lab.come(document(report("Success", "unknown")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_one_report_settles_one_doubt_and_its_successor_finds_it_by_reference() -> None:
+    lab = Lab(doc(doubted()))
+    lab.come(document(report("Sent", "unknown")))
+    lab.come(document(report("Success", "unknown")))
+    assert lab.task()["state"] == "delivered"
