@@ -1,13 +1,14 @@
-"""Reading request bodies: sizes, JSON and forms, and text that CouchDB takes whatever it was made of."""
+"""Reading requests: bodies and their sizes, JSON and forms, text that CouchDB takes whatever it was made of, models."""
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from flask import Request
 from gunicorn.http.errors import ParseException
+from pydantic import BaseModel, ValidationError
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
@@ -16,6 +17,8 @@ from mjumbe.text import safe, safe_text
 CALLBACK_BYTES = 64 * 1024
 POLL_BYTES = 1024 * 1024
 MOST_FIELDS = 200
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def raw_body(request: Request, limit: int) -> bytes:
@@ -33,6 +36,15 @@ def raw_body(request: Request, limit: int) -> bytes:
     if len(body) < (request.content_length or 0):
         raise BadRequestError("body", f"{request.content_length} bytes, as Content-Length says; {len(body)} came")
     return body
+
+
+def checked(model: type[Model], values: Mapping[str, Any], expected: Callable[[str], str]) -> Model:
+    """`values` as the model has them. Raises BadRequestError with the first that is wrong, and what is `expected`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        field = str(error.errors(include_url=False)[0]["loc"][0])
+        raise BadRequestError(field, expected(field)) from None
 
 
 def json_object(request: Request, limit: int) -> dict[str, Any]:

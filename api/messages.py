@@ -17,13 +17,12 @@ from pydantic import (
     Field,
     RootModel,
     StrictBool,
-    TypeAdapter,
     ValidationError,
 )
 from pydantic_core import PydanticCustomError
 
 from api.auth import SMS
-from api.bodies import demand_json, json_body
+from api.bodies import checked, demand_json, json_body
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
@@ -334,9 +333,6 @@ def _incoming(here: Context, doc_id: str) -> dict[str, Any] | None:
     return incoming_record(doc) if doc and documents.is_incoming(doc) else None
 
 
-QUERY = TypeAdapter(MessageQuery)
-
-
 @blueprint.get("/api/v1/messages")
 @describe(
     "List messages, newest first",
@@ -351,10 +347,6 @@ def search() -> ResponseReturnValue:
     """One page, and the bookmark of the next."""
     here = context()
     here.users.require(request, [SMS])
-    try:
-        query = QUERY.validate_python(request.args.to_dict())
-    except ValidationError as error:
-        field = str(error.errors(include_url=False)[0]["loc"][0])
-        raise BadRequestError(field, MessageQuery.expected(field)) from None
+    query = checked(MessageQuery, request.args.to_dict(), MessageQuery.expected)
     messages, bookmark = find(here.couch.main, query, here.settings.loaded().default_country_code)
     return {"messages": messages, "bookmark": bookmark}

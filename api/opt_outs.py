@@ -9,10 +9,10 @@ from typing import Any
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, demand_json, json_object
+from api.bodies import POLL_BYTES, checked, demand_json, json_object
 from api.callbacks import store
 from api.context import context
 from api.errors import BadRequestError
@@ -74,10 +74,7 @@ def opted_out() -> ResponseReturnValue:
     """A page of them."""
     here = context()
     here.users.require(request, [SMS])
-    try:
-        query = OptOutQuery.model_validate(request.args.to_dict())
-    except ValidationError as error:
-        raise BadRequestError(str(error.errors(include_url=False)[0]["loc"][0]), "only after") from None
+    query = checked(OptOutQuery, request.args.to_dict(), lambda field: "only after")
     start = PREFIX + query.after + "\u0000" if query.after else PREFIX
     docs = here.couch.main.all(start, PREFIX + "\ufff0", MOST)
     last = str(docs[-1]["_id"]).removeprefix(PREFIX) if len(docs) == MOST else None

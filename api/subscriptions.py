@@ -5,14 +5,14 @@ Who has a product is known from the service's notifications, which the sentinel 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, demand_json, json_object
+from api.bodies import POLL_BYTES, checked, demand_json, json_object
 from api.callbacks import store
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
@@ -78,8 +78,6 @@ class Fetched(BaseModel):
     new: int = Field(description="How many of them were not known here.")
 
 
-Model = TypeVar("Model", bound=Product)
-
 EXPECTED = {"phone": "a phone number, as +254711000111", "short_code": "a short code", "keyword": "a keyword"}
 TAG = "premium subscriptions"
 
@@ -98,7 +96,7 @@ def subscribed() -> ResponseReturnValue:
     """All of them."""
     here = context()
     here.users.require(request, [SMS])
-    product = _checked(Product, request.args.to_dict())
+    product = checked(Product, request.args.to_dict(), _expected)
     found = [{"phone": doc["phone"], "since": _since(doc)} for doc in active(here.couch.main, product)]
     return {"subscribers": found}
 
@@ -157,7 +155,7 @@ def fetch() -> ResponseReturnValue:
     here = context()
     here.users.require(request, [SMS])
     demand_json(request)
-    product = _checked(Product, json_object(request, POLL_BYTES))
+    product = checked(Product, json_object(request, POLL_BYTES), _expected)
     country = here.settings.loaded().default_country_code
     try:
         told = _account(here).subscribers(product.short_code, product.keyword)
@@ -184,17 +182,13 @@ def _since(doc: Document) -> str | None:
     return str(last["timestamp"]) if last.get("timestamp") else None
 
 
-def _checked(model: type[Model], values: dict[str, Any]) -> Model:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        field = str(error.errors(include_url=False)[0]["loc"][0])
-        raise BadRequestError(field, EXPECTED.get(field, f"only {', '.join(EXPECTED)}")) from None
+def _expected(field: str) -> str:
+    return EXPECTED.get(field, f"only {', '.join(EXPECTED)}")
 
 
 def _subscription(here: Context, values: dict[str, Any]) -> tuple[Subscription, str]:
     """The subscription that is asked for, and its number in E.164."""
-    subscription = _checked(Subscription, values)
+    subscription = checked(Subscription, values, _expected)
     number = phone.normalise(subscription.phone, here.settings.loaded().default_country_code)
     if number is None:
         raise BadRequestError("phone", EXPECTED["phone"])
