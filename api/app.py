@@ -39,6 +39,7 @@ from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
+from mjumbe.setup import Indexes
 
 BLUEPRINTS = (
     callbacks.blueprint,
@@ -103,6 +104,7 @@ def _wire(config: Config, couch: Couch) -> Context:
     return Context(
         couch=couch,
         quick=quick,
+        indexes=Indexes(quick),
         vault=CachedVault(quick, VaultKeys.load(config.vault_key, config.data)),
         settings=live,
         intake=intake,

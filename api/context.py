@@ -20,6 +20,7 @@ from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
+from mjumbe.setup import Indexes
 
 EXTENSION = "mjumbe"
 INSPECTION_WAIT = 2.0  # seconds; while CouchDB hangs those who ask about it must not pile up
@@ -31,6 +32,7 @@ class Context:
 
     couch: Couch
     quick: Couch  # for what must be answered within seconds, also when CouchDB hangs
+    indexes: Indexes
     vault: CachedVault
     settings: LiveSettings
     intake: Intake

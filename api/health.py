@@ -90,7 +90,7 @@ def ready() -> ResponseReturnValue:
 
 
 def _shared(check: Callable[[House], Said]) -> Callable[[Context], Said]:
-    return lambda here: check(House(here.quick, here.settings, here.vault.get, here.vault.check))
+    return lambda here: check(House(here.quick, here.indexes, here.settings, here.vault.get, here.vault.check))
 
 
 def _views(here: Context) -> Said:

@@ -17,8 +17,8 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import requests
 from ibm_cloud_sdk_core import ApiException
 from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
-from ibmcloudant import CouchDbSessionAuthenticator
 
+from mjumbe.login import NoSessionError, Refusals, RefusedError, SessionAuthenticator
 from mjumbe.sdk import Client
 from mjumbe.sessions import plain_session
 
@@ -59,6 +59,10 @@ class NotFoundError(CouchError):
 
 class ConflictError(CouchError):
     """Somebody else wrote the document first."""
+
+
+class LoginError(CouchError):
+    """CouchDB does not let us in with the name and password of COUCH_URL (401), or not now (403)."""
 
 
 class UnavailableError(Exception):
@@ -134,10 +138,11 @@ def all_of(edits: Sequence[Edit]) -> Edit:
 class Couch:
     """One CouchDB server, and mjumbe's databases there: `<db>`, `<db>-vault`, `<db>-sentinel`, `<db>-callbacks`."""
 
-    def __init__(self, url: str, read_timeout: float = READ_TIMEOUT) -> None:
+    def __init__(self, url: str, read_timeout: float = READ_TIMEOUT, refusals: Refusals | None = None) -> None:
         """`url` is COUCH_URL: `http://user:password@host:5984/<db>`. Raises ValueError with what is wrong.
 
-        `read_timeout` (seconds) is how long an answer may take: a view that is being built takes long.
+        `read_timeout` (seconds) is how long an answer may take: a view that is being built takes long. `refusals` is
+        what is known of logins with this URL.
         """
         parts, port = _url_parts(url)
         name = parts.path.strip("/")
@@ -148,6 +153,7 @@ class Couch:
         self.name = name
         self._url = url
         self._read_timeout = read_timeout
+        self._refusals = refusals or Refusals()
         self.user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password or "")
         self._client = self._connect()
@@ -158,33 +164,34 @@ class Couch:
 
     def impatient(self, read_timeout: float) -> "Couch":
         """The same CouchDB with connections of its own, for whoever cannot wait."""
-        return Couch(self._url, read_timeout)
+        return Couch(self._url, read_timeout, self._refusals)
 
     @property
     def databases(self) -> "tuple[Database, ...]":
         return (self.main, self.vault, self.sentinel, self.callbacks)
 
     def _connect(self) -> Any:
-        authenticator = CouchDbSessionAuthenticator(self.user, self._password) if self.user else NoAuthAuthenticator()
+        authenticator = NoAuthAuthenticator()
+        if self.user:
+            authenticator = SessionAuthenticator(self.user, self._password, self._refusals)
         session = plain_session()
         adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=64)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
-        session.hooks["response"].append(self._check_login)
         return Client(authenticator, session, self.server_url, (CONNECT_TIMEOUT, self._read_timeout))
 
     def call(self, operation: Callable[[Any], Any]) -> Any:
         """Run `operation(sdk client)` and return its decoded answer.
 
-        Raises NotFoundError, ConflictError, CouchError or UnavailableError. A session that CouchDB no longer accepts
-        (it restarted with another secret) is renewed once.
+        Raises NotFoundError, ConflictError, LoginError, CouchError or UnavailableError. A session that CouchDB no
+        longer accepts (it restarted with another secret) is renewed once.
         """
         try:
             return self._attempt(operation)
         except CouchError as error:
-            if error.status != 401 or not self.user:
+            if error.status != 401 or isinstance(error, LoginError) or not self.user:
                 raise
-            self._client.authenticator.token_manager.expire_time = 0
+            self._client.authenticator.forget()
             return self._attempt(operation)
 
     def _attempt(self, operation: Callable[[Any], Any]) -> Any:
@@ -192,25 +199,12 @@ class Couch:
             return operation(self._client).get_result()
         except ApiException as error:
             raise _couch_error(error) from None
+        except RefusedError as error:
+            raise LoginError(error.status, error.reason) from None
         except requests.exceptions.RequestException as error:
-            self._login_failed()
             raise UnavailableError(f"CouchDB at {self.server_url} cannot be reached ({type(error).__name__})") from None
-        except StopIteration:
-            # The SDK looks for the session cookie in whatever answered; a proxy's error page has none.
-            self._login_failed()
-            raise UnavailableError(f"CouchDB at {self.server_url} gave no session") from None
-
-    def _check_login(self, response: requests.Response, **_: Any) -> None:
-        """The SDK does not look at a login's status: a wrong password would pass for a CouchDB that is away."""
-        asked = response.request
-        if response.status_code == 401 and asked.method == "POST" and asked.path_url == "/_session":
-            self._login_failed()
-            raise CouchError(401, "the name or the password in COUCH_URL is wrong")
-
-    def _login_failed(self) -> None:
-        """The SDK takes a login for under way until it succeeds, and lets all others wait a minute for it."""
-        if self.user:
-            self._client.authenticator.token_manager.request_time = 0
+        except NoSessionError:
+            raise UnavailableError(f"what answers at {self.server_url} gave no session; is it a CouchDB?") from None
 
     def request(
         self,
@@ -251,7 +245,7 @@ class Couch:
     def session_of(self, headers: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
         """Whose credentials these request headers (`Authorization` or `Cookie`) are: the CouchDB user's name and roles.
 
-        Name None stands for nobody: no credentials, or wrong ones. Raises UnavailableError.
+        Name None stands for nobody: no credentials, or wrong ones. Raises UnavailableError, and what `call` raises.
         """
         given = _basic(headers.get("Authorization", ""))
         if given is not None and given[0] == self.user:
@@ -259,8 +253,8 @@ class Couch:
             # at our own name, passed on by us, would lock us out.
             if not hmac.compare_digest(given[1].encode(), self._password.encode()):
                 return None, ()
-            context = self.request("GET", "/_session").get("userCtx", {})
-            return context.get("name"), tuple(context.get("roles") or ())
+            context = self.call(_own_session)["userCtx"]
+            return context["name"], tuple(context.get("roles") or ())
         try:
             with plain_session() as session:  # a shared one would keep one user's cookie for the next
                 answer = session.get(
@@ -275,6 +269,14 @@ class Couch:
         except (requests.exceptions.RequestException, ValueError) as error:
             raise UnavailableError(f"CouchDB cannot check a login ({type(error).__name__})") from None
         return context.get("name"), tuple(context.get("roles") or ())
+
+
+def _own_session(client: Any) -> Any:
+    """Who we are. To a session that it does not know any more, CouchDB answers 200 there, and that we are nobody."""
+    answer = client.send(client.prepare_request("GET", "/_session"))
+    if not answer.get_result()["userCtx"]["name"]:
+        raise CouchError(401, "the session has ended")
+    return answer
 
 
 def _url_parts(url: str) -> tuple[SplitResult, int | None]:

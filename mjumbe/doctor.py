@@ -27,6 +27,7 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.sessions import plain_session
 from mjumbe.settings_document import DOCUMENT_ID, values
 from mjumbe.settings_reference import misspelt
+from mjumbe.setup import Indexes
 from mjumbe.states import State
 
 OLDEST_COUCHDB = 3
@@ -66,7 +67,7 @@ def examine(config: Config) -> Iterator[Check]:
 def house_of(config: Config) -> House:
     """What the checks look at. Without a vault key nothing is made: what needs one says so."""
     couch = Couch(config.couch_url, READ_SECONDS)
-    settings = LiveSettings(couch.main)
+    indexes, settings = Indexes(couch), LiveSettings(couch.main)
     path = config.data / credentials.KEY_FILE
     try:
         if not config.vault_key and not path.exists():
@@ -81,8 +82,8 @@ def house_of(config: Config) -> House:
         def fail(*_: str) -> NoReturn:
             raise trouble
 
-        return House(couch, settings, fail, fail)
-    return House(couch, settings, vault.get, vault.check)
+        return House(couch, indexes, settings, fail, fail)
+    return House(couch, indexes, settings, vault.get, vault.check)
 
 
 # ---- the machine, and CouchDB as a server
@@ -138,7 +139,7 @@ def _clock(couch: Couch) -> Said:
             header = session.get(couch.server_url, timeout=(CONNECT_TIMEOUT, READ_SECONDS)).headers.get("Date", "")
             apart = (datetime.now(UTC) - parsedate_to_datetime(header)).total_seconds()
         except requests.exceptions.RequestException:
-            return False, "Not known while CouchDB cannot be reached."
+            return False, health.AWAY
         except (ValueError, TypeError):
             return False, "Not known: what answers at COUCH_URL says no time."
     if abs(apart) > CLOCK_SECONDS:

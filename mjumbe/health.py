@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mjumbe import documents, gateways, setup, states
-from mjumbe.couch import Couch, CouchError, Database, UnavailableError
+from mjumbe.couch import Couch, CouchError, Database, LoginError, UnavailableError
 from mjumbe.credentials import CredentialError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings
@@ -14,6 +14,7 @@ from mjumbe.status import LEADER_ID, SentinelStatus, ServiceStatus, read_status
 SILENT_SECONDS = 30.0  # a sentinel that has not been heard of for so long is not taken for running
 
 AWAY = "Not known while CouchDB cannot be reached."
+LOCKED_OUT = "Not known while CouchDB does not let us in."
 Said = tuple[bool, str]
 """Whether a part is well, and a sentence: with what to do when it is not."""
 
@@ -32,6 +33,7 @@ class House:
     """What the checks look at. `credential` and `vault_problems` raise CredentialError when the vault has no key."""
 
     couch: Couch
+    indexes: setup.Indexes
     settings: LiveSettings
     credential: Callable[[str], str | None]
     vault_problems: Callable[[], list[str]]
@@ -44,16 +46,19 @@ def checked(name: str, check: Callable[[], Said]) -> Check:
 
 def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
     """The results of checks. When CouchDB cannot be reached it is not asked again: each would wait for it anew."""
-    away = False
+    unknown = ""
     for name, check in checks.items():
-        if away and name in CHECKS:
-            yield Check(name, False, AWAY)
+        if unknown and name in CHECKS:
+            yield Check(name, False, unknown)
             continue
         try:
             ok, says = check()
         except UnavailableError as error:
-            away = True
-            ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else AWAY
+            unknown = AWAY
+            ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else unknown
+        except LoginError as error:
+            unknown = LOCKED_OUT
+            ok, says = False, sentence(error.reason) if name == "couchdb" else unknown
         except CouchError as error:
             ok, says = False, sentence(f"not known: {error}")
         except CredentialError as error:
@@ -71,7 +76,8 @@ def couchdb(house: House) -> Said:
     version = house.couch.welcome().get("version")
     missing = [database.name for database in house.couch.databases if not exists(database)]
     if missing:
-        return False, f"CouchDB {version} answers; the databases {', '.join(missing)} are not there yet."
+        says = f"CouchDB {version} answers; the databases {', '.join(missing)} are not there"
+        return False, f"{says}: the API and the sentinel make them when they start, if COUCH_URL names the right one."
     return True, f"CouchDB {version} answers, and all databases are there."
 
 
@@ -88,7 +94,7 @@ def exists(database: Database) -> bool:
 
 def views(house: House) -> Said:
     """All indexes are built."""
-    unbuilt = setup.unbuilt_views(house.couch)
+    unbuilt = house.indexes.unbuilt()
     if unbuilt:
         return False, f"The views of {', '.join(unbuilt)} are being built; this takes a while on a large database."
     return True, "All views are built."

@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 
 import requests
 from ibm_cloud_sdk_core import ApiException, DetailedResponse
-from ibmcloudant import CouchDbSessionAuthenticator
 from ibmcloudant.cloudant_v1 import CloudantV1
 from requests.structures import CaseInsensitiveDict
+
+from mjumbe.login import SessionAuthenticator
 
 Timeout = tuple[float, float]  # connecting, and waiting for an answer, in seconds
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -23,7 +24,7 @@ JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 class Client(CloudantV1):  # type: ignore[misc]
     """The SDK's client of one server; what it is asked for by `prepare_request` and `send` takes the short way.
 
-    Only the login goes by the SDK's own: its authenticator renews the session before it ends.
+    Only the login goes by the SDK's own.
     """
 
     def __init__(self, authenticator: Any, session: requests.Session, server_url: str, timeout: Timeout) -> None:
@@ -56,10 +57,9 @@ class Client(CloudantV1):  # type: ignore[misc]
         return prepared
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> DetailedResponse:
-        """Make the request. Raises ApiException with CouchDB's own words, and what requests raises."""
-        if isinstance(self.authenticator, CouchDbSessionAuthenticator):
-            token = self.authenticator.token_manager.get_token()
-            request.headers["Cookie"] = f"AuthSession={token['AuthSession']}"
+        """Make the request. Raises ApiException with CouchDB's own words, and what requests and a login raise."""
+        if isinstance(self.authenticator, SessionAuthenticator):
+            request.headers["Cookie"] = self.authenticator.cookie()
         response = self._session.get_adapter(str(request.url)).send(
             request, timeout=self._timeout, verify=self._session.verify or True
         )

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mjumbe import settings, states
-from mjumbe.couch import ABSENT, ConflictError, Couch, Database, NotFoundError, UnavailableError
+from mjumbe.couch import ABSENT, ConflictError, Couch, CouchError, Database, NotFoundError, UnavailableError
 from mjumbe.documents import milliseconds
 from mjumbe.status import CHECKPOINT_ID
 
@@ -61,6 +61,7 @@ def _read_view(folder: Path) -> dict[str, str]:
 
 def prepare(couch: Couch) -> None:
     """Make what is missing; safe to run by several processes at once and at every start. Raises UnavailableError."""
+    _make_users(couch)
     made = {database.name for database in couch.databases if database.create()}
     if couch.sentinel.name in made:  # CHT has one of this name, with its own documents
         couch.request("PUT", f"/{quote(couch.sentinel.name, safe='')}/_revs_limit", body=SENTINEL_REVS_LIMIT)
@@ -73,6 +74,15 @@ def prepare(couch: Couch) -> None:
     )
     for design in read_designs():
         _install(couch.main, design)
+
+
+def _make_users(couch: Couch) -> None:
+    """CouchDB's own database of users is missing where its installation was never finished (`docker run couchdb`)."""
+    try:
+        couch.request("PUT", "/_users")
+    except CouchError as error:
+        if error.status != 412:
+            raise
 
 
 def _store_first(database: Database, doc_id: str, content: Callable[[], Mapping[str, Any]]) -> None:
@@ -99,9 +109,11 @@ def _install(database: Database, design: Design) -> None:
         # CouchDB shares an index between design documents with the same views: build it under another name first.
         staged = f"{STAGED}{design.name}"
         _write(database, f"_design/{staged}", wanted)
-        while not _is_built(database, staged, design.first_view):
-            PAUSE.wait(1.0)  # the request itself waits too; CouchDB goes on building when it times out
+        _build(database, staged, design.first_view)
         _write(database, doc_id, {OWN: True, **wanted})
+        # CouchDB closes an index that no design document is known to have, and forgets what it built of it last
+        # (couch_index_server:handle_db_event); a query makes the new name known.
+        _build(database, design.name, design.first_view)
         _write(database, f"_design/{staged}", {"_deleted": True})
 
 
@@ -110,6 +122,11 @@ def _write(database: Database, doc_id: str, content: Mapping[str, Any]) -> None:
     present = database.get(doc_id)
     with suppress(ConflictError):
         database.put({"_id": doc_id, **({"_rev": present["_rev"]} if present else {}), **content})
+
+
+def _build(database: Database, design: str, view: str) -> None:
+    while not _is_built(database, design, view):
+        PAUSE.wait(1.0)  # the request itself waits too; CouchDB goes on building when it times out
 
 
 def _is_built(database: Database, design: str, view: str) -> bool:
@@ -125,19 +142,30 @@ def _is_built(database: Database, design: str, view: str) -> bool:
     return True
 
 
-def unbuilt_views(couch: Couch) -> list[str]:
-    """The names of our design documents that are missing or whose index is being built, for the health check."""
-    return [design.name for design in read_designs() if not _is_ready(couch.main, design)]
+class Indexes:
+    """The indexes of our design documents, for the health check."""
 
+    def __init__(self, couch: Couch) -> None:
+        self._database = couch.main
+        self._built: set[str] = set()  # by CouchDB's signature of their views
 
-def _is_ready(database: Database, design: Design) -> bool:
-    try:
-        answer = database.couch.request("GET", f"/{quote(database.name, safe='')}/_design/{design.name}/_info")
-    except NotFoundError as error:
-        if error.reason not in ABSENT:  # the database is missing, not the design document
-            raise
-        return False
-    index = answer.get("view_index", {})
-    # Some changes are always waiting on a busy database: behind is only who has many to read, and reads them. An index
-    # that nobody asks, the embedded store leaves alone.
-    return int(index.get("updates_pending", {}).get("total") or 0) < MANY_PENDING or not index.get("updater_running")
+    def unbuilt(self) -> list[str]:
+        """The names of our design documents that are missing or whose index is being built."""
+        return [design.name for design in read_designs() if not self._is_built(design)]
+
+    def _is_built(self, design: Design) -> bool:
+        path = f"/{quote(self._database.name, safe='')}/_design/{design.name}/_info"
+        try:
+            index = self._database.couch.request("GET", path).get("view_index", {})
+        except NotFoundError as error:
+            if error.reason not in ABSENT:  # the database is missing, not the design document
+                raise
+            return False
+        signature = str(index.get("signature"))
+        pending = int(index.get("updates_pending", {}).get("total") or 0)
+        # An index that nobody asks, the embedded store leaves alone. CouchDB works on each, and is behind for moments
+        # when much is written: that says nothing of one that was built.
+        if signature not in self._built and pending >= MANY_PENDING and index.get("updater_running"):
+            return False
+        self._built.add(signature)
+        return True

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from mjumbe import setup
 from mjumbe.couch import Couch
@@ -42,7 +43,9 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     given = os.environ.get("COUCH_URL")
     if given:
         parts = urlsplit(given)
-        yield f"{parts.scheme}://{parts.netloc}"
+        url = f"{parts.scheme}://{parts.netloc}"
+        requests.put(f"{url}/_users", timeout=30)  # `docker run couchdb` has none, and tests make users before all else
+        yield url
         return
     folder = tmp_path_factory.mktemp("store")
     process = start(

@@ -1,12 +1,14 @@
 """What is read before a CouchDB is prepared; tests/integration/sentinel/test_setup.py prepares a real one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import responses
 
 from mjumbe import setup
-from mjumbe.couch import NotFoundError
+from mjumbe.couch import Couch, CouchError, NotFoundError
 from mjumbe.setup import Design, read_designs
 from tests.unit.sentinel.memory import MemoryDatabase
 
@@ -68,3 +70,47 @@ def test_two_processes_may_change_a_design_document_at_once(monkeypatch: pytest.
 def test_only_names_of_ours_are_ours_alone() -> None:
     names = {design.name for design in read_designs()}
     assert {name for name in names if not name.startswith(setup.OWN)} == {"medic", "medic-sms"}
+
+
+# ---- a CouchDB whose answers are these
+
+
+URL = "http://couch.example:5984"
+
+
+@pytest.fixture
+def couchdb() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+def test_an_index_that_was_built_is_only_behind(
+    couchdb: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CouchDB works on the index of a database that is written to all the time."""
+    monkeypatch.setattr(setup, "read_designs", lambda: [Design("mjumbe", {})])
+    indexes = setup.Indexes(Couch(f"{URL}/medic"))
+    for signature, pending, running, unbuilt in [
+        ("old", 50_000, True, ["mjumbe"]),
+        ("old", 999, True, []),
+        ("old", 50_000, True, []),
+        ("new", 50_000, True, ["mjumbe"]),
+        ("new", 50_000, False, []),
+        ("new", 50_000, True, []),
+    ]:
+        index = {"signature": signature, "updates_pending": {"total": pending}, "updater_running": running}
+        couchdb.upsert("GET", f"{URL}/medic/_design/mjumbe/_info", json={"name": "mjumbe", "view_index": index})
+        assert indexes.unbuilt() == unbuilt
+
+
+@pytest.mark.parametrize("status", [201, 202, 412])
+def test_the_database_of_users_is_there_afterwards(couchdb: responses.RequestsMock, status: int) -> None:
+    couchdb.put(f"{URL}/_users", json={"error": "x", "reason": "y"} if status == 412 else {"ok": True}, status=status)
+    setup._make_users(Couch(f"{URL}/medic"))
+
+
+def test_who_may_not_make_databases_is_told(couchdb: responses.RequestsMock) -> None:
+    refusal = {"error": "unauthorized", "reason": "You are not a server admin."}
+    couchdb.put(f"{URL}/_users", json=refusal, status=401)
+    with pytest.raises(CouchError, match="You are not a server admin"):
+        setup._make_users(Couch(f"{URL}/medic"))
