@@ -24,6 +24,7 @@ from mjumbe import states
 from mjumbe.couch import ConflictError, CouchError, Database, Document, UnavailableError
 from mjumbe.gateways.base import FencedError
 from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus
+from sentinel.patience import Patience
 
 log = structlog.get_logger(__name__)
 
@@ -93,15 +94,22 @@ class Lease:
     def acquire(self, stop: threading.Event) -> bool:
         """Wait until this process leads; False when `stop` was set first."""
         seen_rev, seen_at = None, clock()
+        patience = Patience("waiting for CouchDB to see who leads")
+        stands_by = False
         while not stop.is_set():
             try:
                 doc = self._database.get(LEADER_ID)
                 if doc is None or doc["_rev"] != seen_rev:
                     seen_rev, seen_at = doc["_rev"] if doc else None, clock()
-                if self._is_free(doc, seen_at) and self._take(doc):
-                    return True
+                if self._is_free(doc, seen_at):
+                    if self._take(doc):
+                        return True
+                elif not stands_by:
+                    stands_by = True
+                    log.info("another sentinel holds the lease; this one stands by", pid=os.getpid())
+                patience.is_over()
             except (UnavailableError, CouchError) as error:
-                log.warning("waiting for CouchDB to see who leads", reason=str(error))
+                patience.waits(error)
             stop.wait(1.0)
         return False
 
@@ -124,15 +132,17 @@ class Lease:
 
     def keep(self, stop: threading.Event) -> None:
         """Write heartbeats until `stop` is set or the lease is lost."""
+        patience = Patience("the heartbeat could not be written")
         while not stop.wait(HEARTBEAT_SECONDS):
             try:
                 self._write(released=False)
+                patience.is_over()
             except ConflictError:
                 log.error("another sentinel has taken over; this one stops sending")
                 self._deadline = 0.0
                 return
             except (UnavailableError, CouchError) as error:
-                log.warning("the heartbeat could not be written", reason=str(error))
+                patience.waits(error)
             if self._deadline < clock():
                 log.error("the lease has run out; this sentinel stops sending")
                 return

@@ -137,7 +137,10 @@ class Reports:
         # In order of receipt, those of one millisecond as they were stored: several may be of one message.
         reports = {each.id: each.report for each in sorted(arrived, key=lambda each: each.received)}
         rows = self._couch.main.view(
-            "mjumbe", "messages_by_gateway_ref", keys=list({report.ref for report in reports.values()})
+            "mjumbe",
+            "messages_by_gateway_ref",
+            keys=list({report.ref for report in reports.values()}),
+            include_docs=True,
         )
         places: dict[str, Place] = {row.key: (str(row.id), str(row.value)) for row in rows}
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
@@ -146,7 +149,10 @@ class Reports:
         edits: dict[str, list[tuple[str, DeliveryReport]]] = {}
         for doc_id, (message_doc, message_uuid) in found.items():
             edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
-        updates = self._couch.main.update({message_doc: self._edit(several) for message_doc, several in edits.items()})
+        updates = self._couch.main.update(
+            {message_doc: self._edit(several) for message_doc, several in edits.items()},
+            known={str(row.id): row.doc for row in rows if row.doc},
+        )
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
             [report.phone for doc_id, report in reports.items() if doc_id in applied and report.state is State.DENIED],

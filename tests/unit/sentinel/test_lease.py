@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mjumbe.couch import ConflictError, UnavailableError
 from mjumbe.gateways.base import FencedError
@@ -106,7 +107,25 @@ def test_a_living_leader_is_left_alone(clock: Clock, database: LeaderDatabase) -
     for second in range(0, 60, 2):
         clock.at(second, lambda: database.store(stranger()))
     clock.at(60, clock.stop.set)
-    assert not acquire(Lease(database), clock)
+    with capture_logs() as logs:
+        assert not acquire(Lease(database), clock)
+    assert [line["event"] for line in logs] == ["another sentinel holds the lease; this one stands by"]
+
+
+def test_waiting_for_couchdb_is_said_once(clock: Clock, database: LeaderDatabase) -> None:
+    subject = Lease(database)
+    database.before = [AWAY] * 10
+    with capture_logs() as logs:
+        assert acquire(subject, clock)
+        database.before = [AWAY] * 3
+        clock.at(clock.elapsed + 15, clock.stop.set)
+        keep(subject, clock)
+    assert [line["event"] for line in logs] == [
+        "waiting for CouchDB to see who leads",
+        "this sentinel leads",
+        "the heartbeat could not be written",
+        "no longer: the heartbeat could not be written",
+    ]
 
 
 def test_a_silent_leader_is_replaced_after_the_lease(clock: Clock, database: LeaderDatabase) -> None:
