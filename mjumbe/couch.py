@@ -36,6 +36,12 @@ ABSENT = ("not_found: missing", "not_found: deleted")
 # What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large. Also
 # 413: too many documents.
 REFUSALS = (400, 412, 413)
+# What couch_httpd:verify_is_server_admin and couch_db:check_is_member say to whoever is none.
+ADMINS_NEEDED = (
+    "You are not a server admin.",
+    "You are not authorized to access this db.",
+    "You are not allowed to access this db.",
+)
 # CouchDB 3's own default, which `[couchdb] default_security = everyone` of an older configuration opens to the world.
 ADMINS_ONLY = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
 URL_FORM = (
@@ -198,7 +204,7 @@ class Couch:
         try:
             return operation(self._client).get_result()
         except ApiException as error:
-            raise _couch_error(error) from None
+            raise _couch_error(error, self.user) from None
         except RefusedError as error:
             raise LoginError(error.status, error.reason) from None
         except requests.exceptions.RequestException as error:
@@ -300,9 +306,11 @@ def _basic(header: str) -> tuple[str, str] | None:
     return (name, password) if colon else None
 
 
-def _couch_error(error: ApiException) -> CouchError | UnavailableError:
+def _couch_error(error: ApiException, user: str | None) -> CouchError | UnavailableError:
     status = int(error.status_code or 0)
     message = str(error.message or "")
+    if message.endswith(ADMINS_NEEDED):
+        message += f" COUCH_URL names {user or 'nobody'}; it must name a server admin."
     # 412 nodedown: all nodes with a copy of some shard are down or in maintenance (chttpd:error_info).
     if status >= 500 or status in (429, 0) or (status == 412 and message.startswith("nodedown")):
         return UnavailableError(f"CouchDB answered {status}: {message}")

@@ -106,6 +106,15 @@ def test_statuses(
     assert "p:ss" not in str(caught.value)
 
 
+@pytest.mark.parametrize("reason", couch_module.ADMINS_NEEDED)
+@pytest.mark.parametrize(("url", "named"), [(f"{URL}/medic", "nobody"), ("http://jo:x@couch.example:5984/medic", "jo")])
+def test_who_is_no_admin_is_told_what_to_do(server: responses.RequestsMock, reason: str, url: str, named: str) -> None:
+    server.get(f"{URL}/medic", json=body("unauthorized", reason), status=401)
+    with pytest.raises(CouchError) as caught:
+        Couch(url).main.info()
+    assert caught.value.reason == f"unauthorized: {reason} COUCH_URL names {named}; it must name a server admin."
+
+
 @pytest.mark.parametrize(
     "error",
     [requests.exceptions.ConnectTimeout(), requests.exceptions.ReadTimeout(), requests.exceptions.ConnectionError()],
