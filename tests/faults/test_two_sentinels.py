@@ -28,6 +28,13 @@ def slow(world: World, in_doubt: str) -> None:
     world.simulator.control(latency_ms=200, reports=False)
 
 
+def standby(world: World, clock_ahead: int = 0) -> Process:
+    """A second sentinel that waits for the first one's lease to run out: takeovers count from then."""
+    process = world.start_sentinel(leads=False, clock_ahead=clock_ahead)
+    eventually(lambda: "stands by" in process.log(), LONG)
+    return process
+
+
 @contextmanager
 def stopped(process: Process) -> Iterator[None]:
     os.kill(process.popen.pid, signal.SIGSTOP)
@@ -44,7 +51,7 @@ def assert_each_sent_once(world: World, messages: dict[str, tuple[str, str]]) ->
 def test_the_other_takes_over_from_one_that_was_killed(own_world: World) -> None:
     world = own_world
     slow(world, "retry")
-    first, second = world.start_sentinel(), world.start_sentinel(leads=False)
+    first, second = world.start_sentinel(), standby(world)
     messages = write(world, 200)
     until_accepted(world, 50)
     kill(first)
@@ -67,7 +74,7 @@ def test_a_stopped_leader_that_goes_on_sends_nothing_that_the_other_sends(
     """Its unanswered requests are left to its own late answers: nobody else sends them, nobody calls them in doubt."""
     world = own_world
     slow(world, in_doubt)
-    first, second = world.start_sentinel(), world.start_sentinel(leads=False)
+    first, second = world.start_sentinel(), standby(world)
     messages = write(world, 300)
     until_accepted(world, 30)
     with stopped(first):
@@ -89,7 +96,7 @@ def test_a_clock_that_jumped_makes_nothing_sent_twice(own_world: World) -> None:
     """The second one's, by an hour: it neither leads too soon, nor takes the first one's requests for old."""
     world = own_world
     slow(world, "retry")
-    first, second = world.start_sentinel(), world.start_sentinel(leads=False, clock_ahead=3_600)
+    first, second = world.start_sentinel(), standby(world, clock_ahead=3_600)
     messages = write(world, 100)
     eventually(lambda: set(world.states(list(messages))) == {"sent"}, LONG)
     status = world.status()
@@ -111,7 +118,7 @@ def test_leaders_that_are_stopped_in_turns(own_world: World) -> None:
     """Each is stopped while it sends, and goes on when the other leads: both believed that they led."""
     world = own_world
     slow(world, "hold")
-    first, second = world.start_sentinel(), world.start_sentinel(leads=False)
+    first, second = world.start_sentinel(), standby(world)
     messages = write(world, 200)
     until_accepted(world, 30)
     with stopped(first):
