@@ -134,13 +134,16 @@ def heartbeat_age(status: SentinelStatus, now: datetime) -> float | None:
 
 
 def service(house: House) -> Said:
-    """The services in use are configured, and none of them is held."""
+    """The services in use are configured, and none of them is held. One may be switched off while others are not."""
     values = house.settings.refresh()
     status = leader(house.couch)
     reports = status.services if status else {}
-    said = [_one_service(house, name, values, reports) for name in values.sms.order]
+    names = values.sms.order
+    in_use = [name for name in names if gateways.is_enabled(name, values)] or names
+    said = [_one_service(house, name, values, reports) for name in in_use]
     none = [] if any(ok for ok, _ in said) else ["No active SMS service."]
-    return all(ok for ok, _ in said), " ".join([*none, *(words for _, words in said)])
+    off = [f"The service {name} is not used: {gateways.switched_off(name)}." for name in names if name not in in_use]
+    return all(ok for ok, _ in said), " ".join([*none, *(words for _, words in said), *off])
 
 
 def _one_service(house: House, name: str, values: Settings, reports: Mapping[str, ServiceStatus]) -> Said:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mjumbe import gateways, states
 from mjumbe.couch import Couch
-from mjumbe.gateways import NAMES, PHONE_GATEWAY, SERVICES
+from mjumbe.gateways import NAMES, PHONE_GATEWAY, SERVICES, is_enabled
 from mjumbe.gateways.base import KEY_IN_QUERY, Check, Wiring
 from mjumbe.phones import Phones
 from mjumbe.settings import Settings
@@ -63,7 +63,7 @@ def _one(
     return GatewayOverview(
         name=name,
         place=order.index(name) + 1 if name in order else None,
-        enabled=name == PHONE_GATEWAY or SERVICES[name].section(settings).enabled,
+        enabled=is_enabled(name, settings),
         configured=not missing,
         missing=missing,
         status=statuses.get(name, ServiceStatus()),

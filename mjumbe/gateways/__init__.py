@@ -28,6 +28,16 @@ def credential_names() -> list[str]:
     return sorted(outgoing | {callbacks.credential for callbacks in CALLBACKS.values()})
 
 
+def is_enabled(name: str, settings: Settings) -> bool:
+    """Whether the settings let this service be used."""
+    return name not in SERVICES or SERVICES[name].section(settings).enabled
+
+
+def switched_off(name: str) -> str:
+    """What is said of a service that is not enabled."""
+    return f"it is switched off by sms.{name.replace('-', '_')}.enabled"
+
+
 def missing(name: str, settings: Settings, credential: Callable[[str], str | None]) -> list[str]:
     """What keeps a service from being used, as sentences that say what to do; empty when it is configured."""
     if name == PHONE_GATEWAY:
@@ -36,8 +46,8 @@ def missing(name: str, settings: Settings, credential: Callable[[str], str | Non
     if definition is None:
         return [f"mjumbe does not send by {name}; choose another sms.outgoing_service"]
     found = definition.missing(settings)
-    if not definition.section(settings).enabled:
-        found.append(f"it is switched off by sms.{name.replace('-', '_')}.enabled")
+    if not is_enabled(name, settings):
+        found.append(switched_off(name))
     if not credential(definition.outgoing_credential):
         found.append(f"no API key; PUT it to /api/v1/credentials/{definition.outgoing_credential}")
     return found

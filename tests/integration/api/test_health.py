@@ -10,7 +10,7 @@ from mjumbe import documents, states
 from mjumbe.couch import Couch
 from mjumbe.states import State
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
-from tests.integration.processes import Process
+from tests.integration.processes import Process, eventually
 
 Login = tuple[str, str]
 
@@ -83,6 +83,22 @@ def test_a_held_service_is_said_with_its_reason(api: Process, couch: Couch, admi
     assert 'mjumbe_service_held{service="africas-talking"} 1.0' in get(api, "/metrics").text
     lead(couch, services={"africas-talking": {"held": False}})
     assert checks(api)["service"][0]
+
+
+def test_a_service_that_is_switched_off_keeps_nobody_from_being_ready(api: Process, couch: Couch, admin: Login) -> None:
+    url = f"{api.url}/api/v1/credentials/africastalking.com:outgoing"
+    requests.put(url, auth=admin, data="outgoing-key", timeout=30).raise_for_status()
+    lead(couch)
+    for sms, says in [
+        (
+            {"fallback_services": ["textbee"], "textbee": {"enabled": False}},
+            "The service africas-talking is configured. "
+            "The service textbee is not used: it is switched off by sms.textbee.enabled.",
+        ),
+        ({"fallback_services": [], "textbee": {"enabled": True}}, "The service africas-talking is configured."),
+    ]:
+        requests.put(f"{api.url}/api/v1/settings", auth=admin, json={"sms": sms}, timeout=30).raise_for_status()
+        eventually(lambda says=says: checks(api)["service"] == (True, says))  # type: ignore[misc]
 
 
 def test_a_credential_that_no_key_opens_is_said(api: Process, couch: Couch) -> None:
