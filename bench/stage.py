@@ -22,6 +22,7 @@ from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 
 AT_ONCE = 1_000  # documents in one bulk write
 PATIENCE_SECONDS = 600.0
+BUILD_SECONDS = 3_600.0  # a CouchDB builds the views of 500,000 messages while we wait
 LOOK_SECONDS = 0.05
 
 
@@ -84,7 +85,7 @@ class Stage:
                 self._build(design.name, view)
 
     def _build(self, design: str, view: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + BUILD_SECONDS
         while True:
             try:
                 self.couch.main.view(design, view, limit=0, reduce=False)

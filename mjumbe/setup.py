@@ -136,6 +136,8 @@ def _is_built(database: Database, design: str, view: str) -> bool:
         database.info()  # raises when CouchDB is away rather than busy building
         return False
     except NotFoundError as error:
+        if error.reason == "not_found: missing_named_view":  # ddoc_cache has the design document from before
+            return False
         if error.reason not in ABSENT:
             raise
         # Another process saw first that it is built, swapped it in, and removed it.

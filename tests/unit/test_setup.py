@@ -67,6 +67,24 @@ def test_two_processes_may_change_a_design_document_at_once(monkeypatch: pytest.
     assert database.docs["_design/mjumbe"]["views"] == design.views
 
 
+def test_couchdb_may_know_the_design_document_of_before_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = MemoryDatabase()
+    answers: list[list[object] | NotFoundError] = [NotFoundError(404, "not_found: missing_named_view"), [], []]
+
+    def view(*_: object, **__: object) -> list[object]:
+        answer = answers.pop(0)
+        if isinstance(answer, NotFoundError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(database, "view", view)
+    monkeypatch.setattr(setup.PAUSE, "wait", lambda _: None)
+    database.store({"_id": "_design/mjumbe", "views": {"old": {}}})
+    setup._install(database, Design("mjumbe", {"new": {"map": "function (doc) {}"}}))
+    assert not answers
+    assert database.docs["_design/:staged:mjumbe"]["_deleted"]
+
+
 def test_only_names_of_ours_are_ours_alone() -> None:
     names = {design.name for design in read_designs()}
     assert {name for name in names if not name.startswith(setup.OWN)} == {"medic", "medic-sms"}
