@@ -55,6 +55,11 @@ def json_object(request: Request, limit: int) -> dict[str, Any]:
     return value
 
 
+def body_or_query(request: Request, limit: int) -> dict[str, Any]:
+    """The JSON object in the body; without a body the fields of the query. Raises 400 and 413."""
+    return json_object(request, limit) if raw_body(request, limit) else request.args.to_dict()
+
+
 def json_body(request: Request, limit: int) -> Any:
     """The JSON value in the body, its texts made safe. Raises 400 and 413."""
     return _decoded(raw_body(request, limit))

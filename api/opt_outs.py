@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, checked, demand_json, json_object
+from api.bodies import POLL_BYTES, body_or_query, checked, demand_json, json_object
 from api.callbacks import store
 from api.context import context
 from api.errors import BadRequestError
@@ -75,8 +75,7 @@ def opted_out() -> ResponseReturnValue:
     here = context()
     here.users.require(request, [SMS])
     query = checked(OptOutQuery, request.args.to_dict(), lambda field: "only after")
-    start = PREFIX + query.after + "\u0000" if query.after else PREFIX
-    docs = here.couch.main.all(start, PREFIX + "\ufff0", MOST)
+    docs = here.couch.main.beginning_with(PREFIX, PREFIX + query.after if query.after else "", MOST)
     last = str(docs[-1]["_id"]).removeprefix(PREFIX) if len(docs) == MOST else None
     return {"opt_outs": [_shown(doc) for doc in docs if doc.get("value")], "after": last}
 
@@ -111,7 +110,7 @@ def opt_out() -> ResponseReturnValue:
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
     user = context().users.require(request, [SMS])
-    given = json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict()
+    given = body_or_query(request, POLL_BYTES)
     return _told("opt-in", given, user.name)
 
 

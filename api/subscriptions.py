@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, checked, demand_json, json_object
+from api.bodies import POLL_BYTES, body_or_query, checked, demand_json, json_object
 from api.callbacks import store
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
@@ -135,7 +135,7 @@ def unsubscribe() -> ResponseReturnValue:
     """A notification tells when it is done."""
     here = context()
     here.users.require(request, [SMS])
-    given = json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict()
+    given = body_or_query(request, POLL_BYTES)
     subscription, number = _subscription(here, given)
     return _answer(lambda: _account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
 
@@ -171,10 +171,10 @@ def fetch() -> ResponseReturnValue:
 def active(database: Database, product: Product) -> Iterator[Document]:
     """The register's documents of those who have the product now, by number. Raises UnavailableError."""
     prefix = f"subscription:{product.short_code}:{product.keyword}:"
-    start, end = prefix, prefix + "\ufff0"
-    while docs := database.all(start, end, PAGE):
+    after = ""
+    while docs := database.beginning_with(prefix, after, PAGE):
         yield from (doc for doc in docs if doc.get("value") == ACTIVE)
-        start = docs[-1]["_id"] + "\u0000"
+        after = docs[-1]["_id"]
 
 
 def _since(doc: Document) -> str | None:

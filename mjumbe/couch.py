@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -29,6 +30,7 @@ READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
 CONFLICT_ROUNDS = 20
+LAST = "\U0010ffff"  # the last of all characters
 ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
@@ -136,9 +138,16 @@ Edit = Callable[[Document], bool]
 when somebody else wrote first."""
 
 
-def all_of(edits: Sequence[Edit]) -> Edit:
-    """One edit that makes all of them in their order, and has something to write when one of them has."""
-    return lambda doc: sum(edit(doc) for edit in edits) > 0
+def edits_of(edits: Iterable[tuple[str, Edit]]) -> dict[str, Edit]:
+    """What `Database.update` takes: for each document's id one edit that makes all of its own, in their order."""
+    by_doc: dict[str, list[Edit]] = {}
+    for doc_id, edit in edits:
+        by_doc.setdefault(doc_id, []).append(edit)
+    return {doc_id: partial(_make_all, several) for doc_id, several in by_doc.items()}
+
+
+def _make_all(edits: Sequence[Edit], doc: Document) -> bool:
+    return sum(edit(doc) for edit in edits) > 0
 
 
 class Couch:
@@ -413,11 +422,14 @@ class Database:
             raise UnavailableError(f"a document of {self.name} could not be read")
         return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
 
-    def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
-        """The documents from id `startkey` to id `endkey`, both included."""
+    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
+        """The documents whose ids begin with `prefix`, in the order of their ids; only those behind the id `after`."""
+        start, end = f"{after}\u0000" if after else prefix, prefix + LAST
+        if start > end:  # CouchDB answers 400 to that; ids have the order of their bytes, as Python's texts do
+            return []
         answer = self.couch.call(
             lambda client: client.post_all_docs(
-                db=self.name, start_key=startkey, end_key=endkey, include_docs=True, limit=limit
+                db=self.name, start_key=start, end_key=end, include_docs=True, limit=limit
             )
         )
         return [row["doc"] for row in answer["rows"]]

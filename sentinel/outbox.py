@@ -9,7 +9,7 @@ crash is never more than `concurrency` requests.
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ import structlog
 
 from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
-from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, all_of
+from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, edits_of
 from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
@@ -344,26 +344,34 @@ class Outbox:
         Returns the ids of the documents that are now as `take` left them: not those that are gone, or that CouchDB
         refuses.
         """
-        by_doc: dict[str, list[Edit]] = {}
-        for message in messages:
-            by_doc.setdefault(message.doc_id, []).append(partial(take, message))
-        edits = {doc_id: all_of(several) for doc_id, several in by_doc.items()}
+        edits = edits_of((message.doc_id, partial(take, message)) for message in messages)
         known = {message.doc_id: message.doc for message in messages if message.doc is not None}
-        patience = Patience("claims wait for CouchDB")
-        while True:
-            self._fence()
-            try:
-                updates = self._echoes.update(edits, known)
-                patience.is_over()
-                break
-            except (UnavailableError, CouchError) as error:
-                patience.waits(error, messages=len(messages))
-                known = {}
-                self._pause.wait(1.0)
+        updates = self._write(edits, known, Patience("claims wait for CouchDB"), self._fence)
         for doc_id, update in updates.items():
             if update.error:
                 log.error("a document takes no claim, so nothing of it is sent", doc=doc_id, reason=update.error)
         return {doc_id for doc_id, update in updates.items() if update.doc is not None and not update.error}
+
+    def _write(
+        self,
+        edits: Mapping[str, Edit],
+        known: Mapping[str, Document],
+        patience: Patience,
+        fence: Callable[[], None] = lambda: None,
+    ) -> dict[str, Update]:
+        """Make these edits, however long CouchDB is away: whatever it has against us passes. `fence` is asked before
+        each attempt."""
+        while True:
+            fence()
+            try:
+                updates = self._echoes.update(edits, known)
+            except (UnavailableError, CouchError) as error:
+                patience.waits(error, documents=len(edits))
+                known = {}
+                self._pause.wait(1.0)
+            else:
+                patience.is_over()
+                return updates
 
     # ---- the sending threads
 
@@ -426,24 +434,12 @@ class Outbox:
         self.offer(message for key, message in due.items() if key not in elsewhere)
 
     def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
-        """Write the results of many requests in one bulk, however long CouchDB is away."""
-        edits: dict[str, list[Edit]] = {}
-        for result in results:
-            edits.setdefault(result.doc_id, []).append(result.edit)
-        combined = {doc_id: all_of(several) for doc_id, several in edits.items()}
+        """Write the results of many requests in one bulk. Whoever leads by now: one that is not stored is a message
+        sent twice."""
+        edits = edits_of((result.doc_id, result.edit) for result in results)
         known = {result.doc_id: result.doc for result in results if result.doc is not None}
-        patience = Patience("results wait for CouchDB")
-        while True:
-            try:
-                updates = self._echoes.update(combined, known)
-            except (UnavailableError, CouchError) as error:
-                # Whatever CouchDB has against us passes; results that are not stored are messages sent twice.
-                patience.waits(error, results=len(results))
-                known = {}
-                self._pause.wait(1.0)
-            else:
-                patience.is_over()
-                return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
+        updates = self._write(edits, known, Patience("results wait for CouchDB"))
+        return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
 
 
 def _said(outcome: Outcome, message: str, cut: str) -> Outcome:

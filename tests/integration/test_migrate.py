@@ -65,7 +65,7 @@ def everything(couch: Couch) -> dict[str, dict[str, object]]:
     """All documents of all databases without their revisions, but for the lease."""
     found = {}
     for role, database in zip(("main", "vault", "sentinel", "callbacks"), couch.databases, strict=True):
-        for doc in database.all("", "\U0010ffff"):
+        for doc in database.beginning_with(""):
             doc.pop("_rev")
             if doc["_id"] != LEADER_ID:
                 found[f"{role} {doc['_id']}"] = doc
@@ -124,7 +124,7 @@ def test_a_copy_that_was_cut_short_goes_on(source: Couch, target: Couch) -> None
 def test_what_is_there_is_left_alone(source: Couch, target: Couch, tmp_path: Path) -> None:
     setup.prepare(target)
     target.main.put({"_id": "theirs", "text": "not ours"})
-    mine = source.main.all("", "\ufff0", 1)[0]
+    mine = source.main.beginning_with("", limit=1)[0]
     target.main.put({"_id": mine["_id"], "text": "another"})
     code, output = run(source._url, target._url, tmp_path)
     assert code == 1

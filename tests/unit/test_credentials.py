@@ -68,8 +68,9 @@ class MemoryDatabase(Database):
             raise ConflictError(409, "Document update conflict.")
         del self.docs[doc_id]
 
-    def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
-        return [copy.deepcopy(doc) for doc_id, doc in sorted(self.docs.items()) if startkey <= doc_id <= endkey]
+    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
+        found = [doc for doc_id, doc in sorted(self.docs.items()) if doc_id.startswith(prefix) and doc_id > after]
+        return copy.deepcopy(found[:limit])
 
     def bulk(self, docs: Any) -> list[Saved]:
         return [Saved(doc["_id"], self.put(doc)) for doc in docs]

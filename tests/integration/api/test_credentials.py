@@ -27,7 +27,7 @@ def test_set_name_delete(api: Process, couch: Couch, admin: Login) -> None:
     assert name in names.json()["credentials"]
     shown = requests.get(url, auth=admin, timeout=30)
     assert shown.json() == {"id": name, "set": True}
-    doc = couch.vault.all("credential:", "credential;")
+    doc = couch.vault.beginning_with("credential:")
     assert SECRET not in f"{names.text}{shown.text}{doc}{api.log()}"
     assert requests.delete(url, auth=admin, timeout=30).json() == {"ok": True}
     assert requests.delete(url, auth=admin, timeout=30).status_code == 404

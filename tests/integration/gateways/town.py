@@ -104,7 +104,7 @@ class Town(World):
 
     def incoming(self, text: str) -> list[Document]:
         """The documents of incoming messages with this text."""
-        docs = self.couch.main.all("incoming:", "incoming:\ufff0")
+        docs = self.couch.main.beginning_with("incoming:")
         return [doc for doc in docs if doc["sms_message"]["message"] == text]
 
     def clear(self, doc_id: str) -> None:

@@ -49,6 +49,18 @@ def test_a_document_that_somebody_wrote_by_hand_is_listed(world: World, program:
     assert {"phone": to, "since": None, "source": None} in body["opt_outs"]
 
 
+def test_a_body_that_comes_in_chunks(world: World, program: Login) -> None:
+    to = number()
+    assert ask(world, program, "DELETE", data=iter([b'{"phone": ', f'"{to}"}}'.encode()])) == (202, {"phone": to})
+
+
+@pytest.mark.parametrize("after", ["\ufff0", "\uffff", "\U0010ffff", "~", "+", "\u0000"])
+def test_a_page_behind_the_last(world: World, program: Login, after: str) -> None:
+    status, body = ask(world, program, "GET", params={"after": after})
+    assert (status, body["after"]) == (200, None)
+    assert body["opt_outs"] == [] or after in "+\u0000"
+
+
 @pytest.mark.parametrize("given", [{}, {"phone": "12"}, {"phone": "STOP"}, {"phone": "+254711000111", "to": "x"}])
 def test_what_is_no_number(world: World, program: Login, given: dict[str, str]) -> None:
     for method, arguments in (("POST", {"json": given}), ("DELETE", {"params": given}), ("DELETE", {"json": given})):

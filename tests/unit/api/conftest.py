@@ -63,9 +63,10 @@ class MemoryDatabase(Database):
         self._here()
         return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in ids if doc_id in self.docs}
 
-    def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
+    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
         self._here()
-        return [copy.deepcopy(self.docs[doc_id]) for doc_id in sorted(self.docs) if startkey <= doc_id <= endkey]
+        found = [doc for doc_id, doc in sorted(self.docs.items()) if doc_id.startswith(prefix) and doc_id > after]
+        return copy.deepcopy(found[:limit])
 
 
 class MemoryCouch:

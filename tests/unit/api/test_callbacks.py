@@ -26,7 +26,7 @@ def test_a_callback_costs_one_write_and_nothing_else(
     app: Flask, client: FlaskClient, vault: CachedVault, memory: MemoryCouch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.extensions[EXTENSION].settings.refresh()
-    for name in ("get", "fetch", "all"):
+    for name in ("get", "fetch", "beginning_with"):
         monkeypatch.setattr(type(memory.main), name, lambda *_, **__: pytest.fail("a read"))
     answer = client.post(PATH, query_string={"key": "the-key"}, data=FORM)
     assert (answer.status_code, answer.json) == (200, {"saved": 1})

@@ -80,8 +80,9 @@ class MemoryDatabase(Database):
         skip, limit = query.get("skip", 0), query.get("limit")
         return found[skip : None if limit is None else skip + limit]
 
-    def all(self, startkey: str, endkey: str, limit: int | None = None) -> list[Document]:
-        return [copy.deepcopy(doc) for doc_id, doc in sorted(self.docs.items()) if startkey <= doc_id <= endkey]
+    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
+        found = [doc for doc_id, doc in sorted(self.docs.items()) if doc_id.startswith(prefix) and doc_id > after]
+        return copy.deepcopy(found[:limit])
 
     def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
         for doc in docs:
