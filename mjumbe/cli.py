@@ -20,7 +20,7 @@ from mjumbe import log, settings_document, settings_reference, setup
 from mjumbe.commands import Commands, connect, open_vault, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
-from mjumbe.config import Config, log_format
+from mjumbe.config import Config, check_authorities, log_format
 from mjumbe.couch import Couch
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
@@ -46,6 +46,7 @@ def up(demo: bool, once: bool) -> NoReturn:
     from mjumbe.up import run  # noqa: PLC0415  # the other processes need none of it
 
     log.configure(log_format(os.environ))
+    check_authorities(os.environ)
     sys.exit(run(demo=demo, once=once))
 
 
