@@ -184,6 +184,11 @@ class _Worker(GeventWorker):  # type: ignore[misc]
         self._waiting: dict[gevent.Greenlet, object] = {}  # for their clients to send something, since longest first
         self._idle: set[tuple[gevent.Greenlet, object]] = set()  # those that did so a second ago, at a stop
 
+    def init_signals(self) -> None:
+        """A terminal's Ctrl-C comes here too, but only the arbiter acts on it: told to end twice, gevent shows it."""
+        super().init_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def handle(self, _listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""
         client.settimeout(KEEP_ALIVE)

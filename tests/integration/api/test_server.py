@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import requests
@@ -207,6 +208,22 @@ def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> 
 
     assert counted() >= 20
     assert counted() >= 21
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    ignored = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored.split()[1], 16) & 1 << number - 1)
+
+
+def test_ctrl_c_reaches_the_workers_too_and_only_their_parent_acts(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url)
+    assert healthy(api)  # the worker has come so far
+    parent, *workers = family(api.popen.pid)
+    assert [ignores(pid, signal.SIGINT) for pid in (parent, *workers)] == [False, True]
+    for pid in (*workers, parent):
+        os.kill(pid, signal.SIGINT)
+    assert api.popen.wait(30) == 0
+    assert "Traceback" not in api.log()
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
