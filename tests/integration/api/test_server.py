@@ -18,7 +18,7 @@ from api.server import CONNECTIONS
 from mjumbe.couch import Couch
 from tests.faults.rig import INCOMING, Form, incoming, kill_alone, numbers, post_all, stored
 from tests.integration.conftest import StartApi
-from tests.integration.processes import ROOT, Process, eventually, family, runs
+from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, family, runs
 
 
 def connect(api: Process) -> socket.socket:
@@ -251,5 +251,13 @@ def test_what_is_wrong_at_the_start_is_said_in_a_sentence(api: Process) -> None:
     weak = run("--port", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY="short")
     assert weak.returncode != 0
     assert "MJUMBE_VAULT_KEY" in weak.stderr
-    for result in (without, taken, wrong, weak):
+    nowhere = run(
+        "--port", "0", "--host", "300.1.1.1", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY=VAULT_KEY
+    )
+    assert nowhere.returncode != 0
+    assert "choose another --host" in nowhere.stderr
+    nobody = run("--workers", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic")
+    assert nobody.returncode != 0
+    assert "--workers is 0; expected 1 or more" in nobody.stderr
+    for result in (without, taken, wrong, weak, nowhere, nobody):
         assert "Traceback" not in result.stderr
