@@ -45,6 +45,8 @@ def up(demo: bool, once: bool) -> NoReturn:
     """All processes in one terminal: the embedded store unless COUCH_URL is set, the API, the sentinel."""
     from mjumbe.up import run  # noqa: PLC0415  # the other processes need none of it
 
+    if once and not demo:
+        raise click.UsageError("--once is for the demo message: say --demo as well")
     log.configure(log_format(os.environ))
     check_authorities(os.environ)
     sys.exit(run(demo=demo, once=once))
