@@ -27,8 +27,9 @@ def reads(path: str) -> bool:
 
 
 def meant(path: str) -> str | None:
-    """The setting that a path where nothing is read looks like; None when it looks like none."""
-    return next(iter(difflib.get_close_matches(path, _keys(), n=1, cutoff=ALIKE)), None)
+    """The setting, or the group of them, that a path where nothing is read looks like; None when it looks like none."""
+    names = [*_keys(), *_groups()]
+    return next(iter(difflib.get_close_matches(path, names, n=1, cutoff=ALIKE)), None)
 
 
 def misspelt(sms: Mapping[str, Any], path: str = "sms") -> dict[str, str]:
@@ -45,6 +46,10 @@ def misspelt(sms: Mapping[str, Any], path: str = "sms") -> dict[str, str]:
 
 def _keys() -> list[str]:
     return [key for key, *_ in _rows(Settings, "") if "[]" not in key]
+
+
+def _groups() -> set[str]:
+    return {key[:dot] for key in _keys() for dot, character in enumerate(key) if character == "."}
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
