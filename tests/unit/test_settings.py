@@ -128,7 +128,7 @@ REFUSED = [
     (
         "sms.replies",
         [{"keyword": "a", "message": "{{#x}}a{{/y}}"}],
-        'sms.replies[0].message is "{{#x}}a{{/y}}"; expected a text, in which every Mustache section is closed',
+        'sms.replies[0].message is "{{#x}}a{{/y}}"; expected a text, in which every Mustache tag and section is closed',
     ),
     (
         "sms.replies",
