@@ -21,7 +21,6 @@ from mjumbe.commands import Commands, connect, open_vault, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities, log_format
-from mjumbe.couch import Couch
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
 from mjumbe.stopping import stop_event
@@ -251,10 +250,10 @@ def doctor() -> None:
 @click.option("--to", required=True, envvar="MJUMBE_MIGRATE_TO", help="As COUCH_URL; also read from MJUMBE_MIGRATE_TO.")
 def migrate_(to: str) -> None:
     """Copy everything into another CouchDB, for instance from the embedded store. Can be started again."""
-    from mjumbe.commands_migrate import run  # noqa: PLC0415
+    from mjumbe.commands_migrate import connect_target, run  # noqa: PLC0415
 
     _, couch = connect()
-    if not run(couch, Couch(to)):
+    if not run(couch, connect_target(to)):
         sys.exit(1)
 
 
