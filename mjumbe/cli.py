@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import click
 
-from mjumbe import log, settings_document, settings_reference, setup
-from mjumbe.commands import Commands, connect, open_vault, send_and_follow
+from mjumbe import log, settings_document, settings_reference
+from mjumbe.commands import Commands, connect, open_vault, prepare, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities, log_format
@@ -105,7 +105,7 @@ def set_credential(name: str, value: str | None) -> None:
     """Store VALUE under NAME (africastalking.com:outgoing); without VALUE it is asked for, or read from a pipe."""
     given = value or (sys.stdin.read() if not sys.stdin.isatty() else click.prompt("Value", hide_input=True))
     config, couch = connect()
-    setup.prepare(couch)
+    prepare(couch)
     open_vault(config, couch).set(name, given)
     click.echo(f"Stored {name}.")
     used = credential_names()
@@ -204,7 +204,7 @@ def _read_value(value: str) -> Any:
 
 def _merge_settings(changes: dict[str, Any]) -> None:
     _, couch = connect()
-    setup.prepare(couch)
+    prepare(couch)
     settings_document.change(couch.main, changes)
 
 

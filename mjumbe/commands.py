@@ -37,6 +37,17 @@ def open_vault(config: Config, couch: Couch) -> CachedVault:
     return CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
 
 
+def prepare(couch: Couch) -> None:
+    """Make what is missing in CouchDB; databases are not made silently: COUCH_URL may have a wrong name for them."""
+    made = setup.prepare(couch)
+    if made:
+        click.echo(
+            f"Made the databases {', '.join(made)} on {couch.server_url}. If mjumbe has others there already, "
+            "COUCH_URL ends with a wrong name.",
+            err=True,
+        )
+
+
 def read_number(couch: Couch, written: str) -> str:
     """A number in E.164, by the settings' country. Raises ClickException for what is none."""
     number = phone.normalise(written, LiveSettings(couch.main).refresh().default_country_code)
@@ -47,7 +58,7 @@ def read_number(couch: Couch, written: str) -> str:
 
 def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any) -> bool:
     """Write a message's document, and show what becomes of it for `wait` seconds; whether it was delivered by then."""
-    setup.prepare(couch)
+    prepare(couch)
     now = states.now()
     doc = documents.outgoing_document(documents.new_task(read_number(couch, to), text, now, **facts), now, None)
     couch.main.put(doc)

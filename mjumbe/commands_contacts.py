@@ -4,8 +4,8 @@ import uuid
 
 import click
 
-from mjumbe import setup, states
-from mjumbe.commands import connect, read_number
+from mjumbe import states
+from mjumbe.commands import connect, prepare, read_number
 from mjumbe.couch import Couch, Document
 from mjumbe.documents import milliseconds
 
@@ -31,7 +31,7 @@ def list_contacts(limit: int) -> None:
 def add_contact(phone: str, name: str) -> None:
     """Keep that PHONE is NAME's."""
     _, couch = connect()
-    setup.prepare(couch)
+    prepare(couch)
     number = read_number(couch, phone)
     found = _with_number(couch, number)
     if found:

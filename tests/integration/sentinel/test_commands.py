@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from mjumbe import documents, states
+from mjumbe.couch import Couch
 from mjumbe.phones import Phones
 from mjumbe.status import LEADER_ID
 from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
@@ -181,6 +182,20 @@ def test_a_misspelt_name_is_named(own_world: World) -> None:
     assert "No service uses a credential africastalking:incoming; they use africastalking.com:incoming, " in output
     code, output = run(own_world, "credentials", "set", "africastalking.com:incoming", "a-key-under-its-name")
     assert (code, output) == (0, "Stored africastalking.com:incoming.\n")
+
+
+def test_a_wrong_name_in_couch_url_makes_no_databases_silently(house: World) -> None:
+    url = f"{house.couch_url}-typo"
+    try:
+        code, output = run(house, "settings", "set", "sms.reply_to", "22000", COUCH_URL=url)
+        assert code == 0
+        made = ", ".join(database.name for database in Couch(url).databases)
+        where = f"Made the databases {made} on {house.couch.server_url}. If mjumbe has others there already, COUCH_URL"
+        assert where in output
+        assert run(house, "settings", "set", "sms.reply_to", "22000", COUCH_URL=url) == (0, "Set sms.reply_to.\n")
+    finally:
+        for database in Couch(url).databases:
+            database.drop()
 
 
 def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None:
