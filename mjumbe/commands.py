@@ -12,6 +12,7 @@ from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from mjumbe.follow import FINAL, follow
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
+from mjumbe.states import State
 
 
 class Commands(click.Group):
@@ -68,10 +69,15 @@ def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any)
         return bool(wait)
     stored = couch.main.get(doc["_id"]) or doc
     if states.of(stored["tasks"][0]) not in FINAL:
-        click.echo(
-            f"Not delivered after {wait:g} s; it goes on by itself. What holds messages up says `mjumbe doctor`."
-        )
+        click.echo(f"Not delivered after {wait:g} s; {_what_it_waits_for(stored['tasks'][0])}")
     return False
+
+
+def _what_it_waits_for(task: dict[str, Any]) -> str:
+    """The history's own sentence, where the message stays due for a reason that is the message's own."""
+    if states.of(task) is State.PENDING and task.get("state_details"):
+        return f"it stays due: {task['state_details']}. Services that are held, and why, shows `mjumbe gateways`."
+    return "it goes on by itself. What holds messages up says `mjumbe doctor`."
 
 
 def _say(entry: dict[str, Any]) -> None:

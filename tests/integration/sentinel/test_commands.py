@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from mjumbe import documents, states
+from mjumbe.commands import _what_it_waits_for
 from mjumbe.couch import Couch
 from mjumbe.phones import Phones
 from mjumbe.status import LEADER_ID
@@ -217,6 +218,21 @@ def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
 
 
 # ---- gateways
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"state": "pending"}, "it goes on by itself. What holds messages up says `mjumbe doctor`."),
+        ({"state": "sent", "state_details": "by the phone"}, "it goes on by itself."),
+        (
+            {"state": "pending", "state_details": "no service reaches this number: viber cannot"},
+            "it stays due: no service reaches this number: viber cannot.",
+        ),
+    ],
+)
+def test_why_a_message_is_not_delivered_yet(facts: dict[str, str], says: str) -> None:
+    assert _what_it_waits_for(documents.new_task("+254711000111", "x", states.now()) | facts).startswith(says)
+
 
 
 def test_gateways(world: World) -> None:
