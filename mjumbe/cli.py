@@ -135,7 +135,11 @@ def delete_credential(name: str) -> None:
 def rotate_credentials() -> None:
     """Encrypt everything again under the first key of MJUMBE_VAULT_KEY (or of the key file)."""
     config, couch = connect()
-    click.echo(f"Encrypted {open_vault(config, couch).rotate()} credentials under the first key.")
+    count = open_vault(config, couch).rotate()
+    if count:
+        click.echo(f"Encrypted {count} {'credential' if count == 1 else 'credentials'} under the first key.")
+    else:
+        click.echo("Nothing to do: no credential is encrypted under another key than the first.")
 
 
 # ---- settings

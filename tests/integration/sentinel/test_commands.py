@@ -119,7 +119,7 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     assert set(failed) == {"sentinel", "overdue"}
     assert failed["overdue"].startswith("2 messages have been due for more than an hour, 1 of them for the phone")
     house.set(sms={"in_doubt": "hold"})
-    assert failing(house)["in doubt"].startswith("1 messages may have been sent and are held")
+    assert failing(house)["in doubt"].startswith("1 message may have been sent and is held (sms.in_doubt)")
 
 
 def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:
@@ -130,7 +130,7 @@ def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:
         house.couch.main.put(documents.outgoing_document(task, at, None))
     failed = failing(house)
     assert set(failed) == {"sentinel", "with phones"}
-    assert failed["with phones"].startswith("1 messages that were due more than an hour ago are with phones")
+    assert failed["with phones"].startswith("1 message that was due more than an hour ago is with phones")
 
 
 def test_a_key_file(house: World, tmp_path: Path) -> None:
