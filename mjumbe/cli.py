@@ -8,6 +8,7 @@ if sys.argv[1:2] == ["api"]:
     monkey.patch_all()  # before anything else is imported: see api/server.py
 
 import json
+import math
 import os
 from functools import partial
 from itertools import chain
@@ -168,7 +169,9 @@ def get_settings(path: str) -> None:
 @click.argument("value")
 def set_setting(path: str, value: str) -> None:
     """Set what stands at PATH to VALUE: JSON, or else a text. `mjumbe settings set sms.reply_to 22000`"""
-    changes: Any = _read_value(value)
+    if not all(path.split(".")):
+        raise click.ClickException(f"PATH is '{path}', with an empty name in it; write it as sms.reply_to")
+    changes: Any = _read_value(path, value)
     for step in reversed(path.split(".")):
         changes = {step: changes}
     _merge_settings(changes)
@@ -199,11 +202,15 @@ def print_reference() -> None:
     click.echo(settings_reference.reference(), nl=False)
 
 
-def _read_value(value: str) -> Any:
+def _read_value(path: str, value: str) -> Any:
+    """JSON's value, or the text as it was written: also where a text is wanted and it would pass for a number."""
     try:
-        return json.loads(value)
+        read = json.loads(value)
     except ValueError:
         return value
+    number = isinstance(read, int | float) and not isinstance(read, bool)
+    infinite = isinstance(read, float) and not math.isfinite(read)  # too large for Python, and no JSON
+    return value if infinite or (number and settings_reference.takes_text(path)) else read
 
 
 def _merge_settings(changes: dict[str, Any]) -> None:
@@ -218,7 +225,9 @@ def _merge_settings(changes: dict[str, Any]) -> None:
 @main.command()
 @click.argument("to")
 @click.argument("message")
-@click.option("--wait", default=60, show_default=True, help="Seconds to follow the message; 0 only hands it over.")
+@click.option(
+    "--wait", type=click.IntRange(min=0), default=60, show_default=True, help="Seconds to follow it; 0: not at all."
+)
 def send(to: str, message: str, wait: int) -> None:
     """Send MESSAGE to the number TO, and show what becomes of it."""
     if not message:

@@ -30,6 +30,8 @@ def list_contacts(limit: int) -> None:
 @click.argument("name")
 def add_contact(phone: str, name: str) -> None:
     """Keep that PHONE is NAME's."""
+    if not name.strip():
+        raise click.ClickException("NAME is empty; write whose number it is")
     _, couch = connect()
     prepare(couch)
     number = read_number(couch, phone)

@@ -26,6 +26,11 @@ def reads(path: str) -> bool:
     return any(f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}.") for key in _keys())
 
 
+def takes_text(path: str) -> bool:
+    """Whether the setting at `path` is a text."""
+    return any(path == key and takes.startswith("a text") for key, takes, *_ in _rows(Settings, ""))
+
+
 def meant(path: str) -> str | None:
     """The setting, or the group of them, that a path where nothing is read looks like; None when it looks like none."""
     names = [*_keys(), *_groups()]

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from mjumbe import documents, states
+from mjumbe.cli import _read_value
 from mjumbe.commands import _what_it_waits_for
 from mjumbe.couch import Couch
 from mjumbe.phones import Phones
@@ -199,6 +200,29 @@ def test_a_wrong_name_in_couch_url_makes_no_databases_silently(house: World) -> 
             database.drop()
 
 
+@pytest.mark.parametrize("path", ["", "sms..x", ".sms", "sms."])
+def test_a_setting_without_a_name_is_refused(house: World, path: str) -> None:
+    code, output = run(house, "settings", "set", path, "5")
+    assert (code, output) == (1, f"Error: PATH is '{path}', with an empty name in it; write it as sms.reply_to\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "stored"),
+    [
+        ("sms.textbee.device_id", "661234567890123456789e12", "661234567890123456789e12"),
+        ("sms.textbee.device_id", "661234567890123456789e900", "661234567890123456789e900"),
+        ("sms.reply_to", "22000", "22000"),
+        ("sms.reply_to", '"22000"', "22000"),
+        ("sms.max_attempts", "4", 4),
+        ("sms.textbee.enabled", "false", False),
+        ("not_ours", "1.5", 1.5),
+        ("not_ours", "1e999", "1e999"),
+    ],
+)
+def test_a_setting_is_read_as_json_unless_it_is_a_text(path: str, written: str, stored: object) -> None:
+    assert _read_value(path, written) == stored
+
+
 def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     for content, says in (("{", "is no JSON: "), ("[]", "holds no JSON object")):
@@ -207,6 +231,8 @@ def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None
         assert code == 1 and output.startswith(f"Error: {file} {says}")
     code, output = run(own_world, "send", number(), "")
     assert (code, output) == (1, "Error: MESSAGE is empty; write the text to send\n")
+    code, output = run(own_world, "send", number(), "x", "--wait", "-5")
+    assert code == 2 and "Invalid value for '--wait'" in output
 
 
 def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
@@ -216,8 +242,6 @@ def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
     rows = house.couch.main.view("mjumbe", "messages_by_uuid", key=shown)
     assert len(rows) == 1, output
 
-
-# ---- gateways
 
 @pytest.mark.parametrize(
     ("facts", "says"),
@@ -233,6 +257,8 @@ def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
 def test_why_a_message_is_not_delivered_yet(facts: dict[str, str], says: str) -> None:
     assert _what_it_waits_for(documents.new_task("+254711000111", "x", states.now()) | facts).startswith(says)
 
+
+# ---- gateways
 
 
 def test_gateways(world: World) -> None:
@@ -319,5 +345,6 @@ def test_contacts(world: World) -> None:
     assert name in run(world, "contacts", "find", to)[1]
     assert name in run(world, "contacts", "list")[1]
     assert "is no phone number" in run(world, "contacts", "add", "SAFARICOM", "x")[1]
+    assert run(world, "contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
     received = world.receive(to, "Habari")
     eventually(lambda: (world.doc(received).get("contact") or {}).get("_id") == doc["_id"])
