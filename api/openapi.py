@@ -121,7 +121,7 @@ def build(app: Flask) -> dict[str, Any]:
         "info": {
             "title": "mjumbe",
             "version": package_version(),
-            "description": "SMS in and out over CouchDB, through Africa's Talking and Android phones.",
+            "description": "SMS in and out over CouchDB, through SMS services and Android phones.",
         },
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": _schemas(operations), "securitySchemes": SECURITY_SCHEMES},

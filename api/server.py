@@ -53,8 +53,10 @@ def run(
     """Serve until SIGTERM or SIGINT, then end the process. Must run in the main thread, before other threads start.
 
     Port 0 takes a free one. Prints the address once it listens, then calls `on_ready` with the port. Raises ConfigError
-    when the address cannot be had, ValueError (COUCH_URL) and CredentialError (the vault's key).
+    (the address, the workers), ValueError (COUCH_URL) and CredentialError (the vault's key).
     """
+    if workers < 1:
+        raise ConfigError(f"--workers is {workers}; expected 1 or more processes")
     # Looked at here, where they end the start with a sentence, not a worker with a traceback.
     Couch(config.couch_url)
     VaultKeys.load(config.vault_key, config.data)
@@ -111,8 +113,9 @@ def _listen(host: str, port: int) -> socket.socket:
         except (OSError, OverflowError) as error:
             if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > deadline:
                 reason = getattr(error, "strerror", None) or error
-                sentence = f"the API cannot listen at {host}, port {port} ({reason}); choose another --port"
-                raise ConfigError(sentence) from None
+                wrong_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+                advice = f"choose another {'--host' if wrong_host else '--port'}"
+                raise ConfigError(f"the API cannot listen at {host}, port {port} ({reason}); {advice}") from None
         time.sleep(0.05)
 
 
@@ -183,6 +186,11 @@ class _Worker(GeventWorker):  # type: ignore[misc]
         self._open = 0
         self._waiting: dict[gevent.Greenlet, object] = {}  # for their clients to send something, since longest first
         self._idle: set[tuple[gevent.Greenlet, object]] = set()  # those that did so a second ago, at a stop
+
+    def init_signals(self) -> None:
+        """A terminal's Ctrl-C comes here too, but only the arbiter acts on it: told to end twice, gevent shows it."""
+        super().init_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def handle(self, _listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
 from embedded.engine.store import DataInUse
-from embedded.server import serve
+from embedded.errors import disk_trouble
+from embedded.server import CannotListen, serve
+
+MOST_PORT = 65_535
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="mjumbe embedded", description="The part of CouchDB 3 that mjumbe uses.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=5984, help="port to listen on, 0 for any (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=5984, help="port to listen on, 0 for any (default: %(default)s)")
     parser.add_argument("--data", type=Path, required=True, help="directory for the databases")
     parser.add_argument(
         "--admin",
@@ -28,10 +32,17 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o077)  # what people wrote, and the hashes of passwords, are for the store's own user
     try:
         serve(options.host, options.port, options.data, options.admin)
-    except (DataInUse, ValueError, OSError) as error:
-        print(f"The embedded store cannot start: {error}", file=sys.stderr)  # noqa: T201 - its only way to say so
+    except (DataInUse, CannotListen, ValueError, OSError, sqlite3.Error) as error:
+        print(f"The embedded store cannot start: {disk_trouble(error) or error}", file=sys.stderr)  # noqa: T201 - its only way to say so
         return 1
     return 0
+
+
+def _port(text: str) -> int:
+    """A port's number. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal() and int(text) <= MOST_PORT):
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to {MOST_PORT}, got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

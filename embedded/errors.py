@@ -5,7 +5,13 @@ Status codes, error names and reasons are those of CouchDB 3 (`chttpd:error_info
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from typing import Any
+
+# The low byte of SQLite's codes for what the disk did, the kinds of each being in the byte above.
+DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CouchError(Exception):
@@ -56,6 +62,21 @@ def unauthorized(reason: str) -> CouchError:
 def forbidden(reason: str) -> CouchError:
     """403: a known user who is not a member."""
     return CouchError(403, "forbidden", reason)
+
+
+def disk_trouble(error: Exception) -> str | None:
+    """A sentence for an error that the disk made, with what to do; None for any other."""
+    if isinstance(error, sqlite3.OperationalError):
+        code = error.sqlite_errorcode & 0xFF
+        known, full = code in DISK_CODES, code == sqlite3.SQLITE_FULL
+    else:
+        number = error.errno if isinstance(error, OSError) else None
+        known, full = number in (*FULL, errno.EFBIG, errno.EIO, errno.EROFS), number in FULL
+    if not known:
+        return None
+    if full:
+        return f"The embedded store's disk is full ({error}): free some space where its --data is."
+    return f"The embedded store's disk fails ({error}): is it full, broken, or closed to this user?"
 
 
 def not_implemented(what: str) -> CouchError:

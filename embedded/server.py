@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +20,17 @@ from py_mini_racer import MiniRacer
 from embedded import auth
 from embedded.auth import Authenticator
 from embedded.engine.store import Store
-from embedded.errors import CouchError, bad_request
+from embedded.errors import CouchError, bad_request, disk_trouble
 from embedded.http import SERVER, Call, Service, answer
 from embedded.routes import Access, Route, find_route
 
 log = logging.getLogger("embedded")
 
 MAX_REQUEST = 64 * 1024 * 1024
+
+
+class CannotListen(Exception):
+    """The address is taken, or none of this machine's."""
 
 
 def _authorize(call: Call, route: Route) -> None:
@@ -55,9 +62,14 @@ async def handle(service: Service, request: web.Request) -> web.StreamResponse:
         response = answer(bad_request("The body is not what its Content-Encoding says").body(), 400)
     except (asyncio.CancelledError, ConnectionResetError):
         raise
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        response = answer({"error": "internal_server_error", "reason": "See the log of the embedded store."}, 500)
+    except Exception as error:
+        trouble = disk_trouble(error)
+        if trouble:
+            log.error("%s", trouble)  # no traceback: wherever it was, the disk did it
+        else:
+            log.exception("%s %s failed", request.method, request.path)
+        reason = trouble or "See the log of the embedded store."
+        response = answer({"error": "internal_server_error", "reason": reason}, 500)
     if not response.prepared:
         response.headers["Server"] = SERVER
         renewal = service.auth.renewal(request, call.user)
@@ -79,7 +91,10 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise CannotListen(_refused(host, port, error)) from None
         port = runner.addresses[0][1]
         print(f"embedded store listening on http://{host}:{port}/", flush=True)  # noqa: T201 - whoever started us waits for it
         if ready is not None:
@@ -88,6 +103,12 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
     finally:
         await runner.cleanup()
         await store.close()
+
+
+def _refused(host: str, port: int, error: OSError) -> str:
+    wrong_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return f"it cannot listen at {host}, port {port} ({reason}); choose another {'--host' if wrong_host else '--port'}"
 
 
 async def _stop_signal() -> None:
@@ -104,8 +125,8 @@ def serve(host: str, port: int, data: Path, admin: str, ready: Callable[[int], N
 
     `port` 0 picks a free one; `ready` is called with the port once requests are accepted. `data` is the directory of
     the databases, made if it is not there. `admin` is `name:password` of a server admin. Raises
-    `engine.store.DataInUse` when another server has the directory, OSError when the port is taken, ValueError for an
-    admin without a password.
+    `engine.store.DataInUse` when another server has the directory, CannotListen when the port is taken, ValueError for
+    an admin without a password, OSError and sqlite3.Error for what the disk does.
     """
     # Python lets a busy thread run this long before another gets its turn; an index update must not hold up requests.
     sys.setswitchinterval(0.0005)

@@ -8,6 +8,7 @@ if sys.argv[1:2] == ["api"]:
     monkey.patch_all()  # before anything else is imported: see api/server.py
 
 import json
+import math
 import os
 from functools import partial
 from itertools import chain
@@ -16,12 +17,11 @@ from typing import Any, NoReturn
 
 import click
 
-from mjumbe import log, settings_document, settings_reference, setup
-from mjumbe.commands import Commands, connect, open_vault, send_and_follow
+from mjumbe import log, settings_document, settings_reference
+from mjumbe.commands import Commands, connect, open_vault, prepare, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
-from mjumbe.config import Config, log_format
-from mjumbe.couch import Couch
+from mjumbe.config import Config, check_authorities, log_format
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
 from mjumbe.stopping import stop_event
@@ -45,7 +45,10 @@ def up(demo: bool, once: bool) -> NoReturn:
     """All processes in one terminal: the embedded store unless COUCH_URL is set, the API, the sentinel."""
     from mjumbe.up import run  # noqa: PLC0415  # the other processes need none of it
 
+    if once and not demo:
+        raise click.UsageError("--once is for the demo message: say --demo as well")
     log.configure(log_format(os.environ))
+    check_authorities(os.environ)
     sys.exit(run(demo=demo, once=once))
 
 
@@ -103,7 +106,7 @@ def set_credential(name: str, value: str | None) -> None:
     """Store VALUE under NAME (africastalking.com:outgoing); without VALUE it is asked for, or read from a pipe."""
     given = value or (sys.stdin.read() if not sys.stdin.isatty() else click.prompt("Value", hide_input=True))
     config, couch = connect()
-    setup.prepare(couch)
+    prepare(couch)
     open_vault(config, couch).set(name, given)
     click.echo(f"Stored {name}.")
     used = credential_names()
@@ -133,7 +136,11 @@ def delete_credential(name: str) -> None:
 def rotate_credentials() -> None:
     """Encrypt everything again under the first key of MJUMBE_VAULT_KEY (or of the key file)."""
     config, couch = connect()
-    click.echo(f"Encrypted {open_vault(config, couch).rotate()} credentials under the first key.")
+    count = open_vault(config, couch).rotate()
+    if count:
+        click.echo(f"Encrypted {count} {'credential' if count == 1 else 'credentials'} under the first key.")
+    else:
+        click.echo("Nothing to do: no credential is encrypted under another key than the first.")
 
 
 # ---- settings
@@ -162,7 +169,9 @@ def get_settings(path: str) -> None:
 @click.argument("value")
 def set_setting(path: str, value: str) -> None:
     """Set what stands at PATH to VALUE: JSON, or else a text. `mjumbe settings set sms.reply_to 22000`"""
-    changes: Any = _read_value(value)
+    if not all(path.split(".")):
+        raise click.ClickException(f"PATH is '{path}', with an empty name in it; write it as sms.reply_to")
+    changes: Any = _read_value(path, value)
     for step in reversed(path.split(".")):
         changes = {step: changes}
     _merge_settings(changes)
@@ -193,16 +202,20 @@ def print_reference() -> None:
     click.echo(settings_reference.reference(), nl=False)
 
 
-def _read_value(value: str) -> Any:
+def _read_value(path: str, value: str) -> Any:
+    """JSON's value, or the text as it was written: also where a text is wanted and it would pass for a number."""
     try:
-        return json.loads(value)
+        read = json.loads(value)
     except ValueError:
         return value
+    number = isinstance(read, int | float) and not isinstance(read, bool)
+    infinite = isinstance(read, float) and not math.isfinite(read)  # too large for Python, and no JSON
+    return value if infinite or (number and settings_reference.takes_text(path)) else read
 
 
 def _merge_settings(changes: dict[str, Any]) -> None:
     _, couch = connect()
-    setup.prepare(couch)
+    prepare(couch)
     settings_document.change(couch.main, changes)
 
 
@@ -212,7 +225,9 @@ def _merge_settings(changes: dict[str, Any]) -> None:
 @main.command()
 @click.argument("to")
 @click.argument("message")
-@click.option("--wait", default=60, show_default=True, help="Seconds to follow the message; 0 only hands it over.")
+@click.option(
+    "--wait", type=click.IntRange(min=0), default=60, show_default=True, help="Seconds to follow it; 0: not at all."
+)
 def send(to: str, message: str, wait: int) -> None:
     """Send MESSAGE to the number TO, and show what becomes of it."""
     if not message:
@@ -248,10 +263,10 @@ def doctor() -> None:
 @click.option("--to", required=True, envvar="MJUMBE_MIGRATE_TO", help="As COUCH_URL; also read from MJUMBE_MIGRATE_TO.")
 def migrate_(to: str) -> None:
     """Copy everything into another CouchDB, for instance from the embedded store. Can be started again."""
-    from mjumbe.commands_migrate import run  # noqa: PLC0415
+    from mjumbe.commands_migrate import connect_target, run  # noqa: PLC0415
 
     _, couch = connect()
-    if not run(couch, Couch(to)):
+    if not run(couch, connect_target(to)):
         sys.exit(1)
 
 

@@ -12,6 +12,7 @@ from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from mjumbe.follow import FINAL, follow
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
+from mjumbe.states import State
 
 
 class Commands(click.Group):
@@ -37,6 +38,17 @@ def open_vault(config: Config, couch: Couch) -> CachedVault:
     return CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
 
 
+def prepare(couch: Couch) -> None:
+    """Make what is missing in CouchDB; databases are not made silently: COUCH_URL may have a wrong name for them."""
+    made = setup.prepare(couch)
+    if made:
+        click.echo(
+            f"Made the databases {', '.join(made)} on {couch.server_url}. If mjumbe has others there already, "
+            "COUCH_URL ends with a wrong name.",
+            err=True,
+        )
+
+
 def read_number(couch: Couch, written: str) -> str:
     """A number in E.164, by the settings' country. Raises ClickException for what is none."""
     number = phone.normalise(written, LiveSettings(couch.main).refresh().default_country_code)
@@ -47,7 +59,7 @@ def read_number(couch: Couch, written: str) -> str:
 
 def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any) -> bool:
     """Write a message's document, and show what becomes of it for `wait` seconds; whether it was delivered by then."""
-    setup.prepare(couch)
+    prepare(couch)
     now = states.now()
     doc = documents.outgoing_document(documents.new_task(read_number(couch, to), text, now, **facts), now, None)
     couch.main.put(doc)
@@ -57,10 +69,15 @@ def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any)
         return bool(wait)
     stored = couch.main.get(doc["_id"]) or doc
     if states.of(stored["tasks"][0]) not in FINAL:
-        click.echo(
-            f"Not delivered after {wait:g} s; it goes on by itself. What holds messages up says `mjumbe doctor`."
-        )
+        click.echo(f"Not delivered after {wait:g} s; {_what_it_waits_for(stored['tasks'][0])}")
     return False
+
+
+def _what_it_waits_for(task: dict[str, Any]) -> str:
+    """The history's own sentence, where the message stays due for a reason that is the message's own."""
+    if states.of(task) is State.PENDING and task.get("state_details"):
+        return f"it stays due: {task['state_details']}. Services that are held, and why, shows `mjumbe gateways`."
+    return "it goes on by itself. What holds messages up says `mjumbe doctor`."
 
 
 def _say(entry: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ import uuid
 
 import click
 
-from mjumbe import setup, states
-from mjumbe.commands import connect, read_number
+from mjumbe import states
+from mjumbe.commands import connect, prepare, read_number
 from mjumbe.couch import Couch, Document
 from mjumbe.documents import milliseconds
 
@@ -30,8 +30,10 @@ def list_contacts(limit: int) -> None:
 @click.argument("name")
 def add_contact(phone: str, name: str) -> None:
     """Keep that PHONE is NAME's."""
+    if not name.strip():
+        raise click.ClickException("NAME is empty; write whose number it is")
     _, couch = connect()
-    setup.prepare(couch)
+    prepare(couch)
     number = read_number(couch, phone)
     found = _with_number(couch, number)
     if found:

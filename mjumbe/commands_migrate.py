@@ -5,10 +5,21 @@ from itertools import chain
 import click
 from rich.progress import Progress, TaskID
 
-from mjumbe.couch import Couch
+from mjumbe.couch import Couch, CouchError
 from mjumbe.migrate import Copied, migrate
 
 SHOWN = 20  # troubles of a database
+
+
+def connect_target(url: str) -> Couch:
+    """The CouchDB that --to names. Raises ClickException for one that cannot be, or does not let us in."""
+    try:
+        couch = Couch(url)
+        couch.request("GET", "/_all_dbs")  # for server admins
+    except (ValueError, CouchError) as error:
+        # It takes whatever it is given for COUCH_URL's, which names another CouchDB here.
+        raise click.ClickException(str(error).replace("COUCH_URL", "--to")) from None
+    return couch
 
 
 def run(source: Couch, target: Couch) -> bool:

@@ -1,5 +1,6 @@
 """A process's own configuration, from its environment. Everything about SMS is in the app settings instead."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Literal, cast
 LogFormat = Literal["json", "console"]
 MOST_PROXIES = 10
 PRIVATE = 0o700  # the mode of directories with keys and people's messages
+AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # the first that is set is taken, as requests does it
 
 
 class ConfigError(ValueError):
@@ -33,6 +35,7 @@ class Config:
                 "COUCH_URL is not set; it names the CouchDB and the database, for instance "
                 "http://admin:password@127.0.0.1:5984/medic"
             )
+        check_authorities(environ)
         return cls(
             couch_url=couch_url,
             data=Path(environ.get("MJUMBE_DATA", "").strip() or "data"),
@@ -40,6 +43,33 @@ class Config:
             log=log_format(environ),
             trusted_proxies=_proxies(environ.get("MJUMBE_TRUSTED_PROXIES", "").strip() or "0"),
         )
+
+
+def authorities(environ: Mapping[str, str]) -> str | None:
+    """The file or the directory with the authorities that certificates are checked by; None for the public ones."""
+    return next((environ[name] for name in AUTHORITIES if environ.get(name)), None)
+
+
+def check_authorities(environ: Mapping[str, str]) -> None:
+    """Raise ConfigError for a file that requests could not use: it would say so at every request, as an OSError."""
+    path = authorities(environ)
+    if path is None or Path(path).is_dir():
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except FileNotFoundError:
+        reason = "there is no such file"
+    except ssl.SSLError:
+        reason = "it holds no certificates in PEM"
+    except OSError as error:
+        reason = f"it cannot be read ({error.strerror})"
+    else:
+        return
+    variable = next(name for name in AUTHORITIES if environ.get(name))
+    raise ConfigError(
+        f"{variable} is {path}: {reason}; set it to a PEM file with the authorities' certificates, or unset it for the "
+        "public ones"
+    )
 
 
 def log_format(environ: Mapping[str, str]) -> LogFormat:

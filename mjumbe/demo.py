@@ -77,7 +77,10 @@ class Demo:
             if all(states.of(task) is State.DELIVERED for task in tasks_of(doc)) and shown > 2:
                 return True
         last = steps[-1][1] if steps else f"it did not come in: {answer.text}"
-        click.echo(f"The answer was not delivered within {PATIENCE_SECONDS:.0f} s; the last step: {last}", err=True)
+        if stop.is_set():
+            click.echo(f"Stopped before the answer was delivered; the last step: {last}", err=True)
+        else:
+            click.echo(f"The answer was not delivered within {PATIENCE_SECONDS:.0f} s; the last step: {last}", err=True)
         return False
 
 

@@ -212,7 +212,7 @@ def _overdue(house: House) -> Said:
     total, for_the_phone = sum(waiting.values()), sum(waiting[state] for state in FOR_THE_PHONE)
     if not total:
         return True, "No message is due for more than an hour."
-    count = f"{total} messages have been due for more than an hour"
+    count = f"{_number(total, 'message has', 'messages have')} been due for more than an hour"
     if for_the_phone:
         return False, f"{count}, {for_the_phone} of them for the phone gateway ({PHONE_GATEWAY}): does it poll?"
     return False, f"{count}; see above whether the sentinel runs and a service takes messages."
@@ -223,9 +223,15 @@ def _in_doubt(house: House) -> Said:
     if not count:
         return True, "No message is in doubt."
     if house.settings.refresh().sms.in_doubt == "retry":
-        return True, f"{count} messages may have been sent already, and are sent again by themselves (sms.in_doubt)."
+        again = _number(
+            count,
+            "message may have been sent already, and is sent again by itself",
+            "messages may have been sent already, and are sent again by themselves",
+        )
+        return True, f"{again} (sms.in_doubt)."
+    held = _number(count, "message may have been sent and is held", "messages may have been sent and are held")
     return False, (
-        f"{count} messages may have been sent and are held (sms.in_doubt); look for them with "
+        f"{held} (sms.in_doubt); find such with "
         "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
     )
 
@@ -238,11 +244,18 @@ def _with_phones(house: House) -> Said:
     count = sum(row.value["service"] == PHONE_GATEWAY for row in rows)
     if not count:
         return True, "No phone has kept a message to itself for more than an hour."
+    given_away = _number(
+        count, "message that was due more than an hour ago is", "messages that were due more than an hour ago are"
+    )
     return False, (
-        f"{count} messages that were due more than an hour ago are with phones that say nothing of them: do these "
+        f"{given_away} with phones that keep silent about that: do these "
         "poll? If a phone is lost, POST /api/v1/messages/<uuid>/settle sends its messages again; "
         "GET /api/v1/messages?state=forwarded-to-gateway lists them."
     )
+
+
+def _number(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def _count(house: House, start: list[object], end: list[object]) -> int:

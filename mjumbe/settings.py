@@ -128,7 +128,9 @@ HttpUrl = Annotated[
     str, BeforeValidator(_http_url), Expected("an http or https URL without user name, password, query or fragment")
 ]
 Word = Annotated[str, BeforeValidator(_word), Expected("one word")]
-Template = Annotated[str, BeforeValidator(_template), Expected("a text, in which every Mustache section is closed")]
+Template = Annotated[
+    str, BeforeValidator(_template), Expected("a text, in which every Mustache tag and section is closed")
+]
 Service = Annotated[
     Literal["medic-gateway", "africas-talking", "rapidpro", "textbee", "viber"], BeforeValidator(_service)
 ]

@@ -26,9 +26,15 @@ def reads(path: str) -> bool:
     return any(f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}.") for key in _keys())
 
 
+def takes_text(path: str) -> bool:
+    """Whether the setting at `path` is a text."""
+    return any(path == key and takes.startswith("a text") for key, takes, *_ in _rows(Settings, ""))
+
+
 def meant(path: str) -> str | None:
-    """The setting that a path where nothing is read looks like; None when it looks like none."""
-    return next(iter(difflib.get_close_matches(path, _keys(), n=1, cutoff=ALIKE)), None)
+    """The setting, or the group of them, that a path where nothing is read looks like; None when it looks like none."""
+    names = [*_keys(), *_groups()]
+    return next(iter(difflib.get_close_matches(path, names, n=1, cutoff=ALIKE)), None)
 
 
 def misspelt(sms: Mapping[str, Any], path: str = "sms") -> dict[str, str]:
@@ -45,6 +51,10 @@ def misspelt(sms: Mapping[str, Any], path: str = "sms") -> dict[str, str]:
 
 def _keys() -> list[str]:
     return [key for key, *_ in _rows(Settings, "") if "[]" not in key]
+
+
+def _groups() -> set[str]:
+    return {key[:dot] for key in _keys() for dot, character in enumerate(key) if character == "."}
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:

@@ -59,10 +59,13 @@ def _read_view(folder: Path) -> dict[str, str]:
     return view
 
 
-def prepare(couch: Couch) -> None:
-    """Make what is missing; safe to run by several processes at once and at every start. Raises UnavailableError."""
+def prepare(couch: Couch) -> list[str]:
+    """Make what is missing, and return the names of the databases that were.
+
+    Safe to run by several processes at once and at every start. Raises UnavailableError.
+    """
     _make_users(couch)
-    made = {database.name for database in couch.databases if database.create()}
+    made = [database.name for database in couch.databases if database.create()]
     if couch.sentinel.name in made:  # CHT has one of this name, with its own documents
         couch.request("PUT", f"/{quote(couch.sentinel.name, safe='')}/_revs_limit", body=SENTINEL_REVS_LIMIT)
     _store_first(couch.main, "settings", lambda: {"settings": settings.load_defaults()})
@@ -74,6 +77,7 @@ def prepare(couch: Couch) -> None:
     )
     for design in read_designs():
         _install(couch.main, design)
+    return made
 
 
 def _make_users(couch: Couch) -> None:

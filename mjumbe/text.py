@@ -63,16 +63,21 @@ class _Renderer(pystache.Renderer):  # type: ignore[misc]  # pystache has no typ
 
 
 @lru_cache(maxsize=1000)
-def _parsed(template: str) -> Any:
+def _parsed(template: str, *, closed: bool = False) -> Any:
     try:
-        return pystache.parse(template)
+        return pystache.parse(template, raise_on_mismatch=closed)
     except ParsingError as error:
         raise TemplateError(f"the template is not valid Mustache: {error}; close each section that you open") from error
 
 
 def check_template(template: str) -> None:
-    """Raise TemplateError when `template` is not valid Mustache."""
-    _parsed(template)
+    """Raise TemplateError when `template` is not valid Mustache, or leaves a section or a tag open.
+
+    `render` takes what is open at the end for text, and people would read it; CHT's Mustache refuses it.
+    """
+    _parsed(template, closed=True)
+    if "{{" in template.rpartition("}}")[2] and "{{=" not in template:  # that one chooses other delimiters
+        raise TemplateError("the template is not valid Mustache: its last {{ has no }} behind it; close each tag")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

@@ -134,16 +134,17 @@ def run(*, demo: bool, once: bool) -> int:
     """Run everything until SIGINT or SIGTERM (with `once` until the demo message is delivered). The exit status."""
     stop = stop_event()
     environ, supervisor, began = dict(os.environ), Supervisor(), time.monotonic()
+    environ["COUCH_URL"] = environ.get("COUCH_URL", "").strip()  # as the processes read it
     with ExitStack() as stack:
         if demo:
             environ.setdefault("MJUMBE_LOG_LEVEL", "warning")  # the steps are what is to be seen
             environ["MJUMBE_DATA"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="mjumbe-demo-"))
-            if environ.get("COUCH_URL"):
-                environ["COUCH_URL"] += f"-demo-{secrets.token_hex(4)}"
+            if environ["COUCH_URL"]:
+                environ["COUCH_URL"] = f"{environ['COUCH_URL'].rstrip('/')}-demo-{secrets.token_hex(4)}"
                 stack.callback(_drop, environ["COUCH_URL"])
         stack.callback(supervisor.stop)
         try:
-            if not environ.get("COUCH_URL"):
+            if not environ["COUCH_URL"]:
                 environ["COUCH_URL"] = _start_embedded(supervisor, environ)
             if demo:
                 return _run_demo(supervisor, environ, stop, began, once=once)
@@ -168,7 +169,7 @@ def _say_if_away(couch_url: str) -> None:
 
 def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:
     """Start the store in MJUMBE_DATA and return its COUCH_URL; the admin's password is made at the first start."""
-    data = Path(environ.get("MJUMBE_DATA") or "data")
+    data = Path(environ.get("MJUMBE_DATA", "").strip() or "data")
     password = _admin_password(data)
     admin = {**environ, "COUCH_ADMIN": f"admin:{password}"}
     url = supervisor.listen("embedded", ["--data", str(data / "couch")], admin)
@@ -176,13 +177,23 @@ def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:
 
 
 def _admin_password(data: Path) -> str:
+    """The password in the file, which is made when there is none. Raises RuntimeError."""
     path = data / PASSWORD_FILE
-    data.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(18))
-        log.info("Made the user admin of the embedded store", password_file=str(path))
-    return path.read_text().strip()
+    try:
+        data.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+        password = path.read_text().strip()
+        if not password:  # also when the disk was full before it was written
+            password = secrets.token_urlsafe(18)
+            path.write_text(password)
+            log.info("Made the user admin of the embedded store", password_file=str(path))
+    except OSError as error:
+        raise RuntimeError(
+            f"the file {path} with the admin's password cannot be made or read ({error.strerror}); set MJUMBE_DATA to "
+            "a directory that this user may write to, or COUCH_URL to a CouchDB"
+        ) from None
+    return password
 
 
 def _run_demo(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import socket
 import sys
 from decimal import Decimal, InvalidOperation
 
 from simulator.config import SimulatorConfig
 from simulator.control import BadField
 from simulator.server import serve
+
+MOST_PORT = 65_535
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         serve(config)
     except OSError as error:
-        print(f"simulator: cannot listen on {config.host}:{config.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        wrong_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        advice = f"choose another {'--host' if wrong_host else '--port'}"
+        where = f"{config.host}:{config.port}"
+        print(f"simulator: cannot listen on {where}: {error.strerror}; {advice}", file=sys.stderr)  # noqa: T201
         return 1
     except BadField as error:
         print(f"simulator: {error}", file=sys.stderr)  # noqa: T201
@@ -27,10 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _config(arguments: list[str] | None) -> SimulatorConfig:
     defaults = SimulatorConfig()
-    parser = argparse.ArgumentParser("simulator", description=__doc__)
+    parser = argparse.ArgumentParser("mjumbe simulator", description=__doc__)
     add = parser.add_argument
     add("--host", default=defaults.host)
-    add("--port", type=int, default=defaults.port, help="0 picks a free one")
+    add("--port", type=_port, default=defaults.port, help="0 picks a free one")
     add("--username", default=defaults.username)
     add("--key", action="append", dest="keys", default=[], help="an accepted apiKey; may be repeated")
     add("--short-code", default=defaults.short_code)
@@ -49,6 +56,12 @@ def _config(arguments: list[str] | None) -> SimulatorConfig:
     values["keys"] = tuple(values["keys"])
     values["senders"] = (*defaults.senders, *values["senders"])
     return SimulatorConfig(**values)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= MOST_PORT):
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to {MOST_PORT}, got {text}")
+    return int(text)
 
 
 def _money(text: str) -> Decimal:

@@ -148,5 +148,10 @@ def test_what_cannot_be_copied(source: Couch, target: Couch, stores: tuple[str, 
         couch.sentinel.put({**present, "heartbeat": states.timestamp(states.now()), "released": False})
         with pytest.raises(MigrationError, match=f"at work on .*{couch.name}; stop it"):
             migrate(source, target)
+    wrong = target._url.replace(f":{ADMIN[1]}@", ":another@")
+    code, output = run(source._url, wrong, tmp_path)
+    assert code == 1 and "the name or the password in --to is wrong" in output
+    code, output = run(source._url, "foo", tmp_path)
+    assert code == 1 and output.startswith("Error: --to must be http(s)://user:password@host:port/database")
     code, output = run(source._url, "http://127.0.0.1:1/x", tmp_path)
     assert code == 1 and "Traceback" not in output

@@ -2,14 +2,20 @@
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
+from mjumbe.couch import Couch
+from mjumbe.demo import Demo
+from mjumbe.up import PASSWORD_FILE, _admin_password
 from tests.faults.rig import INCOMING, incoming, kill_alone
-from tests.integration.processes import Process, eventually, family, runs, start
+from tests.integration.processes import ROOT, Process, eventually, family, runs, start
 from tests.integration.sentinel.world import INCOMING_KEY, number
 
 NAMES = ["api", "embedded", "sentinel"]
@@ -81,6 +87,69 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
         os.kill(pid, signal.SIGKILL)
     # Another test's `mjumbe up` may take a port meanwhile: then it is started again until that one has gone.
     eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 180)
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A `mjumbe up` that ends by itself. What it shows to whoever plays with it is no log, and not kept."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
+    command = [sys.executable, "-m", "mjumbe.cli", "up", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=180
+    )
+
+
+def refusal(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit code and last line of one that cannot start."""
+    done = run(*arguments, **environment)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("data", "reason"), [("/proc/nope", "No such file or directory"), ("file", "File exists")])
+def test_data_that_cannot_be_made_is_said(data: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, says = refusal(MJUMBE_DATA=str(tmp_path / data))
+    assert code == 1
+    assert f"{tmp_path / data}/admin-password with the admin's password cannot be made or read ({reason})" in says
+
+
+def test_what_is_wrong_with_the_command_is_said() -> None:
+    assert refusal("--once") == (2, "Error: --once is for the demo message: say --demo as well")
+    code, says = refusal(REQUESTS_CA_BUNDLE="/nope")
+    assert (code, says.split(";")[0]) == (1, "Error: REQUESTS_CA_BUNDLE is /nope: there is no such file")
+
+
+def test_a_password_file_that_a_full_disk_left_empty_gets_a_password(tmp_path: Path) -> None:
+    (tmp_path / PASSWORD_FILE).touch()
+    password = _admin_password(tmp_path)
+    assert password
+    assert _admin_password(tmp_path) == password
+
+
+def test_the_store_is_ours_where_couch_url_is_blank(terminal: Terminal) -> None:
+    terminal.up(COUCH_URL=" ")
+    assert (terminal.folder / PASSWORD_FILE).exists()
+
+
+def test_a_demonstration_that_is_stopped_says_so(
+    couch_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator = start(["simulator", "--port", "0"], tmp_path / "output")
+    demo = Demo({"COUCH_URL": couch_url, "MJUMBE_DATA": str(tmp_path)})
+    stop = threading.Event()
+    stop.set()
+    try:
+        demo.configure(simulator.url)
+        assert not demo.play(simulator.url, stop)
+    finally:
+        simulator.stop()
+    assert "Stopped before the answer was delivered" in capsys.readouterr().err
+
+
+def test_a_demonstration_beside_a_database_whose_url_ends_with_a_slash(server_url: str) -> None:
+    done = run("--demo", "--once", COUCH_URL=f"{server_url}/slashed/")
+    assert done.returncode == 0, done.stderr
+    assert not [name for name in Couch(f"{server_url}/x").request("GET", "/_all_dbs") if "slashed" in name]
 
 
 def test_a_couch_url_that_leads_nowhere_is_said(terminal: Terminal) -> None:

@@ -128,7 +128,7 @@ REFUSED = [
     (
         "sms.replies",
         [{"keyword": "a", "message": "{{#x}}a{{/y}}"}],
-        'sms.replies[0].message is "{{#x}}a{{/y}}"; expected a text, in which every Mustache section is closed',
+        'sms.replies[0].message is "{{#x}}a{{/y}}"; expected a text, in which every Mustache tag and section is closed',
     ),
     (
         "sms.replies",
@@ -304,11 +304,13 @@ def test_misspelt_settings_are_found_among_those_that_nobody_reads() -> None:
         "duplicate_limits": 5,
         "reply_to": "22000",
         "africas_talking": {"user_name": "x", "username": "y"},
+        "africas_taking": {"username": "y"},
         "something_of_somebody_else": {"duplicate_limit": 1},
     }
     assert settings_reference.misspelt(sms) == {
         "sms.duplicate_limits": "sms.duplicate_limit",
         "sms.africas_talking.user_name": "sms.africas_talking.username",
+        "sms.africas_taking": "sms.africas_talking",
     }
 
 

@@ -53,6 +53,26 @@ def test_a_broken_template_is_named(template: str) -> None:
         text.check_template(template)
 
 
+@pytest.mark.parametrize(
+    "template", ["{{#x}} hello", "{{^x}}{{y}}", "Hi {{name and more", "{{a}} {{", "{{! a", "{{{b}"]
+)
+def test_what_is_left_open_is_refused_where_it_is_written_and_rendered_where_it_is_there(template: str) -> None:
+    with pytest.raises(TemplateError, match="not valid Mustache"):
+        text.check_template(template)
+    assert isinstance(render(template, {}), str)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(template for template, _, _ in RENDERED if not template.endswith("{{")),
+        *("{{}}", "{{#a}}{{#b}}{{/b}}{{/a}}", "{{#date}}{{due}}{{/date}}", "{{=<% %>=}}<%a%> {{", "{ {a} }", "}}"),
+    ],
+)
+def test_what_is_closed_is_accepted(template: str) -> None:
+    text.check_template(template)
+
+
 @given(st.text(alphabet="{}#/^&>!=<% ab.", max_size=40))
 def test_any_text_renders_or_is_refused(template: str) -> None:
     with contextlib.suppress(TemplateError):

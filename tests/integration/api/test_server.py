@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import requests
@@ -17,7 +18,7 @@ from api.server import CONNECTIONS
 from mjumbe.couch import Couch
 from tests.faults.rig import INCOMING, Form, incoming, kill_alone, numbers, post_all, stored
 from tests.integration.conftest import StartApi
-from tests.integration.processes import ROOT, Process, eventually, family, runs
+from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, family, runs
 
 
 def connect(api: Process) -> socket.socket:
@@ -209,6 +210,22 @@ def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> 
     assert counted() >= 21
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    ignored = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored.split()[1], 16) & 1 << number - 1)
+
+
+def test_ctrl_c_reaches_the_workers_too_and_only_their_parent_acts(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url)
+    assert healthy(api)  # the worker has come so far
+    parent, *workers = family(api.popen.pid)
+    assert [ignores(pid, signal.SIGINT) for pid in (parent, *workers)] == [False, True]
+    for pid in (*workers, parent):
+        os.kill(pid, signal.SIGINT)
+    assert api.popen.wait(30) == 0
+    assert "Traceback" not in api.log()
+
+
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "api", *arguments],
@@ -234,5 +251,13 @@ def test_what_is_wrong_at_the_start_is_said_in_a_sentence(api: Process) -> None:
     weak = run("--port", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY="short")
     assert weak.returncode != 0
     assert "MJUMBE_VAULT_KEY" in weak.stderr
-    for result in (without, taken, wrong, weak):
+    nowhere = run(
+        "--port", "0", "--host", "300.1.1.1", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY=VAULT_KEY
+    )
+    assert nowhere.returncode != 0
+    assert "choose another --host" in nowhere.stderr
+    nobody = run("--workers", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic")
+    assert nobody.returncode != 0
+    assert "--workers is 0; expected 1 or more" in nobody.stderr
+    for result in (without, taken, wrong, weak, nowhere, nobody):
         assert "Traceback" not in result.stderr

@@ -12,6 +12,9 @@ import pytest
 import requests
 
 from mjumbe import documents, states
+from mjumbe.cli import _read_value
+from mjumbe.commands import _what_it_waits_for
+from mjumbe.couch import Couch
 from mjumbe.phones import Phones
 from mjumbe.status import LEADER_ID
 from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
@@ -117,7 +120,7 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     assert set(failed) == {"sentinel", "overdue"}
     assert failed["overdue"].startswith("2 messages have been due for more than an hour, 1 of them for the phone")
     house.set(sms={"in_doubt": "hold"})
-    assert failing(house)["in doubt"].startswith("1 messages may have been sent and are held")
+    assert failing(house)["in doubt"].startswith("1 message may have been sent and is held (sms.in_doubt)")
 
 
 def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:
@@ -128,7 +131,7 @@ def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:
         house.couch.main.put(documents.outgoing_document(task, at, None))
     failed = failing(house)
     assert set(failed) == {"sentinel", "with phones"}
-    assert failed["with phones"].startswith("1 messages that were due more than an hour ago are with phones")
+    assert failed["with phones"].startswith("1 message that was due more than an hour ago is with phones")
 
 
 def test_a_key_file(house: World, tmp_path: Path) -> None:
@@ -183,6 +186,43 @@ def test_a_misspelt_name_is_named(own_world: World) -> None:
     assert (code, output) == (0, "Stored africastalking.com:incoming.\n")
 
 
+def test_a_wrong_name_in_couch_url_makes_no_databases_silently(house: World) -> None:
+    url = f"{house.couch_url}-typo"
+    try:
+        code, output = run(house, "settings", "set", "sms.reply_to", "22000", COUCH_URL=url)
+        assert code == 0
+        made = ", ".join(database.name for database in Couch(url).databases)
+        where = f"Made the databases {made} on {house.couch.server_url}. If mjumbe has others there already, COUCH_URL"
+        assert where in output
+        assert run(house, "settings", "set", "sms.reply_to", "22000", COUCH_URL=url) == (0, "Set sms.reply_to.\n")
+    finally:
+        for database in Couch(url).databases:
+            database.drop()
+
+
+@pytest.mark.parametrize("path", ["", "sms..x", ".sms", "sms."])
+def test_a_setting_without_a_name_is_refused(house: World, path: str) -> None:
+    code, output = run(house, "settings", "set", path, "5")
+    assert (code, output) == (1, f"Error: PATH is '{path}', with an empty name in it; write it as sms.reply_to\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "stored"),
+    [
+        ("sms.textbee.device_id", "661234567890123456789e12", "661234567890123456789e12"),
+        ("sms.textbee.device_id", "661234567890123456789e900", "661234567890123456789e900"),
+        ("sms.reply_to", "22000", "22000"),
+        ("sms.reply_to", '"22000"', "22000"),
+        ("sms.max_attempts", "4", 4),
+        ("sms.textbee.enabled", "false", False),
+        ("not_ours", "1.5", 1.5),
+        ("not_ours", "1e999", "1e999"),
+    ],
+)
+def test_a_setting_is_read_as_json_unless_it_is_a_text(path: str, written: str, stored: object) -> None:
+    assert _read_value(path, written) == stored
+
+
 def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     for content, says in (("{", "is no JSON: "), ("[]", "holds no JSON object")):
@@ -191,6 +231,8 @@ def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None
         assert code == 1 and output.startswith(f"Error: {file} {says}")
     code, output = run(own_world, "send", number(), "")
     assert (code, output) == (1, "Error: MESSAGE is empty; write the text to send\n")
+    code, output = run(own_world, "send", number(), "x", "--wait", "-5")
+    assert code == 2 and "Invalid value for '--wait'" in output
 
 
 def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
@@ -199,6 +241,21 @@ def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
     shown = output.partition("Handed over as ")[2].partition(".")[0]
     rows = house.couch.main.view("mjumbe", "messages_by_uuid", key=shown)
     assert len(rows) == 1, output
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"state": "pending"}, "it goes on by itself. What holds messages up says `mjumbe doctor`."),
+        ({"state": "sent", "state_details": "by the phone"}, "it goes on by itself."),
+        (
+            {"state": "pending", "state_details": "no service reaches this number: viber cannot"},
+            "it stays due: no service reaches this number: viber cannot.",
+        ),
+    ],
+)
+def test_why_a_message_is_not_delivered_yet(facts: dict[str, str], says: str) -> None:
+    assert _what_it_waits_for(documents.new_task("+254711000111", "x", states.now()) | facts).startswith(says)
 
 
 # ---- gateways
@@ -288,5 +345,6 @@ def test_contacts(world: World) -> None:
     assert name in run(world, "contacts", "find", to)[1]
     assert name in run(world, "contacts", "list")[1]
     assert "is no phone number" in run(world, "contacts", "add", "SAFARICOM", "x")[1]
+    assert run(world, "contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
     received = world.receive(to, "Habari")
     eventually(lambda: (world.doc(received).get("contact") or {}).get("_id") == doc["_id"])

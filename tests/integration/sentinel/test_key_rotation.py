@@ -65,7 +65,7 @@ def test_the_key_is_replaced_while_messages_come_and_go(own_world: World) -> Non
     assert (done.returncode, done.stdout) == (0, "Encrypted 2 credentials under the first key.\n"), done.stderr
     both_ways(world, "under both, rotated")
     assert (opens(world, VAULT_KEY), opens(world, NEW_KEY)) == (False, True)
-    assert rotate(world).stdout == "Encrypted 0 credentials under the first key.\n"
+    assert rotate(world).stdout == "Nothing to do: no credential is encrypted under another key than the first.\n"
 
     api, sentinel = restart(world, api, sentinel, NEW_KEY)
     both_ways(world, "under the new key")

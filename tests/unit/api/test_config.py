@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import certifi
 import pytest
 
-from mjumbe.config import Config, ConfigError, log_numbers
+from mjumbe.config import Config, ConfigError, authorities, log_numbers
 
 URL = "http://admin:s3cr3t@127.0.0.1:5984/medic"
 
@@ -49,3 +50,29 @@ def test_numbers_in_the_log() -> None:
     assert log_numbers({"MJUMBE_LOG_NUMBERS": "FULL"}) == "full"
     with pytest.raises(ConfigError, match="MJUMBE_LOG_NUMBERS is 'yes'; expected masked or full"):
         log_numbers({"MJUMBE_LOG_NUMBERS": "yes"})
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nope", "there is no such file; set it to a PEM file"),
+        ("empty", "it holds no certificates in PEM; set it"),
+        ("text", "it holds no certificates in PEM; set it"),
+        ("text/below", "it cannot be read (Not a directory); set it"),
+    ],
+)
+def test_authorities_that_cannot_be_used(variable: str, name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("no certificate")
+    with pytest.raises(ConfigError) as error:
+        Config.load({"COUCH_URL": URL, variable: str(tmp_path / name)})
+    assert f"{variable} is {tmp_path / name}: {says}" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [".", "public.pem"])
+def test_authorities_that_can_be_used(name: str, tmp_path: Path) -> None:
+    (tmp_path / "public.pem").write_bytes(Path(certifi.where()).read_bytes())
+    environ = {"REQUESTS_CA_BUNDLE": str(tmp_path / name), "CURL_CA_BUNDLE": "/not/asked"}
+    assert Config.load({"COUCH_URL": URL, **environ})
+    assert authorities(environ) == str(tmp_path / name)

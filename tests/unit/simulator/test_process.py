@@ -46,6 +46,7 @@ def test_the_port_is_taken() -> None:
             _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert errors.startswith(f"simulator: cannot listen on 127.0.0.1:{port}: ")
+    assert errors.endswith("; choose another --port\n")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,9 @@ def test_the_port_is_taken() -> None:
     [
         (("--reports-url", "example.org"), 1, "simulator: reports_url: expected null or an http:// or https:// URL"),
         (("--latency-ms", "-5"), 1, "simulator: latency_ms: expected a whole number"),
+        (("--port", "99999"), 2, "mjumbe simulator: error: argument --port: expected a port, 0 to 65535, got 99999"),
+        (("--port", "-1"), 2, "expected a port, 0 to 65535, got -1"),
+        (("--host", "300.1.1.1"), 1, "; choose another --host"),
         (("--balance", "much"), 2, "expected an amount such as 1785.50, got 'much'"),
     ],
 )

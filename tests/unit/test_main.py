@@ -1,0 +1,30 @@
+"""The command's way in: a Ctrl-C while it is still being imported."""
+
+import os
+import signal
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CTRL_C = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+
+
+def run(folder: Path) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "mjumbe", "--version"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_ctrl_c_during_the_imports_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(CTRL_C)  # what mjumbe/cli.py imports first
+    done = run(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "version" in done.stdout
+    assert [entry.value for entry in entry_points(group="console_scripts", name="mjumbe")] == ["mjumbe.__main__:main"]
