@@ -99,13 +99,14 @@ def _wire(config: Config, couch: Couch) -> Context:
     live = LiveSettings(quick.main)
     metrics = Metrics()
     spool = Spool(config.data)
+    vault = CachedVault(quick, VaultKeys.load(config.vault_key, config.data))
     intake = Intake(metrics, spool, (quick.main, quick.callbacks))
     atexit.register(intake.close)
     return Context(
         couch=couch,
         quick=quick,
         indexes=Indexes(quick),
-        vault=CachedVault(quick, VaultKeys.load(config.vault_key, config.data)),
+        vault=vault,
         settings=live,
         intake=intake,
         spool=spool,
@@ -114,7 +115,7 @@ def _wire(config: Config, couch: Couch) -> Context:
         deliveries=Deliveries(),
         phones=Phones(couch),
         metrics=metrics,
-        preparation=Preparation(couch, live),
+        preparation=Preparation(couch, live, vault),
     )
 
 

@@ -4,8 +4,9 @@ import threading
 
 import structlog
 
-from mjumbe import setup
+from mjumbe import gateways, setup
 from mjumbe.couch import Couch, CouchError, UnavailableError
+from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
 
 PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last repeats
@@ -14,11 +15,12 @@ log = structlog.get_logger()
 
 
 class Preparation:
-    """Runs `setup.prepare` until it has succeeded."""
+    """Runs `setup.prepare` until it has succeeded, and reads what callbacks need while CouchDB is away later."""
 
-    def __init__(self, couch: Couch, settings: LiveSettings) -> None:
+    def __init__(self, couch: Couch, settings: LiveSettings, vault: CachedVault) -> None:
         self._couch = couch
         self._settings = settings
+        self._vault = vault
         self._tried = threading.Event()
         self._done = threading.Event()
         self.problem: str | None = None  # why the last attempt failed
@@ -45,6 +47,7 @@ class Preparation:
         try:
             setup.prepare(self._couch)
             self._settings.refresh()
+            self._vault.remember(gateways.credential_names())
         except (UnavailableError, CouchError) as error:
             if str(error) != self.problem:
                 log.warning("CouchDB is not ready, trying again", reason=str(error))

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -133,11 +134,12 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _share_metrics(options: dict[str, Any]) -> None:
     """Let a scrape, which reaches one worker, see the counters of all."""
-    directory = tempfile.TemporaryDirectory(prefix="mjumbe-metrics-")
-    os.environ[METRICS_DIRECTORY] = directory.name
+    # No TemporaryDirectory: each worker that ends would remove it, and those after it could not start.
+    directory = tempfile.mkdtemp(prefix="mjumbe-metrics-")
+    os.environ[METRICS_DIRECTORY] = directory
 
     def on_exit(_arbiter: Any) -> None:
-        directory.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
 
     def child_exit(_arbiter: Any, worker: Any) -> None:
         from prometheus_client import multiprocess  # noqa: PLC0415 - see METRICS_DIRECTORY

@@ -13,7 +13,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -360,6 +361,16 @@ class CachedVault(Vault):
     def get(self, credential_id: str) -> str | None:
         """As Vault.get, up to `ttl` seconds old, older while CouchDB is away; raises only for what was never read."""
         return self._get(credential_id, self._ttl, wait=False)
+
+    def remember(self, credential_ids: Iterable[str]) -> None:
+        """Read these now, to know those that are there when CouchDB is away before anybody asked for them.
+
+        Raises as Vault does, but not for one that cannot be read.
+        """
+        for credential_id in credential_ids:
+            with suppress(CredentialError):
+                if self.get(credential_id) is None:
+                    self._known.pop(credential_id, None)
 
     def matches(self, credential_id: str, given: str, made_of: Callable[[str], str] = str) -> bool:
         """Whether `given` is the credential's value, compared in constant time; False when there is none.

@@ -125,6 +125,19 @@ def test_couchdb_is_stopped_under_a_stream_of_webhooks(
     assert "Traceback" not in api.log()
 
 
+def test_the_first_webhook_comes_after_couchdb_has_stopped(house: House) -> None:
+    """Nobody had posted yet, so nobody had asked for the key with which it is to be told from a stranger's."""
+    world = house.world
+    api = world.start_api()
+    eventually(lambda: ready(api)["couchdb"][0] and "CouchDB is ready" in api.log())
+    house.stop_store()
+    forms = [incoming(f"first-{n}", sender, "HELP") for n, sender in enumerate(numbers(8))]
+    assert post_all(api.url + INCOMING, forms, 4) == [200] * 8
+    assert requests.post(api.url + INCOMING, params={"key": "wrong"}, data=forms[0], timeout=60).status_code == 403
+    house.start_store()
+    eventually(lambda: len(stored(world.couch.main, forms)) == len(forms), 30)
+
+
 def test_couchdb_hangs_under_webhooks(house: House) -> None:
     """It takes connections and answers nothing: whoever asks about it is told so all the same."""
     world = house.world

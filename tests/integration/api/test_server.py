@@ -210,6 +210,22 @@ def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> 
     assert counted() >= 21
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
+def test_a_worker_that_ends_is_replaced(start_api: StartApi, couch_url: str, number: signal.Signals) -> None:
+    api = start_api(couch_url, "--workers", "2")
+    assert healthy(api)
+    parent, first, second = family(api.popen.pid)
+    os.kill(first, number)
+    eventually(lambda: len({*family(api.popen.pid)} - {first}) == 3)
+    os.kill(second, number)
+    eventually(lambda: len({*family(api.popen.pid)} - {first, second}) == 3)
+    for _ in range(10):
+        assert healthy(api)
+    assert requests.get(f"{api.url}/metrics", timeout=30).ok
+    assert family(api.popen.pid)[0] == parent
+    assert "Traceback" not in api.log()
+
+
 def ignores(pid: int, number: signal.Signals) -> bool:
     ignored = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:"))
     return bool(int(ignored.split()[1], 16) & 1 << number - 1)
