@@ -21,7 +21,7 @@ from mjumbe.batcher import Batcher
 from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, edits_of
 from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
-from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
+from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
@@ -378,8 +378,10 @@ class Outbox:
     def _send(self, service: Service, batch: Sequence[Claimed]) -> None:
         """One request, its results stored before its place is given to another."""
         try:
-            results = self._ask(service, batch)
-            if results is not None and service.answered(results):
+            gateway = service.gateway
+            results = self._ask(gateway, batch)
+            # One that was called by another key, or elsewhere, says nothing of the service as it is now.
+            if results is not None and gateway is service.gateway and service.answered(results):
                 self.wake()
             self._keep(service, batch, results or [NOT_SENT] * len(batch))
         except Exception:
@@ -389,24 +391,26 @@ class Outbox:
             service.finished()
             self.wake()
 
-    def _ask(self, service: Service, batch: Sequence[Claimed]) -> list[Outcome] | None:
+    def _ask(self, gateway: Gateway, batch: Sequence[Claimed]) -> list[Outcome] | None:
         """The outcomes of a request; None when this process may no longer send, and did not."""
         first, limit = batch[0].message, self._settings.current.multipart_sms_limit
         body = text.limit_parts(first.text, limit)
         request = Batch(body, tuple(claimed.number for claimed in batch), first.premium)
         try:
-            results = service.gateway.send(request)
+            results = gateway.send(request)
         except SendError as error:
             results = [error.outcome] * len(batch)
         except FencedError:
             return None
         except Exception as error:
-            log.exception("a gateway failed in an unknown way", service=service.name)
+            log.exception("a gateway failed in an unknown way", gateway=type(gateway).__name__)
             results = [Outcome(f"an error of ours: {type(error).__name__}", failure=Failure.AMBIGUOUS)] * len(batch)
         cut = f"; the text was cut to {limit} parts (multipart_sms_limit)" if body != first.text else ""
         return [_said(outcome, first.text, cut) for outcome in results]
 
     def _keep(self, service: Service, batch: Sequence[Claimed], results: Sequence[Outcome]) -> None:
+        # First: a message whose result is stored is not asked about again.
+        self._tell(service.name, [(claimed.number, each) for claimed, each in zip(batch, results, strict=True)])
         now, sms = states.now(), self._settings.current.sms
         stored: list[Future[Document | None]] = []
         elsewhere: dict[tuple[str, str], OutgoingMessage] = {}
@@ -417,9 +421,6 @@ class Outbox:
             edit = partial(_apply, claimed, partial(outcomes.apply, now=now, sms=sms, at_once=at_once), outcome)
             stored.append(self._results.submit(Result(claimed.message.doc_id, edit, claimed.message.doc)))
         docs = [future.result() for future in stored]
-        answered = list(zip(batch, results, strict=True))
-        self._heard.opt_outs([claimed.number for claimed, outcome in answered if outcome.opted_out], service.name)
-        self._heard.left([claimed.number for claimed, outcome in answered if outcome.left], service.name)
         self._heard.references([outcome.ref for outcome in results if outcome.ref])
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
@@ -432,6 +433,20 @@ class Outbox:
         self._queue_again(again)
         # A message given back at once (a held service) is due again without anybody's changing it.
         self.offer(message for key, message in due.items() if key not in elsewhere)
+
+    def _tell(self, service: str, answered: Sequence[tuple[str, Outcome]]) -> None:
+        """Keep who opted out or left by what a service answered, however long CouchDB is away."""
+        patience = Patience("who opted out waits for CouchDB")
+        while True:
+            try:
+                self._heard.opt_outs([number for number, outcome in answered if outcome.opted_out], service)
+                self._heard.left([number for number, outcome in answered if outcome.left], service)
+            except (UnavailableError, CouchError) as error:
+                patience.waits(error)
+                self._pause.wait(1.0)
+            else:
+                patience.is_over()
+                return
 
     def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
         """Write the results of many requests in one bulk. Whoever leads by now: one that is not stored is a message

@@ -7,6 +7,7 @@ that nothing matches for a day is dropped, with a line in the log.
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +84,12 @@ class Reports:
         self._done(arrived, self._apply(arrived))
 
     def referenced(self, refs: Sequence[str]) -> None:
-        """These references are stored now: apply the reports that wait for them."""
+        """These references are stored now: apply the reports that wait for them. While CouchDB is away they wait on."""
         with self._lock:
             waiting = [each for ref in refs for each in self._waiting.get(ref, {}).values()]
         if waiting:
-            self._again(waiting)
+            with suppress(UnavailableError, CouchError):
+                self._again(waiting)
 
     def look_again(self) -> None:
         """Match what waits once more (another program may have stored the reference), and drop what is too old."""

@@ -46,6 +46,8 @@ class Service:
         self.gateway = gateway
         self.limits = limits
         self.status = replace(before or ServiceStatus(), held=False, reason=None, since=None)
+        # Whether it is asked by one request at a time, because what held it may be over.
+        self._is_tried = before is not None and before.held
         self._lock = threading.Lock()
         self._in_flight = 0
         self._failures = 0
@@ -55,18 +57,28 @@ class Service:
         self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
         self._filled = self._heard = time.monotonic()
 
-    def room(self) -> int:
-        """How many requests may start now. A held service gets single probes."""
+    def change(self, gateway: Gateway, limits: ServiceSettings) -> None:
+        """From now on it is called by these, with a new key for instance. What is under way is under way."""
         with self._lock:
-            if self.status.held:
+            is_tried, rate = self.status.held or self._is_tried, self.limits.max_per_second
+            self._free()
+            self._is_tried, self._held_until = is_tried, 0.0
+            self.gateway, self.limits = gateway, limits
+            self._burst = max(1.0, limits.max_per_second or 0.0)
+            self._tokens = min(self._tokens, self._burst) if rate else self._burst
+
+    def room(self) -> int:
+        """How many requests may start now. A held service, and one that was, gets single probes."""
+        with self._lock:
+            if self.status.held or self._is_tried:
                 return 1 if time.monotonic() >= self._held_until and self._in_flight == 0 else 0
             free = self.limits.concurrency - self._in_flight
             return min(free, self._fill()) if self.limits.max_per_second else free
 
     @property
     def batch_size(self) -> int:
-        """Messages for the next request: a probe of a held service risks a single one."""
-        return 1 if self.status.held else self.limits.batch_size
+        """Messages for the next request: a probe risks a single one."""
+        return 1 if self.status.held or self._is_tried else self.limits.batch_size
 
     def is_over_rate(self) -> bool:
         """Whether only its rate keeps it from taking another request."""
@@ -179,6 +191,7 @@ class Service:
         self.status = replace(self.status, held=True, reason=reason, since=self.status.since or now, last_failure=now)
 
     def _free(self) -> None:
+        self._is_tried = False
         self._failures = 0
         self._cause = None
         self._probes.clear()

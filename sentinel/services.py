@@ -50,7 +50,7 @@ class Services:
         self._said: str | None = None
 
     def refresh(self) -> bool:
-        """Rebuild what changed, at most every REFRESH_SECONDS; answers whether anything did. Called by one thread."""
+        """Renew what changed, at most every REFRESH_SECONDS; answers whether anything did. Called by one thread."""
         if time.monotonic() - self._checked < REFRESH_SECONDS:
             return False
         self._checked = time.monotonic()
@@ -68,13 +68,12 @@ class Services:
             self._troubles[name] = trouble
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
-                known = self._services.get(name)
-                self._services[name] = Service(
-                    name,
-                    definition.build(Wiring(settings, self._credential, self._fence, self._address_of)),
-                    definition.section(settings),
-                    known.status if known else self._before.get(name),
-                )
+                gateway = definition.build(Wiring(settings, self._credential, self._fence, self._address_of))
+                limits = definition.section(settings)
+                if name in self._services:
+                    self._services[name].change(gateway, limits)
+                else:
+                    self._services[name] = Service(name, gateway, limits, self._before.get(name))
                 changed = True
         return changed
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -141,6 +142,42 @@ def test_sent_and_stored(lab: Lab) -> None:
     assert (lab.task()["state"], lab.task()["gateway_ref"], lab.task()["attempts"]) == ("sent", f"r{PHONE}", 1)
     assert lab.referenced == [f"r{PHONE}"]
     assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"]))
+
+
+def test_an_answer_to_what_was_asked_by_another_key_says_nothing_of_the_service(lab: Lab) -> None:
+    service = lab.service
+    assert isinstance(service, Service)
+
+    def answer(batch: Batch) -> list[Outcome]:
+        service.change(cast(Gateway, Desk()), ServiceSettings(batch_size=10))
+        return [Outcome("InvalidAPIKey", failure=Failure.CONFIGURATION)] * len(batch.recipients)
+
+    lab.desk.answer = answer
+    lab.offer(doc())
+    lab.run()
+    assert not service.status.held
+    lab.run()
+    assert lab.task()["state"] == "sent", "given back, and sent by the new one"
+
+
+def test_who_opted_out_is_kept_before_the_result_and_however_long_couchdb_is_away(lab: Lab) -> None:
+    lab.desk.answer = lambda batch: [Outcome("UserInBlacklist", State.DENIED, opted_out=True)]
+    stores = iter([UnavailableError("away"), UnavailableError("away"), None])
+    states_then = []
+
+    def keep(numbers: Sequence[str], service: str) -> None:
+        states_then.append(lab.task()["state"])
+        if trouble := next(stores):
+            raise trouble
+        lab.opted_out.extend(numbers)
+
+    lab.outbox._heard = replace(lab.outbox._heard, opt_outs=keep)
+    lab.outbox._pause = cast(threading.Event, SimpleNamespace(wait=lambda seconds: None))
+    lab.offer(doc())
+    lab.run()
+    assert lab.opted_out == [PHONE]
+    assert set(states_then) == {"forwarded-to-gateway"}
+    assert lab.task()["state"] == "denied"
 
 
 def test_what_waits_for_a_held_service_takes_no_others_room(lab: Lab) -> None:

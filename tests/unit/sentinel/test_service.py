@@ -2,18 +2,16 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 
 from mjumbe.documents import DeliveryReport
-from mjumbe.gateways.base import Failure, Outcome
+from mjumbe.gateways.base import Failure, Gateway, Outcome
+from mjumbe.settings import ServiceSettings
 from mjumbe.states import State
-from sentinel.service import (
-    BREAKER_FAILURES,
-    BREAKER_SECONDS,
-    LEFT_ALONE_SECONDS,
-    PROBE_SECONDS,
-)
+from mjumbe.status import ServiceStatus
+from sentinel.service import BREAKER_FAILURES, BREAKER_SECONDS, LEFT_ALONE_SECONDS, PROBE_SECONDS, Service
 from tests.unit.sentinel.asking import AT, BROKEN, LOST, NO_BALANCE, REFUSED, SENT, START, Time, ask, service
 
 # ---- limits
@@ -269,6 +267,69 @@ def test_a_held_service_that_cannot_be_asked_may_still_be_unable_to_send(time: T
     assert not subject.is_left_alone()
     ask(subject, SENT)
     assert subject.status.held
+
+
+# ---- what changes while requests are under way
+
+
+def change(subject: Service, **limits: Any) -> None:
+    subject.change(cast(Gateway, object()), ServiceSettings(**limits))
+
+
+def test_what_is_under_way_counts_after_a_change(time: Time) -> None:
+    subject = service(concurrency=3)
+    subject.started()
+    subject.started()
+    change(subject, concurrency=4)
+    assert subject.room() == 2
+    change(subject, concurrency=1)
+    assert subject.room() <= 0
+    subject.finished()
+    subject.finished()
+    assert subject.room() == 1
+
+
+@pytest.mark.parametrize("refusal", [NO_BALANCE, replace(NO_BALANCE, failure=Failure.QUOTA)])
+def test_after_a_change_what_was_held_is_asked_by_one_request(time: Time, refusal: Outcome) -> None:
+    subject = service(concurrency=8, batch_size=40)
+    ask(subject, refusal)
+    assert subject.room() == 0
+    for _ in range(2):
+        change(subject, concurrency=8, batch_size=40)
+        assert (subject.status.held, subject.room(), subject.batch_size) == (False, 1, 1)
+        subject.started()
+        assert subject.room() == 0
+        subject.finished()
+    ask(subject, SENT)
+    assert (subject.room(), subject.batch_size) == (8, 40)
+    ask(subject, refusal)
+    change(subject, concurrency=8)
+    ask(subject, refusal)
+    assert (subject.status.held, subject.room()) == (True, 0)
+
+
+def test_the_leader_before_held_it(time: Time) -> None:
+    before = ServiceStatus(held=True, reason="InsufficientBalance")
+    subject = Service(AT, cast(Gateway, None), ServiceSettings(concurrency=8), before)
+    assert (subject.status.held, subject.room(), subject.batch_size) == (False, 1, 1)
+    ask(subject, SENT)
+    assert subject.room() == 8
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "at_once", "a_second_later"),
+    [(None, 5, 5, 5), (5, 50, 0, 32), (20, 2, 0, 2), (5, None, 32, 32)],
+)
+def test_a_changed_rate(
+    time: Time, before: float | None, after: float | None, at_once: int, a_second_later: int
+) -> None:
+    subject = service(concurrency=32, max_per_second=before)
+    for _ in range(int(before or 10)):
+        ask(subject, SENT)
+    change(subject, concurrency=32, max_per_second=after)
+    assert subject.room() == at_once
+    time.seconds += 1
+    assert subject.room() == a_second_later
 
 
 @pytest.mark.parametrize(
