@@ -23,7 +23,7 @@ from api.bodies import POLL_BYTES, demand_json, json_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
-from mjumbe.couch import Document, Edit, Row, Update, all_of
+from mjumbe.couch import Document, Edit, Row, Update, edits_of
 from mjumbe.documents import IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.settings import Settings
@@ -290,10 +290,8 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
     docs = here.couch.main.fetch(str(row.id) for row in chosen)
     opted_out = _opted_out(here, docs, chosen, settings)
     taken: dict[str, Task] = {}
-    edits: dict[str, list[Edit]] = {}
-    for row in chosen:
-        edits.setdefault(str(row.id), []).append(partial(_take, row, user, row.value["uuid"] in opted_out, taken))
-    updates = here.couch.main.update({doc_id: all_of(several) for doc_id, several in edits.items()}, known=docs)
+    edits = edits_of((str(row.id), partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
+    updates = here.couch.main.update(edits, known=docs)
     _report_refused(updates)
     ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[str(row.id)].error]
     return [message for task in ours if (message := _message(task, settings))]

@@ -126,8 +126,16 @@ Edit = Callable[[Document], bool]
 when somebody else wrote first."""
 
 
-def all_of(edits: Sequence[Edit]) -> Edit:
-    """One edit that makes all of them in their order, and has something to write when one of them has."""
+def edits_of(pairs: Iterable[tuple[str, Edit]]) -> dict[str, Edit]:
+    """One edit for each document id: it makes all that are named with the id, in their order, and has something to
+    write when one of them has."""
+    by_doc: dict[str, list[Edit]] = {}
+    for doc_id, edit in pairs:
+        by_doc.setdefault(doc_id, []).append(edit)
+    return {doc_id: _all_of(edits) for doc_id, edits in by_doc.items()}
+
+
+def _all_of(edits: Sequence[Edit]) -> Edit:
     return lambda doc: sum(edit(doc) for edit in edits) > 0
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
-from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, all_of
+from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, edits_of
 from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Outcome, SendError
@@ -344,10 +344,7 @@ class Outbox:
         Returns the ids of the documents that are now as `take` left them: not those that are gone, or that CouchDB
         refuses.
         """
-        by_doc: dict[str, list[Edit]] = {}
-        for message in messages:
-            by_doc.setdefault(message.doc_id, []).append(partial(take, message))
-        edits = {doc_id: all_of(several) for doc_id, several in by_doc.items()}
+        edits = edits_of((message.doc_id, partial(take, message)) for message in messages)
         known = {message.doc_id: message.doc for message in messages if message.doc is not None}
         patience = Patience("claims wait for CouchDB")
         while True:
@@ -427,15 +424,12 @@ class Outbox:
 
     def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
         """Write the results of many requests in one bulk, however long CouchDB is away."""
-        edits: dict[str, list[Edit]] = {}
-        for result in results:
-            edits.setdefault(result.doc_id, []).append(result.edit)
-        combined = {doc_id: all_of(several) for doc_id, several in edits.items()}
+        edits = edits_of((result.doc_id, result.edit) for result in results)
         known = {result.doc_id: result.doc for result in results if result.doc is not None}
         patience = Patience("results wait for CouchDB")
         while True:
             try:
-                updates = self._echoes.update(combined, known)
+                updates = self._echoes.update(edits, known)
             except (UnavailableError, CouchError) as error:
                 # Whatever CouchDB has against us passes; results that are not stored are messages sent twice.
                 patience.waits(error, results=len(results))

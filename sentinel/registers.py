@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Database, Document, Edit, all_of
+from mjumbe.couch import Database, Document, Edit, edits_of
 from mjumbe.documents import OPT_OUT, datetime_of, entries_of
 
 log = structlog.get_logger(__name__)
@@ -74,11 +74,9 @@ class Register:
 
     def record(self, *entries: Entry) -> None:
         """Store what happened. Of two entries for one number the later one holds, whatever order they come in."""
-        edits: dict[str, list[Edit]] = {}
-        for entry in sorted(entries, key=lambda entry: entry.at):
-            edits.setdefault(self._prefix + entry.number, []).append(self._edit(entry))
-        combined = {doc_id: all_of(several) for doc_id, several in edits.items()}
-        for doc_id, update in self._database.update(combined, create=True).items():
+        in_order = sorted(entries, key=lambda entry: entry.at)
+        edits = edits_of((self._prefix + entry.number, self._edit(entry)) for entry in in_order)
+        for doc_id, update in self._database.update(edits, create=True).items():
             if update.error:
                 log.error("what happened to a number is not stored", doc=doc_id, reason=update.error)
             if update.doc is not None:
