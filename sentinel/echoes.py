@@ -1,12 +1,15 @@
 """Our own writes come back in the changes, where nothing is to be done about them again."""
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from mjumbe.couch import Database, Document, Edit, Update
+from mjumbe.couch import CouchError, Database, Document, Edit, UnavailableError, Update
+from sentinel.patience import Patience
 
 REMEMBERED = 20_000
+PAUSE_SECONDS = 1.0
 
 
 class Echoes:
@@ -28,6 +31,27 @@ class Echoes:
             while len(self._revisions) > REMEMBERED:
                 self._revisions.popitem(last=False)
         return updates
+
+    def insist(
+        self,
+        edits: Mapping[str, Edit],
+        known: Mapping[str, Document],
+        patience: Patience,
+        before: Callable[[], None] = lambda: None,
+    ) -> dict[str, Update]:
+        """As `update`, however long CouchDB is away, or has something else against us: that passes too. `before` is
+        called before each attempt, and may raise to end them."""
+        while True:
+            before()
+            try:
+                updates = self.update(edits, known)
+            except (UnavailableError, CouchError) as error:
+                patience.waits(error, documents=len(edits))
+                known = {}  # what an attempt has changed in place
+                time.sleep(PAUSE_SECONDS)
+            else:
+                patience.is_over()
+                return updates
 
     def is_one(self, doc_id: str, rev: str) -> bool:
         """Whether this is the document as we wrote it last."""

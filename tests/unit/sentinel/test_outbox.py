@@ -18,6 +18,7 @@ from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, 
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, Task
+from sentinel import echoes
 from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
@@ -228,7 +229,7 @@ def test_the_document_is_gone(lab: Lab) -> None:
 
 
 def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
+    monkeypatch.setattr(echoes, "PAUSE_SECONDS", 0.0)
     lab.offer(doc())
 
     def lose() -> None:
@@ -256,7 +257,7 @@ def test_couchdb_is_away_when_the_result_is_to_be_stored(
         if next(troubles):
             raise trouble
 
-    monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
+    monkeypatch.setattr(echoes, "PAUSE_SECONDS", 0.0)
     lab.offer(doc())
     troubles = iter([False, True, True, False])
     lab.database.before_bulk = fail
