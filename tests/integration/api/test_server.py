@@ -211,7 +211,7 @@ def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "api", *arguments],
+        [sys.executable, "-m", "mjumbe.cli", "api", *arguments],
         check=False,
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", **environment},
