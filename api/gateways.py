@@ -14,7 +14,7 @@ from mjumbe import documents, overview, phone, states
 from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow
 from mjumbe.gateways import NAMES, viber
-from mjumbe.gateways.base import Wiring
+from mjumbe.gateways.base import Check, Wiring
 
 FOLLOWED_SECONDS = 20.0
 
@@ -68,7 +68,7 @@ class TestResult(BaseModel):
     history: list[dict[str, object]] | None = Field(default=None, description="What became of it so far.")
 
 
-class WebhookResult(BaseModel):
+class ServiceSaid(BaseModel):
     """What the service said."""
 
     ok: bool
@@ -133,13 +133,17 @@ def test(name: str) -> ResponseReturnValue:
     "answers. 502 when it refuses, with its reason in `says`.",
     tag="gateways",
     security="user",
-    answers={200: WebhookResult, 502: WebhookResult},
+    answers={200: ServiceSaid, 502: ServiceSaid},
 )
 def set_viber_webhook() -> ResponseReturnValue:
     """A bot has one webhook: whatever had it before has it no more."""
     here = context()
     here.users.require(request)
-    check = viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get))
+    return said(viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get)))
+
+
+def said(check: Check) -> ResponseReturnValue:
+    """A ServiceSaid as a view answers it: 502 when the service refused."""
     return {"ok": check.ok, "says": check.says}, 200 if check.ok else 502
 
 

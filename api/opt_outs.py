@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, checked, demand_json, json_object
+from api.bodies import POLL_BYTES, checked, demand_json, json_object, object_or_query
 from api.callbacks import store
 from api.context import context
 from api.errors import BadRequestError
@@ -111,8 +111,7 @@ def opt_out() -> ResponseReturnValue:
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
     user = context().users.require(request, [SMS])
-    given = json_object(request, POLL_BYTES) if request.content_length else request.args.to_dict()
-    return _told("opt-in", given, user.name)
+    return _told("opt-in", object_or_query(request, POLL_BYTES), user.name)
 
 
 def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:
