@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import SMS
 from api.bodies import POLL_BYTES, Text, checked, demand_json, json_object, object_or_query
 from api.callbacks import store
-from api.context import Context, context
-from api.errors import ApiError, BadRequestError
+from api.context import PHONE_NUMBER, Context, context
+from api.errors import ApiError
 from api.gateways import ServiceSaid, said
 from api.openapi import describe
 from mjumbe import gateways, phone
@@ -65,7 +65,7 @@ class Fetched(BaseModel):
     new: int = Field(description="How many of them were not known here.")
 
 
-EXPECTED = {"phone": "a phone number, as +254711000111", "short_code": "a short code", "keyword": "a keyword"}
+EXPECTED = {"phone": PHONE_NUMBER, "short_code": "a short code", "keyword": "a keyword"}
 TAG = "premium subscriptions"
 
 
@@ -172,10 +172,7 @@ def _expected(field: str) -> str:
 def _subscription(here: Context, values: dict[str, Any]) -> tuple[Subscription, str]:
     """The subscription that is asked for, and its number in E.164."""
     subscription = checked(Subscription, values, _expected)
-    number = phone.normalise(subscription.phone, here.settings.loaded().default_country_code)
-    if number is None:
-        raise BadRequestError("phone", EXPECTED["phone"])
-    return subscription, number
+    return subscription, here.number("phone", subscription.phone)
 
 
 def _account(here: Context) -> AfricasTalking:
