@@ -74,8 +74,7 @@ def opted_out() -> ResponseReturnValue:
     here = context()
     here.users.require(request, [SMS])
     query = checked(OptOutQuery, request.args.to_dict(), lambda field: "only after")
-    start = PREFIX + query.after + "\u0000" if query.after else PREFIX
-    docs = here.couch.main.all(start, PREFIX + "\ufff0", MOST)
+    docs = here.couch.main.beginning_with(PREFIX, PREFIX + query.after, MOST)
     last = str(docs[-1]["_id"]).removeprefix(PREFIX) if len(docs) == MOST else None
     return {"opt_outs": [_shown(doc) for doc in docs if doc.get("value")], "after": last}
 

@@ -154,10 +154,10 @@ def fetch() -> ResponseReturnValue:
 def active(database: Database, product: Product) -> Iterator[Document]:
     """The register's documents of those who have the product now, by number. Raises UnavailableError."""
     prefix = f"subscription:{product.short_code}:{product.keyword}:"
-    start, end = prefix, prefix + "\ufff0"
-    while docs := database.all(start, end, PAGE):
+    after = ""
+    while docs := database.beginning_with(prefix, after, PAGE):
         yield from (doc for doc in docs if doc.get("value") == ACTIVE)
-        start = docs[-1]["_id"] + "\u0000"
+        after = docs[-1]["_id"]
 
 
 def _since(doc: Document) -> str | None:

@@ -29,6 +29,7 @@ READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
 CONFLICT_ROUNDS = 20
+LAST_CHARACTER = "\U0010ffff"
 ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
@@ -419,6 +420,12 @@ class Database:
             )
         )
         return [row["doc"] for row in answer["rows"]]
+
+    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
+        """The documents whose ids begin with `prefix`, in the order of their ids; only those behind the id `after`."""
+        start, end = after + "\u0000" if after else prefix, prefix + LAST_CHARACTER
+        # CouchDB refuses a range without room. Ids are ordered by their bytes, which is Python's order of texts.
+        return self.all(start, end, limit) if start <= end else []
 
     def view(self, design: str, view: str, **query: Any) -> list[Row]:
         """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …)."""

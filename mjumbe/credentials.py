@@ -31,7 +31,6 @@ from mjumbe.couch import ConflictError, Couch, CouchError, Document, Unavailable
 log = structlog.get_logger(__name__)
 
 PREFIX = "credential:"
-AFTER_PREFIX = "credential;"  # the first id behind all that begin with PREFIX
 MAX_ID, MAX_VALUE = 256, 4096  # characters
 CHT3_SECTION = "medic-credentials"
 # CouchDB moved its cookie secret, CHT's encryption key, from the first section to the second in 3.2.
@@ -262,7 +261,7 @@ class Vault:
         return list(self._couch.vault.fetch(ids).values())
 
     def _all(self) -> list[Document]:
-        docs = self._couch.vault.all(PREFIX, AFTER_PREFIX)
+        docs = self._couch.vault.beginning_with(PREFIX)
         return [doc for doc in docs if "secret" in doc or "password" in doc]
 
     def _remove(self, docs: list[Document]) -> None:

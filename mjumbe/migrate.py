@@ -15,7 +15,6 @@ from mjumbe.health import SILENT_SECONDS
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 
 AT_ONCE = 500
-LAST_ID = "\U0010ffff"  # an id may begin with any character
 READ_ALL = "0"  # the sequence before all changes
 
 
@@ -83,10 +82,10 @@ def _copy(source: Database, target: Database, tell: Progress) -> Copied:
 
 
 def _batches(database: Database) -> Iterator[list[Document]]:
-    start = ""
-    while docs := database.all(start, LAST_ID, AT_ONCE):
+    after = ""
+    while docs := database.beginning_with("", after, AT_ONCE):
         yield docs
-        start = docs[-1]["_id"] + "\u0000"
+        after = docs[-1]["_id"]
 
 
 def _copy_batch(docs: Sequence[Document], target: Database, copied: Copied) -> None:

@@ -34,7 +34,7 @@ class Phones:
 
     def last_poll(self) -> str | None:
         """When any phone last polled (ISO 8601, UTC), None when none ever did. Raises UnavailableError."""
-        docs = self._database.all(PREFIX, PREFIX + "\ufff0")
+        docs = self._database.beginning_with(PREFIX)
         return max((str(doc.get("polled") or "") for doc in docs), default="") or None
 
     def check(self, settings: Settings) -> Check:

@@ -95,7 +95,7 @@ class Pipeline:
     def _read_translations(self) -> dict[str, dict[str, str]]:
         if time.monotonic() - self._translations_read > TRANSLATIONS_SECONDS:
             self._translations = {}
-            for doc in self._database.all("messages-", "messages-\ufff0"):
+            for doc in self._database.beginning_with("messages-"):
                 try:
                     locale, texts = text.read_translations(doc)
                 except ValueError as error:

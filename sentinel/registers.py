@@ -40,7 +40,7 @@ class Register:
 
     def load(self) -> None:
         """Read all documents of this kind."""
-        for doc in self._database.all(self._prefix, self._prefix + "\ufff0"):
+        for doc in self._database.beginning_with(self._prefix):
             self.learn(doc)
 
     def owns(self, doc_id: str) -> bool:

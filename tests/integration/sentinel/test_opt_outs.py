@@ -49,6 +49,11 @@ def test_a_document_that_somebody_wrote_by_hand_is_listed(world: World, program:
     assert {"phone": to, "since": None, "source": None} in body["opt_outs"]
 
 
+@pytest.mark.parametrize("after", ["~", "\ufff0", "\uffff", "\U0010ffff"])
+def test_behind_all_of_them_is_nobody(world: World, program: Login, after: str) -> None:
+    assert ask(world, program, "GET", params={"after": after}) == (200, {"opt_outs": [], "after": None})
+
+
 @pytest.mark.parametrize("given", [{}, {"phone": "12"}, {"phone": "STOP"}, {"phone": "+254711000111", "to": "x"}])
 def test_what_is_no_number(world: World, program: Login, given: dict[str, str]) -> None:
     for method, arguments in (("POST", {"json": given}), ("DELETE", {"params": given}), ("DELETE", {"json": given})):
