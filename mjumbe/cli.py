@@ -20,7 +20,7 @@ from mjumbe import log, settings_document, settings_reference, setup
 from mjumbe.commands import Commands, connect, open_vault, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
-from mjumbe.config import Config, log_format
+from mjumbe.config import Config
 from mjumbe.couch import Couch
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
@@ -45,7 +45,7 @@ def up(demo: bool, once: bool) -> NoReturn:
     """All processes in one terminal: the embedded store unless COUCH_URL is set, the API, the sentinel."""
     from mjumbe.up import run  # noqa: PLC0415  # the other processes need none of it
 
-    log.configure(log_format(os.environ))
+    log.configure()
     sys.exit(run(demo=demo, once=once))
 
 
@@ -233,7 +233,7 @@ def doctor() -> None:
     from mjumbe.doctor import examine  # noqa: PLC0415
 
     config = Config.load(os.environ)
-    log.configure(config.log)
+    log.configure()
     failed = 0
     for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data)))]):
         mark = click.style("  ok", fg="green") if check.ok else click.style("FAIL", fg="red")
