@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 from flask import Request
 from gunicorn.http.errors import ParseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
@@ -19,6 +19,14 @@ POLL_BYTES = 1024 * 1024
 MOST_FIELDS = 200
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _written(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_written)]
+"""A text of digits perhaps, which programs also give as a JSON number."""
 
 
 def raw_body(request: Request, limit: int) -> bytes:
@@ -55,8 +63,8 @@ def json_object(request: Request, limit: int) -> dict[str, Any]:
     return value
 
 
-def body_or_query(request: Request, limit: int) -> dict[str, Any]:
-    """The JSON object in the body; without a body the fields of the query. Raises 400 and 413."""
+def object_or_query(request: Request, limit: int) -> dict[str, Any]:
+    """The JSON object in the body, or the query's fields when there is no body. Raises 400 and 413."""
     return json_object(request, limit) if raw_body(request, limit) else request.args.to_dict()
 
 

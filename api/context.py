@@ -10,12 +10,13 @@ from flask import current_app
 
 from api.auth import Users
 from api.deliveries import Deliveries
-from api.errors import ApiError
+from api.errors import ApiError, BadRequestError
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
 from api.spool import Spool
+from mjumbe import phone
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
@@ -23,6 +24,7 @@ from mjumbe.phones import Phones
 from mjumbe.setup import Indexes
 
 EXTENSION = "mjumbe"
+PHONE_NUMBER = "a phone number, as +254711000111"  # what is expected where one is missing or wrong
 INSPECTION_WAIT = 2.0  # seconds; while CouchDB hangs those who ask about it must not pile up
 
 
@@ -44,6 +46,13 @@ class Context:
     metrics: Metrics
     preparation: Preparation
     _inspecting: threading.Lock = field(default_factory=threading.Lock)
+
+    def number(self, field: str, written: object) -> str:
+        """`written` in E.164, by the settings' country. Raises BadRequestError, which names `field`."""
+        number = phone.normalise(str(written), self.settings.loaded().default_country_code)
+        if number is None:
+            raise BadRequestError(field, PHONE_NUMBER)
+        return number
 
     @contextmanager
     def inspection(self) -> Iterator[None]:

@@ -10,11 +10,11 @@ from api.bodies import POLL_BYTES, demand_json, json_object, raw_body
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
-from mjumbe import documents, overview, phone, states
+from mjumbe import documents, overview, states
 from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow
 from mjumbe.gateways import NAMES, viber
-from mjumbe.gateways.base import Wiring
+from mjumbe.gateways.base import Check, Wiring
 
 FOLLOWED_SECONDS = 20.0
 
@@ -68,7 +68,7 @@ class TestResult(BaseModel):
     history: list[dict[str, object]] | None = Field(default=None, description="What became of it so far.")
 
 
-class WebhookResult(BaseModel):
+class ServiceSaid(BaseModel):
     """What the service said."""
 
     ok: bool
@@ -118,8 +118,9 @@ def test(name: str) -> ResponseReturnValue:
     here.users.require(request)
     if name not in NAMES:
         raise ApiError(404, f"There is no service {name}; there are {', '.join(NAMES)}.")
+    settings = here.settings.refresh()
     number = _number(here)
-    check = overview.check(name, here.phones, here.settings.refresh(), here.vault.get)
+    check = overview.check(name, here.phones, settings, here.vault.get)
     result: dict[str, object] = asdict(check)
     if check.ok and number is not None:
         result |= _send(here, name, number)
@@ -133,13 +134,17 @@ def test(name: str) -> ResponseReturnValue:
     "answers. 502 when it refuses, with its reason in `says`.",
     tag="gateways",
     security="user",
-    answers={200: WebhookResult, 502: WebhookResult},
+    answers={200: ServiceSaid, 502: ServiceSaid},
 )
 def set_viber_webhook() -> ResponseReturnValue:
     """A bot has one webhook: whatever had it before has it no more."""
     here = context()
     here.users.require(request)
-    check = viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get))
+    return said(viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get)))
+
+
+def said(check: Check) -> ResponseReturnValue:
+    """A ServiceSaid as a view answers it: 502 when the service refused."""
     return {"ok": check.ok, "says": check.says}, 200 if check.ok else 502
 
 
@@ -151,12 +156,7 @@ def _number(here: Context) -> str | None:
     if unknown := posted.keys() - {"to", "number"}:
         raise BadRequestError(min(unknown), "only `to`, a phone number")
     to = posted.get("to") or posted.get("number")
-    if to in (None, ""):
-        return None
-    number = phone.normalise(str(to), here.settings.refresh().default_country_code)
-    if number is None:
-        raise BadRequestError("to", "a phone number, as +254711000111")
-    return number
+    return None if to in (None, "") else here.number("to", to)
 
 
 def _send(here: Context, name: str, number: str) -> dict[str, object]:

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from api.auth import SMS
-from api.bodies import checked, demand_json, json_body
+from api.bodies import Text, checked, demand_json, json_body
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
@@ -46,10 +46,6 @@ LATEST = 8_640_000_000_000_000
 
 blueprint = Blueprint("messages", __name__)
 log = structlog.get_logger()
-
-
-def _number(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _moment(value: object) -> datetime:
@@ -84,7 +80,7 @@ class Content(BaseModel):
         default=None,
         description="By Africa's Talking: whether and how the recipient pays, if not as `sms.africas_talking` says.",
     )
-    uuid: Annotated[str, BeforeValidator(_number, json_schema_input_type=str | int)] | None = Field(
+    uuid: Text | None = Field(
         default=None,
         min_length=1,
         max_length=100,
@@ -104,7 +100,7 @@ class NewMessage(Content):
             ]
         },
     )
-    to: Annotated[str, BeforeValidator(_number)] = Field(description="The recipient's number, in any usual spelling.")
+    to: Text = Field(description="The recipient's number, in any usual spelling.")
 
 
 class MessageToSubscribers(Content):

@@ -12,12 +12,11 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, body_or_query, checked, demand_json, json_object
+from api.bodies import POLL_BYTES, checked, demand_json, json_object, object_or_query
 from api.callbacks import store
-from api.context import context
+from api.context import PHONE_NUMBER, context
 from api.errors import BadRequestError
 from api.openapi import describe
-from mjumbe import phone
 from mjumbe.documents import OPT_OUT, Document, Notice, entries_of
 
 PREFIX = f"{OPT_OUT}:"
@@ -110,15 +109,14 @@ def opt_out() -> ResponseReturnValue:
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
     user = context().users.require(request, [SMS])
-    given = body_or_query(request, POLL_BYTES)
-    return _told("opt-in", given, user.name)
+    return _told("opt-in", object_or_query(request, POLL_BYTES), user.name)
 
 
 def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:
     here = context()
-    number = phone.normalise(str(given.get("phone") or ""), here.settings.loaded().default_country_code)
-    if number is None or given.keys() != {"phone"}:
-        raise BadRequestError("phone", "a phone number, as +254711000111, and nothing else")
+    if given.keys() != {"phone"}:
+        raise BadRequestError("phone", f"{PHONE_NUMBER}, and nothing else")
+    number = here.number("phone", given["phone"])
     facts = {"update": update, "by": by}
     store(here, Notice("api", OPT_OUT, number, key=uuid.uuid4().hex, facts=facts))
     return {"phone": number}, 202

@@ -4,18 +4,19 @@ Who has a product is known from the service's notifications, which the sentinel 
 `subscription:<short code>:<keyword>:<number>` whose `value` is `active` while it lasts.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Any
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, body_or_query, checked, demand_json, json_object
+from api.bodies import POLL_BYTES, Text, checked, demand_json, json_object, object_or_query
 from api.callbacks import store
-from api.context import Context, context
-from api.errors import ApiError, BadRequestError
+from api.context import PHONE_NUMBER, Context, context
+from api.errors import ApiError
+from api.gateways import ServiceSaid, said
 from api.openapi import describe
 from mjumbe import gateways, phone
 from mjumbe.couch import Database, Document
@@ -30,13 +31,6 @@ PAGE = 1_000
 blueprint = Blueprint("subscriptions", __name__)
 
 
-def _text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-
-
 class Product(BaseModel):
     """What is subscribed to: a keyword at a short code."""
 
@@ -49,13 +43,6 @@ class Subscription(Product):
     """One person's subscription."""
 
     phone: Text = Field(description="The person's number, in any usual spelling.")
-
-
-class ServiceSaid(BaseModel):
-    """What Africa's Talking answered."""
-
-    ok: bool
-    says: str
 
 
 class Subscriber(BaseModel):
@@ -78,7 +65,7 @@ class Fetched(BaseModel):
     new: int = Field(description="How many of them were not known here.")
 
 
-EXPECTED = {"phone": "a phone number, as +254711000111", "short_code": "a short code", "keyword": "a keyword"}
+EXPECTED = {"phone": PHONE_NUMBER, "short_code": "a short code", "keyword": "a keyword"}
 TAG = "premium subscriptions"
 
 
@@ -118,7 +105,7 @@ def subscribe() -> ResponseReturnValue:
     here.users.require(request, [SMS])
     demand_json(request)
     subscription, number = _subscription(here, json_object(request, POLL_BYTES))
-    return _answer(lambda: _account(here).subscribe(number, subscription.short_code, subscription.keyword))
+    return said(_account(here).subscribe(number, subscription.short_code, subscription.keyword))
 
 
 @blueprint.delete("/api/v1/subscriptions")
@@ -135,9 +122,8 @@ def unsubscribe() -> ResponseReturnValue:
     """A notification tells when it is done."""
     here = context()
     here.users.require(request, [SMS])
-    given = body_or_query(request, POLL_BYTES)
-    subscription, number = _subscription(here, given)
-    return _answer(lambda: _account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
+    subscription, number = _subscription(here, object_or_query(request, POLL_BYTES))
+    return said(_account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
 
 
 @blueprint.post("/api/v1/subscriptions/fetch")
@@ -157,10 +143,7 @@ def fetch() -> ResponseReturnValue:
     demand_json(request)
     product = checked(Product, json_object(request, POLL_BYTES), _expected)
     country = here.settings.loaded().default_country_code
-    try:
-        told = _account(here).subscribers(product.short_code, product.keyword)
-    except SendError as error:
-        return _said(_unasked(error))
+    told = _account(here).subscribers(product.short_code, product.keyword)
     known = {doc["phone"] for doc in active(here.couch.main, product)}
     new = [number for number in told if phone.canonical(number, country) not in known]
     for number in new:
@@ -189,10 +172,7 @@ def _expected(field: str) -> str:
 def _subscription(here: Context, values: dict[str, Any]) -> tuple[Subscription, str]:
     """The subscription that is asked for, and its number in E.164."""
     subscription = checked(Subscription, values, _expected)
-    number = phone.normalise(subscription.phone, here.settings.loaded().default_country_code)
-    if number is None:
-        raise BadRequestError("phone", EXPECTED["phone"])
-    return subscription, number
+    return subscription, here.number("phone", subscription.phone)
 
 
 def _account(here: Context) -> AfricasTalking:
@@ -204,16 +184,6 @@ def _account(here: Context) -> AfricasTalking:
     return AfricasTalking(Wiring(settings, here.vault.get))
 
 
-def _answer(ask: Callable[[], Check]) -> ResponseReturnValue:
-    try:
-        return _said(ask())
-    except SendError as error:
-        return _said(_unasked(error))
-
-
-def _unasked(error: SendError) -> Check:
-    return Check(False, f"Africa's Talking could not be asked: {error}")
-
-
-def _said(check: Check) -> ResponseReturnValue:
-    return {"ok": check.ok, "says": check.says}, 200 if check.ok else 502
+@blueprint.errorhandler(SendError)
+def _unasked(error: SendError) -> ResponseReturnValue:
+    return said(Check(False, f"Africa's Talking could not be asked: {error}"))

@@ -21,7 +21,7 @@ from mjumbe import log, settings_document, settings_reference
 from mjumbe.commands import Commands, connect, open_vault, prepare, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
-from mjumbe.config import Config, check_authorities, log_format
+from mjumbe.config import Config, check_authorities
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
 from mjumbe.stopping import stop_event
@@ -47,7 +47,7 @@ def up(demo: bool, once: bool) -> NoReturn:
 
     if once and not demo:
         raise click.UsageError("--once is for the demo message: say --demo as well")
-    log.configure(log_format(os.environ))
+    log.configure()
     check_authorities(os.environ)
     sys.exit(run(demo=demo, once=once))
 
@@ -248,7 +248,7 @@ def doctor() -> None:
     from mjumbe.doctor import examine  # noqa: PLC0415
 
     config = Config.load(os.environ)
-    log.configure(config.log)
+    log.configure()
     failed = 0
     for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data)))]):
         mark = click.style("  ok", fg="green") if check.ok else click.style("FAIL", fg="red")

@@ -30,7 +30,7 @@ class Commands(click.Group):
 def connect() -> tuple[Config, Couch]:
     """The process's configuration and its CouchDB, logging set up."""
     config = Config.load(os.environ)
-    log.configure(config.log)
+    log.configure()
     return config, Couch(config.couch_url)
 
 

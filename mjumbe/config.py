@@ -4,9 +4,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
 
-LogFormat = Literal["json", "console"]
 MOST_PROXIES = 10
 PRIVATE = 0o700  # the mode of directories with keys and people's messages
 AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # the first that is set is taken, as requests does it
@@ -23,7 +21,6 @@ class Config:
     couch_url: str = field(repr=False)  # COUCH_URL: the server, the database, and a server admin's name and password
     data: Path = Path("data")  # MJUMBE_DATA: key file, embedded data
     vault_key: str | None = field(default=None, repr=False)  # MJUMBE_VAULT_KEY: keys or passphrases, the first encrypts
-    log: LogFormat = "console"  # MJUMBE_LOG
     trusted_proxies: int = 0  # MJUMBE_TRUSTED_PROXIES: how many proxies in front of the API set X-Forwarded-For
 
     @classmethod
@@ -40,7 +37,6 @@ class Config:
             couch_url=couch_url,
             data=Path(environ.get("MJUMBE_DATA", "").strip() or "data"),
             vault_key=environ.get("MJUMBE_VAULT_KEY", "").strip() or None,
-            log=log_format(environ),
             trusted_proxies=_proxies(environ.get("MJUMBE_TRUSTED_PROXIES", "").strip() or "0"),
         )
 
@@ -72,9 +68,9 @@ def check_authorities(environ: Mapping[str, str]) -> None:
     )
 
 
-def log_format(environ: Mapping[str, str]) -> LogFormat:
-    """What MJUMBE_LOG asks for; the processes without a CouchDB read this alone. Raises ConfigError."""
-    return cast(LogFormat, _choice(environ, "MJUMBE_LOG", ("json", "console"), "console"))
+def log_format(environ: Mapping[str, str]) -> str:
+    """What MJUMBE_LOG asks for: `json`, or `console` for people. Raises ConfigError."""
+    return _choice(environ, "MJUMBE_LOG", ("json", "console"), "console")
 
 
 def log_level(environ: Mapping[str, str]) -> str:

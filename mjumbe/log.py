@@ -17,7 +17,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from mjumbe import phone
-from mjumbe.config import LogFormat, log_level, log_numbers
+from mjumbe.config import log_format, log_level, log_numbers
 
 HIDDEN = "***"
 SECRET_FIELDS = frozenset({"key", "api_key", "apikey", "authorization", "cookie", "password", "secret", "token"})
@@ -47,12 +47,13 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "gunicorn", "asyncio")
 
 
-def configure(form: LogFormat, stream: TextIO | None = None) -> None:
-    """Set logging up for this process; `stream` is standard error unless given. Safe to call again.
+def configure(stream: TextIO | None = None) -> None:
+    """Set logging up for this process, as MJUMBE_LOG, MJUMBE_LOG_LEVEL and MJUMBE_LOG_NUMBERS say: phone numbers are
+    masked but for their last digits unless the last one is `full`. Safe to call again. Raises ConfigError.
 
-    The least that is logged is what MJUMBE_LOG_LEVEL says; phone numbers are masked but for their last digits unless
-    MJUMBE_LOG_NUMBERS is `full`. Raises ConfigError.
+    `stream` is standard error unless given.
     """
+    form = log_format(os.environ)
     level = logging.getLevelNamesMapping()[log_level(os.environ).upper()]
     out = cast(TextIO, _Lenient(stream or sys.stderr))
     shared: list[Processor] = [

@@ -8,8 +8,7 @@ crash is never more than `concurrency` requests.
 
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,12 +18,12 @@ import structlog
 from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
 from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, edits_of
-from mjumbe.documents import OutgoingMessage, Route, find_task, milliseconds
-from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.documents import OutgoingMessage, Route, find_task
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
-from mjumbe.states import State, Task
+from mjumbe.states import Task
 from sentinel import outcomes
+from sentinel.claims import Claimed, Claims
 from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
 from sentinel.patience import Patience
@@ -46,15 +45,6 @@ LINGER_SECONDS = 0.01
 REPEATED, LEAST_REPEATED = 20, 4
 # Given back, lest whoever leads now must take it for perhaps sent.
 NOT_SENT = Outcome("not sent: this sentinel no longer led", failure=Failure.CONFIGURATION)
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A message that we hold, and the number it goes to."""
-
-    message: OutgoingMessage
-    number: str
-    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +81,10 @@ class Outbox:
         self._echoes = echoes
         self._settings = settings
         self._services = services
-        self._recent = recent
-        self._opt_outs = registers.opt_outs
+        self._claims = Claims(echoes, settings, recent, registers.opt_outs, self._number, fence)
         self._heard = heard
         self._fence = fence
         self._queue = Queue(self._number)
-        self._pause = threading.Event()  # never set: it only waits
         self._known: set[tuple[str, str]] = set()  # queued or under way
         self._left: dict[tuple[str, str], float] = {}  # left to the phone gateway: until when (monotonic)
         self._lock = threading.Lock()
@@ -241,7 +229,7 @@ class Outbox:
     # ---- claims
 
     def _start(self, service: Service, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
-        claimed = self._claim(service.name, [message for batch in batches for message in batch])
+        claimed = self._claims.take(service.name, [message for batch in batches for message in batch])
         for batch in batches:
             held = [claimed[message.key] for message in batch if message.key in claimed]
             self._forget(message for message in batch if message.key not in claimed)
@@ -249,49 +237,10 @@ class Outbox:
                 service.started()
                 self._workers.submit(self._send, service, held)
 
-    def _claim(self, service: str, messages: Sequence[OutgoingMessage]) -> dict[tuple[str, str], Claimed]:
-        """Take these messages in one bulk write; those that are not due any more, or too often sent, are left out."""
-        claim_id = uuid.uuid4().hex
-        claimed: dict[tuple[str, str], Claimed] = {}
-        counted: set[tuple[str, str]] = set()
-
-        def take(message: OutgoingMessage, doc: Document) -> bool:
-            claimed.pop(message.key, None)
-            task = find_task(doc, message.uuid)
-            if task is None:
-                return False
-            # Ours already: the write went through, only its answer was lost.
-            mine = task.get("claim") == claim_id and states.of(task) is State.FORWARDED_TO_GATEWAY
-            if not mine:
-                # Another task of the document may be due under the uuid of one that went.
-                if states.of(task) is not State.PENDING or not self._is_due(doc, message):
-                    return False
-                if not self._admit(task, message, counted):
-                    return True
-                states.claim(task, states.now(), service, claim_id)
-            claimed[message.key] = Claimed(
-                message, self._number(message), Claim(claim_id, service, states.attempts(task))
-            )
-            return not mine
-
-        stored = self._insist(messages, take)
-        return {key: claim for key, claim in claimed.items() if key[0] in stored}
-
     def _assign(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
-        """Leave messages to the phone gateway: it takes them at its next poll, if no other service does before."""
+        """Leave messages to the phone gateway, and do not offer them again for a while."""
         messages = [message for batch in batches for message in batch]
-        counted: set[tuple[str, str]] = set()
-
-        def take(message: OutgoingMessage, doc: Document) -> bool:
-            task = find_task(doc, message.uuid)
-            if task is None or task.get("service") == PHONE_GATEWAY or not self._is_due(doc, message):
-                return False
-            if self._admit(task, message, counted):
-                failed = bool(message.route.last)
-                outcomes.leave_to_phone(task, states.now(), self._settings.current.sms, failed_elsewhere=failed)
-            return True
-
-        self._insist(messages, take)
+        self._claims.leave_to_phone(messages)
         now = time.monotonic()
         with self._lock:
             self._left = {key: until for key, until in self._left.items() if until > now}
@@ -299,79 +248,10 @@ class Outbox:
         self._forget(messages)
 
     def _set_aside(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
-        """None of the services reaches these recipients: they stay due, and are looked at again after a while."""
+        """None of the services reaches these recipients."""
         messages = [message for batch in batches for message in batch]
-
-        def take(message: OutgoingMessage, doc: Document) -> bool:
-            task = find_task(doc, message.uuid)
-            if task is None or not self._is_due(doc, message):
-                return False
-            details = f"no service reaches this number: {', '.join(sorted(message.route.without))} cannot"
-            outcomes.set_aside(task, details, states.now())
-            return True
-
-        self._insist(messages, take)
+        self._claims.set_aside(messages)
         self._forget(messages)
-
-    def _is_due(self, doc: Document, message: OutgoingMessage) -> bool:
-        """Whether a message is still to be sent. One that grew too old in the queue is left for the clock to expire."""
-        oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
-        return any(due.uuid == message.uuid and due.due >= oldest for due in due_messages(doc))
-
-    def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
-        """Whether a message may go: not to who opted out while it waited, and not the same text to the same number
-        more than `duplicate_limit` times within half an hour, counted when it is first given to a service: that is
-        two machines answering each other."""
-        if self._opt_outs.get(self._number(message)):
-            states.deny_opted_out(task, states.now())
-            return False
-        if task.get("service") or message.key in counted:
-            return True
-        number, limit = self._number(message), self._settings.current.sms.duplicate_limit
-        if self._recent.count(number, message.text) >= limit:
-            details = f"sent {limit} times to this number within 30 minutes (sms.duplicate_limit)"
-            states.move(task, State.DUPLICATE, states.now(), details)
-            return False
-        counted.add(message.key)
-        self._recent.add(number, message.text)
-        return True
-
-    def _insist(
-        self, messages: Sequence[OutgoingMessage], take: Callable[[OutgoingMessage, Document], bool]
-    ) -> set[str]:
-        """Write what `take` makes of the messages' documents, however long CouchDB is away, while we lead.
-
-        Returns the ids of the documents that are now as `take` left them: not those that are gone, or that CouchDB
-        refuses.
-        """
-        edits = edits_of((message.doc_id, partial(take, message)) for message in messages)
-        known = {message.doc_id: message.doc for message in messages if message.doc is not None}
-        updates = self._write(edits, known, Patience("claims wait for CouchDB"), self._fence)
-        for doc_id, update in updates.items():
-            if update.error:
-                log.error("a document takes no claim, so nothing of it is sent", doc=doc_id, reason=update.error)
-        return {doc_id for doc_id, update in updates.items() if update.doc is not None and not update.error}
-
-    def _write(
-        self,
-        edits: Mapping[str, Edit],
-        known: Mapping[str, Document],
-        patience: Patience,
-        fence: Callable[[], None] = lambda: None,
-    ) -> dict[str, Update]:
-        """Make these edits, however long CouchDB is away: whatever it has against us passes. `fence` is asked before
-        each attempt."""
-        while True:
-            fence()
-            try:
-                updates = self._echoes.update(edits, known)
-            except (UnavailableError, CouchError) as error:
-                patience.waits(error, documents=len(edits))
-                known = {}
-                self._pause.wait(1.0)
-            else:
-                patience.is_over()
-                return updates
 
     # ---- the sending threads
 
@@ -436,24 +316,19 @@ class Outbox:
 
     def _tell(self, service: str, answered: Sequence[tuple[str, Outcome]]) -> None:
         """Keep who opted out or left by what a service answered, however long CouchDB is away."""
-        patience = Patience("who opted out waits for CouchDB")
-        while True:
-            try:
-                self._heard.opt_outs([number for number, outcome in answered if outcome.opted_out], service)
-                self._heard.left([number for number, outcome in answered if outcome.left], service)
-            except (UnavailableError, CouchError) as error:
-                patience.waits(error)
-                self._pause.wait(1.0)
-            else:
-                patience.is_over()
-                return
+
+        def tell() -> None:
+            self._heard.opt_outs([number for number, outcome in answered if outcome.opted_out], service)
+            self._heard.left([number for number, outcome in answered if outcome.left], service)
+
+        Patience("who opted out waits for CouchDB").insist(tell)
 
     def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
         """Write the results of many requests in one bulk. Whoever leads by now: one that is not stored is a message
         sent twice."""
         edits = edits_of((result.doc_id, result.edit) for result in results)
         known = {result.doc_id: result.doc for result in results if result.doc is not None}
-        updates = self._write(edits, known, Patience("results wait for CouchDB"))
+        updates = self._echoes.insist(edits, known, Patience("results wait for CouchDB"))
         return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
 
 

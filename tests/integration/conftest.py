@@ -89,7 +89,7 @@ def start_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartApi]:
     def begin(url: str, *arguments: str, **environment: str) -> Process:
         env = {"COUCH_URL": url, "MJUMBE_DATA": str(data), "MJUMBE_VAULT_KEY": VAULT_KEY, "MJUMBE_LOG": "json"}
         output = tmp_path_factory.mktemp("api") / "output"
-        process = start(["api", "--port", "0", *arguments], output, env | environment)
+        process = start(["mjumbe.cli", "api", "--port", "0", *arguments], output, env | environment)
         started.append(process)
         return process
 

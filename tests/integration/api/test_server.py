@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from contextlib import closing
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def test_broken_requests_leak_no_key_and_end_nothing(api: Process, request_bytes
     assert b" 200 " not in raw(api, request_bytes).split(b"\r\n")[0]
     assert healthy(api)
     assert "the-key-in-the-url" not in api.log()
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"Content-Length: 24\r\n\r\n" + b'{"phone":"254711000111"}',
+        b"Transfer-Encoding: chunked\r\n\r\n18\r\n" + b'{"phone":"254711000111"}' + b"\r\n0\r\n\r\n",
+    ],
+)
+def test_a_delete_may_have_a_body(api: Process, admin: tuple[str, str], tail: bytes) -> None:
+    login = b64encode(":".join(admin).encode())
+    head = b"DELETE /api/v1/opt-outs HTTP/1.1\r\nHost: x\r\nAuthorization: Basic " + login + b"\r\n"
+    answer = raw(api, head + tail)
+    assert b" 202 " in answer.split(b"\r\n")[0]
+    assert b"+254711000111" in answer
 
 
 @pytest.mark.parametrize(
@@ -244,7 +260,7 @@ def test_ctrl_c_reaches_the_workers_too_and_only_their_parent_acts(start_api: St
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "api", *arguments],
+        [sys.executable, "-m", "mjumbe.cli", "api", *arguments],
         check=False,
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", **environment},

@@ -138,7 +138,9 @@ class World:
 
     def start_api(self, port: int = 0) -> Process:
         """An API process: another one, or at the port of one that was killed."""
-        process = start(["api", "--port", str(port)], self._folder / f"api-{uuid.uuid4().hex}", self.environment)
+        process = start(
+            ["mjumbe.cli", "api", "--port", str(port)], self._folder / f"api-{uuid.uuid4().hex}", self.environment
+        )
         self._processes.append(process)
         return process
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import certifi
 import pytest
 
-from mjumbe.config import Config, ConfigError, authorities, log_numbers
+from mjumbe.config import Config, ConfigError, authorities, log_format, log_numbers
 
 URL = "http://admin:s3cr3t@127.0.0.1:5984/medic"
 
 
 def test_defaults() -> None:
     config = Config.load({"COUCH_URL": f" {URL} ", "MJUMBE_VAULT_KEY": "", "MJUMBE_DATA": ""})
-    assert config == Config(couch_url=URL, data=Path("data"), vault_key=None, log="console", trusted_proxies=0)
+    assert config == Config(couch_url=URL, data=Path("data"), vault_key=None, trusted_proxies=0)
 
 
 def test_all() -> None:
@@ -20,11 +20,10 @@ def test_all() -> None:
         "COUCH_URL": URL,
         "MJUMBE_VAULT_KEY": "k3y",
         "MJUMBE_DATA": "/var/lib/mjumbe",
-        "MJUMBE_LOG": "JSON",
         "MJUMBE_TRUSTED_PROXIES": "2",
     }
     config = Config.load(environ)
-    assert config == Config(URL, Path("/var/lib/mjumbe"), "k3y", "json", 2)
+    assert config == Config(URL, Path("/var/lib/mjumbe"), "k3y", 2)
     assert config.vault_key == "k3y"
     assert "s3cr3t" not in repr(config)
     assert "k3y" not in repr(config)
@@ -34,7 +33,6 @@ def test_all() -> None:
     ("environ", "says"),
     [
         ({}, "COUCH_URL is not set"),
-        ({"COUCH_URL": URL, "MJUMBE_LOG": "xml"}, "MJUMBE_LOG is 'xml'; expected json or console"),
         ({"COUCH_URL": URL, "MJUMBE_TRUSTED_PROXIES": "-1"}, "MJUMBE_TRUSTED_PROXIES is '-1'"),
         ({"COUCH_URL": URL, "MJUMBE_TRUSTED_PROXIES": "11"}, "0 to 10"),
         ({"COUCH_URL": URL, "MJUMBE_TRUSTED_PROXIES": "one"}, "MJUMBE_TRUSTED_PROXIES is 'one'"),
@@ -45,7 +43,11 @@ def test_wrong_values_are_named(environ: dict[str, str], says: str) -> None:
         Config.load(environ)
 
 
-def test_numbers_in_the_log() -> None:
+def test_the_log() -> None:
+    assert log_format({}) == "console"
+    assert log_format({"MJUMBE_LOG": "JSON"}) == "json"
+    with pytest.raises(ConfigError, match="MJUMBE_LOG is 'xml'; expected json or console"):
+        log_format({"MJUMBE_LOG": "xml"})
     assert log_numbers({}) == "masked"
     assert log_numbers({"MJUMBE_LOG_NUMBERS": "FULL"}) == "full"
     with pytest.raises(ConfigError, match="MJUMBE_LOG_NUMBERS is 'yes'; expected masked or full"):

@@ -9,13 +9,13 @@ import pytest
 import structlog
 
 from mjumbe import log
-from mjumbe.config import LogFormat
 
 SECRET = "s3cr3t"
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
+def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    monkeypatch.setenv("MJUMBE_LOG", "json")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
@@ -58,7 +58,7 @@ def test_other_texts_stay(text: str) -> None:
 
 
 def test_events_are_json_lines_without_secrets(stream: io.StringIO) -> None:
-    log.configure("json", stream)
+    log.configure(stream)
     logger = structlog.get_logger()
     logger.info("request", path="/x", key=SECRET, headers={"Authorization": SECRET, "list": [f"key={SECRET}"]})
     try:
@@ -75,15 +75,16 @@ def test_events_are_json_lines_without_secrets(stream: io.StringIO) -> None:
     assert SECRET not in stream.getvalue()
 
 
-def test_for_people(stream: io.StringIO) -> None:
-    log.configure("console", stream)
+def test_for_people(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJUMBE_LOG", "console")
+    log.configure(stream)
     structlog.get_logger().info("API listening", port=8000)
     assert "API listening" in stream.getvalue()
     assert "port=8000" in stream.getvalue()
 
 
 def test_libraries_are_quiet(stream: io.StringIO) -> None:
-    log.configure("json", stream)
+    log.configure(stream)
     for name in log.QUIET:
         logging.getLogger(name).info("chatter")
     structlog.get_logger().debug("detail")
@@ -106,11 +107,12 @@ def test_libraries_are_quiet(stream: io.StringIO) -> None:
 )
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_numbers_are_masked_unless_the_operator_wants_them(
-    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, form: LogFormat, text: str, logged: str
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, form: str, text: str, logged: str
 ) -> None:
+    monkeypatch.setenv("MJUMBE_LOG", form)
     for wanted in ("masked", "full"):
         monkeypatch.setenv("MJUMBE_LOG_NUMBERS", wanted)
-        log.configure(form, stream)
+        log.configure(stream)
         structlog.get_logger().info(f"of {text}", nested={"to": [text]})
         logging.getLogger("somebody").error("failed: %s", text)
     masked, full = stream.getvalue().splitlines()[:2], stream.getvalue().splitlines()[2:]
@@ -120,8 +122,11 @@ def test_numbers_are_masked_unless_the_operator_wants_them(
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nb", "\x1b[2J", "a\x85b", "a\u2028b", "a\u202eb", "a\tb"])
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_nobody_writes_lines_of_their_own(stream: io.StringIO, form: LogFormat, value: str) -> None:
-    log.configure(form, stream)
+def test_nobody_writes_lines_of_their_own(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, form: str, value: str
+) -> None:
+    monkeypatch.setenv("MJUMBE_LOG", form)
+    log.configure(stream)
     structlog.get_logger().info(f"of {value}", path=value, nested={"a": [value]})
     logging.getLogger("gunicorn.error").warning("Invalid request from: %s", value)
     [first, second] = stream.getvalue().split("\n")[:-1]
@@ -130,8 +135,9 @@ def test_nobody_writes_lines_of_their_own(stream: io.StringIO, form: LogFormat, 
     assert not log.CONTROLS.search(first + second)
 
 
-def test_a_traceback_cannot_pass_for_an_event(stream: io.StringIO) -> None:
-    log.configure("console", stream)
+def test_a_traceback_cannot_pass_for_an_event(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJUMBE_LOG", "console")
+    log.configure(stream)
     try:
         raise ValueError("x\n2026-01-31T08:30:00Z [info     ] forged")
     except ValueError:

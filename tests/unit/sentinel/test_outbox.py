@@ -19,6 +19,7 @@ from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, 
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, Task
+from sentinel import patience
 from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
@@ -160,7 +161,10 @@ def test_an_answer_to_what_was_asked_by_another_key_says_nothing_of_the_service(
     assert lab.task()["state"] == "sent", "given back, and sent by the new one"
 
 
-def test_who_opted_out_is_kept_before_the_result_and_however_long_couchdb_is_away(lab: Lab) -> None:
+def test_who_opted_out_is_kept_before_the_result_and_however_long_couchdb_is_away(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0)
     lab.desk.answer = lambda batch: [Outcome("UserInBlacklist", State.DENIED, opted_out=True)]
     stores = iter([UnavailableError("away"), UnavailableError("away"), None])
     states_then = []
@@ -172,7 +176,6 @@ def test_who_opted_out_is_kept_before_the_result_and_however_long_couchdb_is_awa
         lab.opted_out.extend(numbers)
 
     lab.outbox._heard = replace(lab.outbox._heard, opt_outs=keep)
-    lab.outbox._pause = cast(threading.Event, SimpleNamespace(wait=lambda seconds: None))
     lab.offer(doc())
     lab.run()
     assert lab.opted_out == [PHONE]
@@ -265,7 +268,7 @@ def test_the_document_is_gone(lab: Lab) -> None:
 
 
 def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.0)
     lab.offer(doc())
 
     def lose() -> None:
@@ -293,7 +296,7 @@ def test_couchdb_is_away_when_the_result_is_to_be_stored(
         if next(troubles):
             raise trouble
 
-    monkeypatch.setattr(lab.outbox, "_pause", SimpleNamespace(wait=lambda _: None))
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.0)
     lab.offer(doc())
     troubles = iter([False, True, True, False])
     lab.database.before_bulk = fail

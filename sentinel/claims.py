@@ -1,0 +1,153 @@
+"""What is written to messages before they go: who takes them, or why nobody does.
+
+Each write is made however long CouchDB is away, while this process leads; it looks at the message anew, because that
+may have changed while it waited.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from mjumbe import states
+from mjumbe.couch import Document, edits_of
+from mjumbe.documents import OutgoingMessage, find_task, milliseconds
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.live_settings import LiveSettings
+from mjumbe.states import State, Task
+from sentinel import outcomes
+from sentinel.echoes import Echoes
+from sentinel.outcomes import Claim
+from sentinel.patience import Patience
+from sentinel.pipeline import due_messages
+from sentinel.recent import RecentMessages
+from sentinel.registers import Register
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message that we hold, and the number it goes to."""
+
+    message: OutgoingMessage
+    number: str
+    claim: Claim
+
+
+class Claims:
+    """Takes messages for the services. Used by one thread; all methods raise what `fence` raises."""
+
+    def __init__(
+        self,
+        echoes: Echoes,
+        settings: LiveSettings,
+        recent: RecentMessages,
+        opt_outs: Register,
+        number: Callable[[OutgoingMessage], str],
+        fence: Callable[[], None],
+    ) -> None:
+        """`number` tells where a message goes; `fence` raises when this process leads no more."""
+        self._echoes = echoes
+        self._settings = settings
+        self._recent = recent
+        self._opt_outs = opt_outs
+        self._number = number
+        self._fence = fence
+
+    def take(self, service: str, messages: Sequence[OutgoingMessage]) -> dict[tuple[str, str], Claimed]:
+        """Take these messages in one bulk write; those that are not due any more, or too often sent, are left out."""
+        claim_id = uuid.uuid4().hex
+        claimed: dict[tuple[str, str], Claimed] = {}
+        counted: set[tuple[str, str]] = set()
+
+        def claim(message: OutgoingMessage, doc: Document) -> bool:
+            claimed.pop(message.key, None)
+            task = find_task(doc, message.uuid)
+            if task is None:
+                return False
+            # Ours already: the write went through, only its answer was lost.
+            mine = task.get("claim") == claim_id and states.of(task) is State.FORWARDED_TO_GATEWAY
+            if not mine:
+                # Another task of the document may be due under the uuid of one that went.
+                if states.of(task) is not State.PENDING or not self._is_due(doc, message):
+                    return False
+                if not self._admit(task, message, counted):
+                    return True
+                states.claim(task, states.now(), service, claim_id)
+            claimed[message.key] = Claimed(
+                message, self._number(message), Claim(claim_id, service, states.attempts(task))
+            )
+            return not mine
+
+        stored = self._write(messages, claim)
+        return {key: held for key, held in claimed.items() if key[0] in stored}
+
+    def leave_to_phone(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Leave messages to the phone gateway: it takes them at its next poll, if no other service does before."""
+        counted: set[tuple[str, str]] = set()
+
+        def leave(message: OutgoingMessage, doc: Document) -> bool:
+            task = find_task(doc, message.uuid)
+            if task is None or task.get("service") == PHONE_GATEWAY or not self._is_due(doc, message):
+                return False
+            if self._admit(task, message, counted):
+                failed = bool(message.route.last)
+                outcomes.leave_to_phone(task, states.now(), self._settings.current.sms, failed_elsewhere=failed)
+            return True
+
+        self._write(messages, leave)
+
+    def set_aside(self, messages: Sequence[OutgoingMessage]) -> None:
+        """None of the services reaches these recipients: they stay due, and are looked at again after a while."""
+
+        def wait(message: OutgoingMessage, doc: Document) -> bool:
+            task = find_task(doc, message.uuid)
+            if task is None or not self._is_due(doc, message):
+                return False
+            details = f"no service reaches this number: {', '.join(sorted(message.route.without))} cannot"
+            outcomes.set_aside(task, details, states.now())
+            return True
+
+        self._write(messages, wait)
+
+    def _is_due(self, doc: Document, message: OutgoingMessage) -> bool:
+        """Whether a message is still to be sent. One that grew too old in the queue is left for the clock to expire."""
+        oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
+        return any(due.uuid == message.uuid and due.due >= oldest for due in due_messages(doc))
+
+    def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
+        """Whether a message may go: not to who opted out while it waited, and not the same text to the same number
+        more than `duplicate_limit` times within half an hour, counted when it is first given to a service: that is
+        two machines answering each other."""
+        if self._opt_outs.get(self._number(message)):
+            states.deny_opted_out(task, states.now())
+            return False
+        if task.get("service") or message.key in counted:
+            return True
+        number, limit = self._number(message), self._settings.current.sms.duplicate_limit
+        if self._recent.count(number, message.text) >= limit:
+            details = f"sent {limit} times to this number within 30 minutes (sms.duplicate_limit)"
+            states.move(task, State.DUPLICATE, states.now(), details)
+            return False
+        counted.add(message.key)
+        self._recent.add(number, message.text)
+        return True
+
+    def _write(
+        self, messages: Sequence[OutgoingMessage], change: Callable[[OutgoingMessage, Document], bool]
+    ) -> set[str]:
+        """Write what `change` makes of the messages' documents.
+
+        Returns the ids of the documents that are now as `change` left them: not those that are gone, or that CouchDB
+        refuses.
+        """
+        edits = edits_of((message.doc_id, partial(change, message)) for message in messages)
+        known = {message.doc_id: message.doc for message in messages if message.doc is not None}
+        updates = self._echoes.insist(edits, known, Patience("claims wait for CouchDB"), self._fence)
+        for doc_id, update in updates.items():
+            if update.error:
+                log.error("a document takes no claim, so nothing of it is sent", doc=doc_id, reason=update.error)
+        return {doc_id for doc_id, update in updates.items() if update.doc is not None and not update.error}
