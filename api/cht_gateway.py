@@ -23,8 +23,8 @@ from api.bodies import POLL_BYTES, demand_json, json_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
-from mjumbe.couch import Document, Edit, Row, Update, edits_of
-from mjumbe.documents import IncomingMessage
+from mjumbe.couch import Edit, Row, Update, edits_of
+from mjumbe.documents import Document, IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task

@@ -6,8 +6,8 @@ from itertools import chain, repeat
 from typing import Any
 
 from mjumbe import states
-from mjumbe.couch import Database, Document
-from mjumbe.documents import tasks_of
+from mjumbe.couch import Database
+from mjumbe.documents import Document, tasks_of
 from mjumbe.states import NEVER_SENT, State
 
 FINAL = NEVER_SENT | {State.DELIVERED, State.FAILED}

@@ -12,8 +12,8 @@ from functools import partial
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Document, edits_of
-from mjumbe.documents import OutgoingMessage, find_task, milliseconds
+from mjumbe.couch import edits_of
+from mjumbe.documents import Document, OutgoingMessage, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task

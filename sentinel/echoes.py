@@ -5,7 +5,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from mjumbe.couch import CouchError, Database, Document, Edit, UnavailableError, Update
+from mjumbe.couch import CouchError, Database, Edit, UnavailableError, Update
+from mjumbe.documents import Document
 from sentinel.patience import Patience
 
 REMEMBERED = 20_000

@@ -11,8 +11,8 @@ from itertools import chain
 import structlog
 
 from mjumbe import setup, states
-from mjumbe.couch import ABSENT, Couch, CouchError, Document, NotFoundError, Row, UnavailableError
-from mjumbe.documents import ANY_ROUTE, Route, message_of, milliseconds, tasks_of
+from mjumbe.couch import ABSENT, Couch, CouchError, NotFoundError, Row, UnavailableError
+from mjumbe.documents import ANY_ROUTE, Document, Route, message_of, milliseconds, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task

@@ -1,8 +1,7 @@
 """Nothing that has waited longer than `sms.expire_after` is sent: a gateway repaired after weeks sends no old news."""
 
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import datetime_of, due_of, milliseconds, tasks_of
+from mjumbe.documents import Document, datetime_of, due_of, milliseconds, tasks_of
 from mjumbe.states import State, Task
 from sentinel.transitions.base import Context
 
