@@ -271,7 +271,7 @@ def _pick(
     people before the rest, oldest first."""
     limit = settings.sms.medic_gateway.poll_limit
     # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
-    oldest = documents.milliseconds(began_at) - int(settings.sms.expire_after * 1000)
+    oldest = documents.oldest_due(began_at, settings.sms)
     patience = HOLDER_SECONDS if settings.sms.in_doubt == "retry" else math.inf
     free = (
         row

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mjumbe import states
+from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 
 Document = dict[str, Any]
@@ -285,6 +286,11 @@ def date_of(task: Task, doc: Document) -> int | None:
 def due_of(task: Task, doc: Document) -> int:
     """The same, 0 when none of them says."""
     return date_of(task, doc) or 0
+
+
+def oldest_due(at: datetime, sms: Sms) -> int:
+    """What was due before this moment (ms since epoch) is too old to be sent at `at`, by `sms.expire_after`."""
+    return milliseconds(at) - int(sms.expire_after * 1000)
 
 
 def read_moment(value: object) -> int | None:
