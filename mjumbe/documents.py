@@ -57,7 +57,6 @@ class DeliveryReport:
     phone: str | None = field(default=None, repr=False)
     reason: str | None = None
     network_code: str | None = None
-    retry_count: str | None = None
     failure: str | None = None  # a `gateways.base.Failure`: what may be done about a message that failed
 
     @property
@@ -189,7 +188,7 @@ def report_document(report: DeliveryReport, received: int) -> Document:
         "received": received,
         "receipt": secrets.token_hex(16),
     }
-    for name in ("phone", "reason", "network_code", "retry_count", "failure"):
+    for name in ("phone", "reason", "network_code", "failure"):
         value = getattr(report, name)
         if value:
             doc[name] = value
@@ -206,7 +205,6 @@ def read_report(doc: Document) -> DeliveryReport:
         phone=str(doc["phone"]) if doc.get("phone") else None,
         reason=doc.get("reason"),
         network_code=doc.get("network_code"),
-        retry_count=doc.get("retry_count"),
         failure=doc.get("failure"),
     )
 
