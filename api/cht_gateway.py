@@ -23,8 +23,8 @@ from api.bodies import POLL_BYTES, demand_json, json_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
-from mjumbe.couch import Document, Edit, Row, Update, edits_of
-from mjumbe.documents import IncomingMessage
+from mjumbe.couch import Edit, Row, Update, edits_of
+from mjumbe.documents import Document, IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
@@ -271,7 +271,7 @@ def _pick(
     people before the rest, oldest first."""
     limit = settings.sms.medic_gateway.poll_limit
     # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
-    oldest = documents.milliseconds(began_at) - int(settings.sms.expire_after * 1000)
+    oldest = documents.oldest_due(began_at, settings.sms)
     patience = HOLDER_SECONDS if settings.sms.in_doubt == "retry" else math.inf
     free = (
         row

@@ -15,8 +15,7 @@ from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, outgoing_record
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import find_task
+from mjumbe.documents import Document, find_task
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.states import DUE, State, Task
 

@@ -10,9 +10,9 @@ from api.bodies import POLL_BYTES, demand_json, json_object, raw_body
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
-from mjumbe import documents, overview, states
+from mjumbe import overview, states
 from mjumbe.documents import find_task, message_of
-from mjumbe.follow import follow
+from mjumbe.follow import follow, hand_over
 from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
 
@@ -160,10 +160,8 @@ def _number(here: Context) -> str | None:
 
 
 def _send(here: Context, name: str, number: str) -> dict[str, object]:
-    now = states.now()
-    task = documents.new_task(number, overview.TEST_TEXT, now, via=name)
-    doc = documents.outgoing_document(task, now, None)
-    here.couch.main.put(doc)
+    doc = hand_over(here.couch.main, number, overview.TEST_TEXT, via=name)
+    [task] = doc["tasks"]
     delivered = follow(here.couch.main, doc["_id"], FOLLOWED_SECONDS, lambda entry: None)
     uuid = str(message_of(task)["uuid"])
     found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task

@@ -9,8 +9,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -68,26 +68,17 @@ class Spool:
         self._filled: set[str] = set()  # the databases for which something waits
         self._sure = not self._path.exists()  # whether that is known: what is in the file may be an earlier process's
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits, as far as this process knows; no I/O."""
-        return self._sure and not self._filled
-
     def holds(self, database: str) -> bool:
         """Whether something may wait for this database, as far as this process knows; no I/O."""
         return not self._sure or database in self._filled
 
     def add(self, database: str, docs: Sequence[Document]) -> list[bool]:
         """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
-        try:
-            with self._lock:
-                answers = _elsewhere(lambda: self._insert(database, docs))
-                self._filled.add(database)
-                return answers
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(
-                f"the spool {self._path} cannot be written ({error}); free some disk space, or make it writable"
-            ) from None
+        trouble = f"the spool {self._path} cannot be written; free some disk space, or make it writable"
+        with self._lock, _or_spool_error(trouble):
+            answers = _elsewhere(lambda: self._insert(database, docs))
+            self._filled.add(database)
+            return answers
 
     def drain(self, write: Write) -> int:
         """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
@@ -112,7 +103,7 @@ class Spool:
 
     def _look(self) -> list[str]:
         """The databases for which something waits."""
-        if self.is_empty:
+        if self._sure and not self._filled:
             return []
         with self._lock:
             found = self._read(self._databases)
@@ -127,20 +118,15 @@ class Spool:
                 self._filled.discard(database)
         return rows
 
-    def _read(self, work: Callable[[], list[Answer]]) -> list[Answer]:
-        try:
+    def _read(self, work: Callable[[], Answer]) -> Answer:
+        with _or_spool_error(f"the spool {self._path} cannot be read"):
             return _elsewhere(work)
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
 
     def state(self) -> SpoolState:
         """What is in the spool. Raises SpoolError when it cannot be read."""
         if not self._path.exists():
             return SpoolState(0, 0)
-        try:
-            return _elsewhere(self._count)
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(f"the spool {self._path} cannot be read ({error})") from None
+        return self._read(self._count)
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
@@ -179,11 +165,8 @@ class Spool:
             if doc_id in refused:
                 reason = refused[doc_id]
                 log.error("a spooled document is refused and set aside", database=database, id=doc_id, reason=reason)
-        try:
-            with self._lock:
-                _elsewhere(lambda: self._take_out(rows, refused))
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(f"what was written cannot be removed from the spool {self._path} ({error})") from None
+        with self._lock, _or_spool_error(f"what was written cannot be removed from the spool {self._path}"):
+            _elsewhere(lambda: self._take_out(rows, refused))
 
     def _take_out(self, rows: Sequence[Row], refused: Refusals) -> None:
         """Delete rows; those that are `refused` are kept in the other table."""
@@ -192,6 +175,14 @@ class Spool:
         with closing(self._open()) as connection, connection:
             connection.executemany("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", aside)
             connection.executemany("DELETE FROM waiting WHERE place = ?", [(row[0],) for row in rows])
+
+
+@contextmanager
+def _or_spool_error(trouble: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise SpoolError(f"{trouble} ({error})") from None
 
 
 def _elsewhere(work: Callable[[], Answer]) -> Answer:

@@ -19,8 +19,8 @@ from api.errors import ApiError
 from api.gateways import ServiceSaid, said
 from api.openapi import describe
 from mjumbe import gateways, phone
-from mjumbe.couch import Database, Document
-from mjumbe.documents import entries_of
+from mjumbe.couch import Database
+from mjumbe.documents import Document, entries_of
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.africas_talking import AfricasTalking
 from mjumbe.gateways.base import Check, SendError, Wiring

@@ -15,8 +15,9 @@ from bench.lab import Lab
 from bench.plan import CONCURRENCY
 from bench.processes import Process
 from mjumbe import settings_document, setup
-from mjumbe.couch import Couch, Document, UnavailableError
+from mjumbe.couch import Couch, UnavailableError
 from mjumbe.credentials import Vault, VaultKeys
+from mjumbe.documents import Document
 from mjumbe.gateways import africas_talking
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 

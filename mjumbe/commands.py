@@ -9,7 +9,7 @@ from mjumbe import documents, log, phone, setup, states
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
-from mjumbe.follow import FINAL, follow
+from mjumbe.follow import FINAL, follow, hand_over
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
 from mjumbe.states import State
@@ -60,9 +60,7 @@ def read_number(couch: Couch, written: str) -> str:
 def send_and_follow(couch: Couch, to: str, text: str, wait: float, **facts: Any) -> bool:
     """Write a message's document, and show what becomes of it for `wait` seconds; whether it was delivered by then."""
     prepare(couch)
-    now = states.now()
-    doc = documents.outgoing_document(documents.new_task(read_number(couch, to), text, now, **facts), now, None)
-    couch.main.put(doc)
+    doc = hand_over(couch.main, read_number(couch, to), text, **facts)
     # By this id GET /api/v1/messages/<uuid> knows it, not by its document's.
     click.echo(f"Handed over as {documents.message_of(doc['tasks'][0])['uuid']}.")
     if not wait or follow(couch.main, doc["_id"], wait, _say):

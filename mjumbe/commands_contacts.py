@@ -6,8 +6,8 @@ import click
 
 from mjumbe import states
 from mjumbe.commands import connect, prepare, read_number
-from mjumbe.couch import Couch, Document
-from mjumbe.documents import milliseconds
+from mjumbe.couch import Couch
+from mjumbe.documents import Document, milliseconds
 
 
 @click.group()

@@ -19,11 +19,10 @@ import requests
 from ibm_cloud_sdk_core import ApiException
 from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
 
+from mjumbe.documents import Document
 from mjumbe.login import NoSessionError, Refusals, RefusedError, SessionAuthenticator
 from mjumbe.sdk import Client
 from mjumbe.sessions import plain_session
-
-Document = dict[str, Any]
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0

@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from mjumbe import states
 from mjumbe.config import PRIVATE
-from mjumbe.couch import ConflictError, Couch, CouchError, Document, UnavailableError
+from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.documents import Document
 
 log = structlog.get_logger(__name__)
 

@@ -11,9 +11,9 @@ import requests
 
 from mjumbe import settings_document, setup, states
 from mjumbe.config import Config
-from mjumbe.couch import Couch, Document
+from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault, VaultKeys
-from mjumbe.documents import incoming_id, milliseconds, read_moment, tasks_of
+from mjumbe.documents import Document, incoming_id, milliseconds, read_moment, tasks_of
 from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
 from mjumbe.states import State

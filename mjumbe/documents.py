@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mjumbe import states
+from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 
 Document = dict[str, Any]
@@ -56,7 +57,6 @@ class DeliveryReport:
     phone: str | None = field(default=None, repr=False)
     reason: str | None = None
     network_code: str | None = None
-    retry_count: str | None = None
     failure: str | None = None  # a `gateways.base.Failure`: what may be done about a message that failed
 
     @property
@@ -188,7 +188,7 @@ def report_document(report: DeliveryReport, received: int) -> Document:
         "received": received,
         "receipt": secrets.token_hex(16),
     }
-    for name in ("phone", "reason", "network_code", "retry_count", "failure"):
+    for name in ("phone", "reason", "network_code", "failure"):
         value = getattr(report, name)
         if value:
             doc[name] = value
@@ -205,7 +205,6 @@ def read_report(doc: Document) -> DeliveryReport:
         phone=str(doc["phone"]) if doc.get("phone") else None,
         reason=doc.get("reason"),
         network_code=doc.get("network_code"),
-        retry_count=doc.get("retry_count"),
         failure=doc.get("failure"),
     )
 
@@ -285,6 +284,11 @@ def date_of(task: Task, doc: Document) -> int | None:
 def due_of(task: Task, doc: Document) -> int:
     """The same, 0 when none of them says."""
     return date_of(task, doc) or 0
+
+
+def oldest_due(at: datetime, sms: Sms) -> int:
+    """What was due before this moment (ms since epoch) is too old to be sent at `at`, by `sms.expire_after`."""
+    return milliseconds(at) - int(sms.expire_after * 1000)
 
 
 def read_moment(value: object) -> int | None:

@@ -1,4 +1,4 @@
-"""Watch what becomes of a document's messages."""
+"""Hand a message over, and watch what becomes of a document's messages."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,12 +6,20 @@ from itertools import chain, repeat
 from typing import Any
 
 from mjumbe import states
-from mjumbe.couch import Database, Document
-from mjumbe.documents import tasks_of
+from mjumbe.couch import Database
+from mjumbe.documents import Document, new_task, outgoing_document, tasks_of
 from mjumbe.states import NEVER_SENT, State
 
 FINAL = NEVER_SENT | {State.DELIVERED, State.FAILED}
 PAUSES = (0.03, 0.03, 0.05, 0.05, 0.1, 0.1, 0.2, 0.3)  # seconds between two looks at a document; the last repeats
+
+
+def hand_over(database: Database, to: str, text: str, **facts: Any) -> Document:
+    """Write the document of a message, due now, with `facts` in its task; returns it. Raises UnavailableError."""
+    now = states.now()
+    doc = outgoing_document(new_task(to, text, now, **facts), now, None)
+    database.put(doc)
+    return doc
 
 
 def versions(

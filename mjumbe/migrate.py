@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mjumbe import health, setup, states
-from mjumbe.couch import ConflictError, Couch, Database, Document
+from mjumbe.couch import ConflictError, Couch, Database
+from mjumbe.documents import Document
 from mjumbe.health import SILENT_SECONDS
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 

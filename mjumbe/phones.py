@@ -3,8 +3,8 @@
 import time
 
 from mjumbe import states
-from mjumbe.couch import Couch, Document
-from mjumbe.documents import milliseconds, read_moment
+from mjumbe.couch import Couch
+from mjumbe.documents import Document, milliseconds, read_moment
 from mjumbe.gateways.base import Check
 from mjumbe.settings import Settings
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mjumbe import settings
-from mjumbe.couch import Database, Document, UnavailableError
+from mjumbe.couch import Database, UnavailableError
+from mjumbe.documents import Document
 from mjumbe.settings import Problem, SettingsError
 
 DOCUMENT_ID = "settings"

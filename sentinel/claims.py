@@ -12,8 +12,8 @@ from functools import partial
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Document, edits_of
-from mjumbe.documents import OutgoingMessage, find_task, milliseconds
+from mjumbe.couch import edits_of
+from mjumbe.documents import Document, OutgoingMessage, find_task, oldest_due
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -115,7 +115,7 @@ class Claims:
 
     def _is_due(self, doc: Document, message: OutgoingMessage) -> bool:
         """Whether a message is still to be sent. One that grew too old in the queue is left for the clock to expire."""
-        oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
+        oldest = oldest_due(states.now(), self._settings.current.sms)
         return any(due.uuid == message.uuid and due.due >= oldest for due in due_messages(doc))
 
     def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:

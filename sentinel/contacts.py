@@ -4,7 +4,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
-from mjumbe.couch import Database, Document
+from mjumbe.couch import Database
+from mjumbe.documents import Document
 from sentinel.transitions.base import Contact
 from sentinel.transitions.lineage import linked, references, upwards
 

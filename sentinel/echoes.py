@@ -4,7 +4,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from mjumbe.couch import Database, Document, Edit, Update
+from mjumbe.couch import Database, Edit, Update
+from mjumbe.documents import Document
 from sentinel.patience import Patience
 
 REMEMBERED = 20_000

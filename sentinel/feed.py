@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
-from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, Document, UnavailableError
-from mjumbe.documents import INCOMING
+from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.documents import INCOMING, Document
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings_document import DOCUMENT_ID
 from mjumbe.status import CHECKPOINT_ID

@@ -21,7 +21,8 @@ from typing import Any
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import ConflictError, CouchError, Database, Document, UnavailableError
+from mjumbe.couch import ConflictError, CouchError, Database, UnavailableError
+from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
 from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus
 from sentinel.patience import Patience

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from mjumbe import phone, states
-from mjumbe.couch import Couch, Document
-from mjumbe.documents import milliseconds, read_moment
+from mjumbe.couch import Couch
+from mjumbe.documents import Document, milliseconds, read_moment
 from mjumbe.live_settings import LiveSettings
 from sentinel.registers import OPTED_OUT, Entry, Register, Registers
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from mjumbe import states, text
-from mjumbe.couch import Document
-from mjumbe.documents import milliseconds, read_moment
+from mjumbe.documents import Document, milliseconds, read_moment
 from mjumbe.forms import names_form
 from mjumbe.settings import Settings
 from sentinel.registers import OPTED_OUT, Entry, Registers

@@ -17,8 +17,8 @@ import structlog
 
 from mjumbe import phone, states, text
 from mjumbe.batcher import Batcher
-from mjumbe.couch import CouchError, Document, Edit, UnavailableError, Update, edits_of
-from mjumbe.documents import OutgoingMessage, Route, find_task
+from mjumbe.couch import CouchError, Edit, UnavailableError, Update, edits_of
+from mjumbe.documents import Document, OutgoingMessage, Route, find_task
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import Task

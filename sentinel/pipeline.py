@@ -8,8 +8,16 @@ from dataclasses import replace
 import structlog
 
 from mjumbe import states, text
-from mjumbe.couch import Couch, Document
-from mjumbe.documents import OutgoingMessage, is_incoming, milliseconds, outgoing_message, read_moment, tasks_of
+from mjumbe.couch import Couch
+from mjumbe.documents import (
+    Document,
+    OutgoingMessage,
+    is_incoming,
+    milliseconds,
+    outgoing_message,
+    read_moment,
+    tasks_of,
+)
 from mjumbe.live_settings import LiveSettings
 from sentinel import opt_words, transitions
 from sentinel.contacts import Contacts

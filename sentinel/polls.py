@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import structlog
 
 from mjumbe import documents, phone, states
-from mjumbe.couch import ConflictError, Couch, CouchError, Document, UnavailableError
-from mjumbe.documents import IncomingMessage, milliseconds, read_moment
+from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.documents import Document, IncomingMessage, milliseconds, read_moment
 from mjumbe.gateways.base import FencedError, Gateway, SendError
 from mjumbe.live_settings import LiveSettings
 from sentinel.service import Service

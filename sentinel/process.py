@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from mjumbe import phone, setup, states
-from mjumbe.couch import Couch, CouchError, Document, UnavailableError
+from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError
-from mjumbe.documents import milliseconds
+from mjumbe.documents import Document, milliseconds
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
 from mjumbe.status import CHECKPOINT_ID, LEASE_SECONDS, ServiceStatus, read_status

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Database, Document, Edit, edits_of
-from mjumbe.documents import OPT_OUT, datetime_of, entries_of
+from mjumbe.couch import Database, Edit, edits_of
+from mjumbe.documents import OPT_OUT, Document, datetime_of, entries_of
 
 log = structlog.get_logger(__name__)
 

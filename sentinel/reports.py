@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Couch, CouchError, Document, Edit, UnavailableError
-from mjumbe.documents import DeliveryReport, find_task, milliseconds, read_moment, read_report
+from mjumbe.couch import Couch, CouchError, Edit, UnavailableError
+from mjumbe.documents import DeliveryReport, Document, find_task, milliseconds, read_moment, read_report
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Sms

@@ -11,8 +11,8 @@ from itertools import chain
 import structlog
 
 from mjumbe import setup, states
-from mjumbe.couch import ABSENT, Couch, CouchError, Document, NotFoundError, Row, UnavailableError
-from mjumbe.documents import ANY_ROUTE, Route, message_of, milliseconds, tasks_of
+from mjumbe.couch import ABSENT, Couch, CouchError, NotFoundError, Row, UnavailableError
+from mjumbe.documents import ANY_ROUTE, Document, Route, message_of, milliseconds, oldest_due, tasks_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -86,7 +86,7 @@ class Clock:
             self.doubt_claims(GRACE_SECONDS)
         if now - self._expired > EXPIRY_SECONDS:
             self._expired = now
-            oldest = milliseconds(states.now()) - int(self._settings.current.sms.expire_after * 1000)
+            oldest = oldest_due(states.now(), self._settings.current.sms)
             for state in (State.PENDING, "assigned", "bound"):
                 self._process(self._rows(state, oldest)[:PAGE])
 
@@ -167,7 +167,7 @@ class Clock:
     def _adopt(self, rows: Sequence[Row]) -> None:
         """What CHT handed to a phone, and no phone has acknowledged, waits for phones here too, as it did there: the
         app sends an id once, however often it is given it. What is too old to be sent stays as it is."""
-        oldest = milliseconds(states.now()) - self._settings.current.sms.expire_after * 1000
+        oldest = oldest_due(states.now(), self._settings.current.sms)
         ids = [str(row.id) for row in rows if row.key[1] >= oldest]
         for start in range(0, len(ids), PAGE):
             updates = self._couch.main.update(dict.fromkeys(ids[start : start + PAGE], _leave_to_phones))

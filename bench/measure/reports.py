@@ -8,8 +8,7 @@ from bench.bench import Bench, Floors, at, loads
 from bench.bodies import message_id
 from bench.figures import Floor
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import tasks_of
+from mjumbe.documents import Document, tasks_of
 from mjumbe.states import State
 
 CONNECTIONS = 32  # by which the reports come that are followed until they are applied

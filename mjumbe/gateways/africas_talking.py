@@ -361,7 +361,6 @@ def parse_report(request: CallbackRequest) -> list[CallbackRecord]:
             phone=form.get("phoneNumber"),
             reason=reason,
             network_code=form.get("networkCode"),
-            retry_count=form.get("retryCount"),
         )
     ]
 

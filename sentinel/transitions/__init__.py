@@ -1,6 +1,6 @@
 """Transitions: what happens to a document when it changes, in the order in which they are listed here."""
 
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from sentinel.transitions import dated, default_responses, due, expire, link_sender, messages, refuse, replies
 from sentinel.transitions.base import Context, Transition
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from mjumbe.couch import Document
-from mjumbe.documents import is_incoming, read_moment
+from mjumbe.documents import Document, is_incoming, read_moment
 from mjumbe.settings import Settings
 from mjumbe.text import Translations
 from sentinel.registers import Registers

@@ -7,8 +7,7 @@ a date that only Python reads (`20261227T100000Z`) stood before all others in th
 import re
 
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import date_of, datetime_of, read_moment, tasks_of
+from mjumbe.documents import Document, date_of, datetime_of, read_moment, tasks_of
 from mjumbe.states import DUE, Task
 from sentinel.transitions.base import Context
 

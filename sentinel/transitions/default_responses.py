@@ -1,8 +1,7 @@
 """Answer what no keyword matched, as CHT's default_responses does: only messages reported after the start date."""
 
 from mjumbe import text
-from mjumbe.couch import Document
-from mjumbe.documents import datetime_of, read_moment
+from mjumbe.documents import Document, datetime_of, read_moment
 from mjumbe.forms import names_form
 from sentinel.transitions.base import Context, is_fresh, locale_of, mark
 from sentinel.transitions.replies import answer

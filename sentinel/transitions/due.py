@@ -1,8 +1,7 @@
 """What was scheduled becomes pending when it falls due."""
 
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import due_of, milliseconds, tasks_of
+from mjumbe.documents import Document, due_of, milliseconds, tasks_of
 from mjumbe.states import State, Task
 from sentinel.transitions.base import Context
 

@@ -1,15 +1,13 @@
 """Nothing that has waited longer than `sms.expire_after` is sent: a gateway repaired after weeks sends no old news."""
 
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import datetime_of, due_of, milliseconds, tasks_of
+from mjumbe.documents import Document, datetime_of, due_of, oldest_due, tasks_of
 from mjumbe.states import State, Task
 from sentinel.transitions.base import Context
 
 
 def _is_expired(task: Task, doc: Document, context: Context) -> bool:
-    age = milliseconds(context.now) - due_of(task, doc)
-    return states.of(task) is State.PENDING and age > context.settings.sms.expire_after * 1000
+    return states.of(task) is State.PENDING and due_of(task, doc) < oldest_due(context.now, context.settings.sms)
 
 
 def filter(doc: Document, context: Context) -> bool:

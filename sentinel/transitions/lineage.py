@@ -7,7 +7,7 @@ that hydrating); so does this module, with what was read beforehand into `Contex
 from collections.abc import Iterator
 from typing import Any
 
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from sentinel.transitions.base import Context
 
 # Where CHT looks for a report's patient and place: each is a document's id, or the short code of one.

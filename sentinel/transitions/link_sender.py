@@ -3,7 +3,7 @@
 A message that came by Viber is from a Viber id; when we know the person's number, it is from that.
 """
 
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from mjumbe.gateways import viber
 from sentinel.registers import Registers
 from sentinel.transitions.base import Context, is_fresh, mark

@@ -13,8 +13,7 @@ from itertools import islice
 from typing import Any
 
 from mjumbe import phone, states, text
-from mjumbe.couch import Document
-from mjumbe.documents import TASK_LISTS, message_of, tasks_of
+from mjumbe.documents import TASK_LISTS, Document, message_of, tasks_of
 from mjumbe.states import DUE, State, Task
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, locale_of

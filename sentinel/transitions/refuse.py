@@ -2,8 +2,7 @@
 opted out."""
 
 from mjumbe import phone, states
-from mjumbe.couch import Document
-from mjumbe.documents import message_of, tasks_of
+from mjumbe.documents import Document, message_of, tasks_of
 from mjumbe.states import State
 from sentinel.transitions.base import Context
 

@@ -3,8 +3,7 @@
 import structlog
 
 from mjumbe import text
-from mjumbe.couch import Document
-from mjumbe.documents import date_of, milliseconds, new_task
+from mjumbe.documents import Document, date_of, milliseconds, new_task
 from mjumbe.settings import Reply
 from sentinel.transitions.base import Context, is_fresh, locale_of, mark
 from sentinel.transitions.templates import fill

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from mjumbe import dates, text
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, contact_of, locale_of
 

@@ -11,7 +11,8 @@ import responses
 from responses import matchers
 
 import mjumbe.couch as couch_module
-from mjumbe.couch import ConflictError, Couch, CouchError, Document, NotFoundError, UnavailableError
+from mjumbe.couch import ConflictError, Couch, CouchError, NotFoundError, UnavailableError
+from mjumbe.documents import Document
 
 URL = "http://couch.example:5984"
 SESSION = f"{URL}/_session"

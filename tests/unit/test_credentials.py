@@ -18,7 +18,7 @@ import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
-from mjumbe.couch import ConflictError, Couch, Database, Document, Saved, UnavailableError
+from mjumbe.couch import ConflictError, Couch, Database, Saved, UnavailableError
 from mjumbe.credentials import (
     CachedVault,
     CredentialError,
@@ -27,6 +27,7 @@ from mjumbe.credentials import (
     VaultKeys,
     decrypt_cht,
 )
+from mjumbe.documents import Document
 
 INCOMING = "africastalking.com:incoming"
 DOC_ID = "credential:africastalking.com%3Aincoming"

@@ -82,11 +82,12 @@ def test_what_is_not_there_is_left_out() -> None:
 
 @pytest.mark.parametrize("state", [None, *State])
 def test_a_report_comes_back_as_it_was(state: State | None) -> None:
-    report = DeliveryReport("africas-talking", "a/1", "Not Ours", state, "+254711000001", "Why", "63902", "0")
+    report = DeliveryReport("africas-talking", "a/1", "Not Ours", state, "+254711000001", "Why", "63902", "permanent")
     doc = documents.report_document(report, MS)
     assert doc["_id"] == "report:africas-talking:a%2F1:Not%20Ours"
     assert doc["received"] == MS
     assert documents.read_report(json.loads(json.dumps(doc))) == report
+    assert documents.read_report({**doc, "retry_count": "0"}) == report, "an earlier version kept it"
 
 
 def test_a_bare_report() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from tests.integration.gateways.town import AT, PHONE, RAPIDPRO, TEXTBEE, VIBER, Town
 from tests.integration.processes import eventually
 from tests.integration.sentinel.world import SOON, number

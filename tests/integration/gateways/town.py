@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mjumbe import states
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State
 from sentinel.polls import Polls

@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from mjumbe import states
-from mjumbe.couch import ConflictError, Document
-from mjumbe.documents import message_of
+from mjumbe.couch import ConflictError
+from mjumbe.documents import Document, message_of
 from mjumbe.states import State
 from tests.integration.processes import eventually
 from tests.integration.sentinel.world import INCOMING_KEY, SOON, World, entries, moment, number

@@ -14,9 +14,9 @@ from typing import Any
 import requests
 
 from mjumbe import documents, settings, setup, states
-from mjumbe.couch import ConflictError, Couch, Document
+from mjumbe.couch import ConflictError, Couch
 from mjumbe.credentials import CachedVault, VaultKeys
-from mjumbe.documents import tasks_of
+from mjumbe.documents import Document, tasks_of
 from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status
 from tests import leaks

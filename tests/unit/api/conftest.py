@@ -15,7 +15,8 @@ from api import app as app_module
 from api.app import create_app
 from mjumbe import settings
 from mjumbe.config import Config
-from mjumbe.couch import ConflictError, Couch, Database, Document, Saved, UnavailableError
+from mjumbe.couch import ConflictError, Couch, Database, Saved, UnavailableError
+from mjumbe.documents import Document
 
 
 class MemoryDatabase(Database):

@@ -678,7 +678,7 @@ def test_delivery_reports(status: str, reason: str | None, state: State | None) 
     body = f"id=ATXid_1&status={status}&phoneNumber=%2B254711000001&networkCode=63902&retryCount=0"
     body += f"&failureReason={reason.replace(' ', '+')}" if reason else ""
     assert PARSERS["delivery-reports"](posted(body)) == [
-        DeliveryReport(AT, "ATXid_1", status, state, FIRST, reason, "63902", "0")
+        DeliveryReport(AT, "ATXid_1", status, state, FIRST, reason, "63902")
     ]
 
 

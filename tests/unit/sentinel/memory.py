@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from mjumbe.couch import ConflictError, Couch, Database, Document, Row, Saved, UnavailableError
-from mjumbe.documents import due_of, tasks_of
+from mjumbe.couch import ConflictError, Couch, Database, Row, Saved, UnavailableError
+from mjumbe.documents import Document, due_of, tasks_of
 
 
 class MemoryDatabase(Database):

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mjumbe import documents, states
-from mjumbe.couch import Document
-from mjumbe.documents import DeliveryReport, milliseconds
+from mjumbe.documents import DeliveryReport, Document, milliseconds
 from mjumbe.gateways.africas_talking import REPORT_STATES
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings

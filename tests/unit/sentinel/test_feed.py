@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from mjumbe.couch import Change, Changes, Couch, CouchError, Document, UnavailableError
+from mjumbe.couch import Change, Changes, Couch, CouchError, UnavailableError
+from mjumbe.documents import Document
 from sentinel.feed import Feed
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mjumbe import documents
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from sentinel import transitions
 from sentinel.transitions import messages
 from sentinel.transitions.base import Contact

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import Document, UnavailableError
-from mjumbe.documents import Notice
+from mjumbe.couch import UnavailableError
+from mjumbe.documents import Document, Notice
 from mjumbe.gateways import viber
 from mjumbe.gateways.base import CallbackRequest
 from mjumbe.live_settings import LiveSettings

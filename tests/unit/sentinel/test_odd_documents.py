@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import Change, Changes, Document
+from mjumbe.couch import Change, Changes
+from mjumbe.documents import Document
 from mjumbe.live_settings import LiveSettings
 from sentinel import pipeline
 from sentinel.echoes import Echoes

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import CouchError, Document, NotFoundError, UnavailableError
-from mjumbe.documents import OutgoingMessage, Route
+from mjumbe.couch import CouchError, NotFoundError, UnavailableError
+from mjumbe.documents import Document, OutgoingMessage, Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings

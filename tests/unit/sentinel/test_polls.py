@@ -11,8 +11,8 @@ import structlog.testing
 from structlog.testing import capture_logs
 
 from mjumbe import documents, states
-from mjumbe.couch import Document, UnavailableError
-from mjumbe.documents import DeliveryReport, IncomingMessage, milliseconds, tasks_of
+from mjumbe.couch import UnavailableError
+from mjumbe.documents import DeliveryReport, Document, IncomingMessage, milliseconds, tasks_of
 from mjumbe.gateways.base import Batch, Check, Failure, FencedError, Gateway, Inbox, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings, Settings

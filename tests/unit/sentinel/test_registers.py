@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from mjumbe.couch import Document
+from mjumbe.documents import Document
 from sentinel.registers import OPTED_OUT, Entry, Register, Registers
 from tests.unit.sentinel.memory import MemoryDatabase
 

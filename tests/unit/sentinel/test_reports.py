@@ -8,8 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import states
-from mjumbe.couch import Document
-from mjumbe.documents import DeliveryReport, milliseconds
+from mjumbe.documents import DeliveryReport, Document, milliseconds
 from mjumbe.gateways.base import Failure
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task

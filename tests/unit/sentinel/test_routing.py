@@ -10,8 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, gateways, settings, states
-from mjumbe.couch import Document
-from mjumbe.documents import IncomingMessage
+from mjumbe.documents import Document, IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Check, Failure, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings

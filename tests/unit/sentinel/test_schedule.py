@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import Document, NotFoundError
+from mjumbe.couch import NotFoundError
+from mjumbe.documents import Document
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from mjumbe import documents, states
-from mjumbe.couch import Document
-from mjumbe.documents import milliseconds
+from mjumbe.documents import Document, milliseconds
 from sentinel import transitions
 from sentinel.registers import OPTED_OUT, Entry, Registers
 from sentinel.transitions import dated, default_responses, due, expire, link_sender, refuse, replies

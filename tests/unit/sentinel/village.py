@@ -4,8 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import Document
-from mjumbe.documents import IncomingMessage, milliseconds
+from mjumbe.documents import Document, IncomingMessage, milliseconds
 from sentinel.registers import Registers
 from sentinel.transitions.base import Context
 from tests.unit.sentinel.memory import MemoryDatabase
