@@ -69,27 +69,33 @@ class Users:
         if not credentials:
             raise _unauthorized("Log in with the name and password of a CouchDB user.")
         digest = hashlib.sha256(repr(sorted(credentials.items())).encode()).hexdigest()
-        user = self._remembered(digest)
-        if user is None:
-            user = self._ask(credentials, digest, network(request.remote_addr), name)
-            self._remember(digest, user)
-        return user
+        return self._remembered(digest) or self._ask(credentials, digest, network(request.remote_addr), name)
 
     def _ask(self, credentials: Mapping[str, str], digest: str, address: str, name: str) -> User:
         """Ask CouchDB, unless there were too many wrong logins: for this name, or for any, from this address."""
         who = (address, hashlib.sha256(name.encode()).hexdigest())
-        if digest not in self._known:  # whoever was right lately is not kept out by a neighbour's guesses
-            self._by_address.check(address)
-            self._limit.check(*who)
+        if digest not in self._known:
+            with self._by_address.attempt(address), self._limit.attempt(*who):
+                # While this one waited for its turn, another may have asked for the same login.
+                return self._remembered(digest) or self._session(credentials, digest, address)
+        try:  # whoever was right lately is not kept out by a neighbour's guesses
+            return self._session(credentials, digest, address)
+        except ApiError:
+            self._known.pop(digest, None)
+            self._by_address.failed(address)
+            self._limit.failed(*who)
+            raise
+
+    def _session(self, credentials: Mapping[str, str], digest: str, address: str) -> User:
+        """Whose login it is, by CouchDB's word, which is remembered. Raises ApiError 401 when it is nobody's."""
         # CouchDB 3.4 locks a name for the address whose five guesses were wrong, and takes this header's word for the
         # address (mochiweb_request:get(peer)) from a private one as ours: else one stranger would lock out everybody.
         found, roles = self._couch.session_of({**credentials, "X-Forwarded-For": address})
         if found is None:
-            self._known.pop(digest, None)
-            self._by_address.failed(address)
-            self._limit.failed(*who)
             raise _unauthorized("Name or password is wrong.")
-        return User(found, frozenset(roles))
+        user = User(found, frozenset(roles))
+        self._remember(digest, user)
+        return user
 
     def _remembered(self, digest: str) -> User | None:
         until, user = self._known.get(digest, (0.0, None))

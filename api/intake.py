@@ -89,18 +89,28 @@ class Intake:
         return [_own(answers[doc["_id"]], doc is distinct[doc["_id"]]) for doc in docs]
 
     def _save(self, database: Database, docs: Mapping[str, Document]) -> Mapping[str, Answer]:
-        """To CouchDB; to the spool when it is away or refuses us, and behind what already waits there."""
-        if not self._spool.holds(database.name):
+        """To CouchDB; to the spool when it is away or refuses us, and behind what already waits there.
+
+        What the spool does not take goes past it to CouchDB: better out of turn than not at all.
+        """
+        ways = [self._insist, self._put_aside]
+        if self._spool.holds(database.name):
+            ways.reverse()
+        problems = []
+        for way in ways:
             try:
-                return self._insist(database, docs)
-            except (UnavailableError, CouchError) as error:
+                return way(database, docs)
+            except (UnavailableError, CouchError, SpoolError) as error:
                 # A database that is not there (yet), or a password of ours that was changed: that passes, too.
-                log.warning("CouchDB takes nothing now, so callbacks are spooled", reason=str(error))
-        try:
-            stored = self._spool.add(database.name, list(docs.values()))
-        except SpoolError as error:
-            log.error("callbacks can be stored nowhere, and are answered 503", reason=str(error))
-            raise UnavailableError(str(error)) from None
+                taker = "the spool" if isinstance(error, SpoolError) else "CouchDB"
+                log.warning(f"{taker} takes nothing now", reason=str(error))
+                problems.append(str(error))
+        reason = "; ".join(problems)
+        log.error("callbacks can be stored nowhere, and are answered 503", reason=reason)
+        raise UnavailableError(reason)
+
+    def _put_aside(self, database: Database, docs: Mapping[str, Document]) -> dict[str, Answer]:
+        stored = self._spool.add(database.name, list(docs.values()))
         self._metrics.spooled(sum(stored))
         self._waiting.set()
         return dict(zip(docs, stored, strict=True))
@@ -120,18 +130,20 @@ class Intake:
                 time.sleep(pause)
 
     def _drain(self) -> None:
-        """Bring what waits in the spool to CouchDB, as long as there is something."""
+        """Bring what waits in the spool to CouchDB, as long as there is something. A trouble is logged once."""
+        trouble = ""
         while self._waiting.wait() and not self._closing.is_set():
             self._waiting.clear()
+            drained, before, trouble = 0, trouble, ""
             try:
                 drained = self._spool.drain(self._drain_batch)
             except UnavailableError:
-                drained = 0
                 self._waiting.set()
             except (SpoolError, CouchError) as error:
-                log.error("the spool cannot be drained, trying again", reason=str(error))
-                drained = 0
+                trouble = str(error)
                 self._waiting.set()
+            if trouble and trouble != before:
+                log.error("the spool cannot be drained, trying again", reason=trouble)
             if drained:
                 log.info("what was spooled is in CouchDB", documents=drained)
             self._closing.wait(DRAIN_SECONDS)

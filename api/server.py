@@ -67,6 +67,7 @@ def run(
     shown = f"[{host}]" if ":" in host else host
 
     def ready(_arbiter: Any) -> None:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # to gunicorn: start a second server, which would outlive a stop
         sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
         sys.stdout.flush()
         if on_ready is not None:

@@ -9,8 +9,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -32,12 +32,20 @@ LOCK_SECONDS = 5.0
 DRAINED_AT_ONCE = 200
 
 SCHEMA = """
+BEGIN;
 CREATE TABLE IF NOT EXISTS waiting (
     place INTEGER PRIMARY KEY AUTOINCREMENT, db TEXT NOT NULL, id TEXT NOT NULL, doc TEXT NOT NULL, UNIQUE (db, id));
 CREATE TABLE IF NOT EXISTS set_aside (
     place INTEGER PRIMARY KEY, db TEXT NOT NULL, id TEXT NOT NULL, doc TEXT NOT NULL, reason TEXT NOT NULL,
     at INTEGER NOT NULL);
+COMMIT;
 """
+# Not by its place alone: the file may be another than the one that it was read from.
+SET_ASIDE = """
+INSERT OR REPLACE INTO set_aside
+SELECT place, db, id, doc, :reason, :at FROM waiting WHERE place = :place AND db = :db AND id = :id
+"""
+TAKE_OUT = "DELETE FROM waiting WHERE place = :place AND db = :db AND id = :id"
 
 Row = tuple[int, str, str, str]  # place, database, id, document
 Refusals = Mapping[str, str]
@@ -59,7 +67,11 @@ class SpoolState:
 
 
 class Spool:
-    """The spool of one machine. Threads and processes may share it."""
+    """The spool of one machine. Threads and processes may share it.
+
+    What cannot be read or removed is in trouble until a later `drain` succeeds. Meanwhile nothing is put there, and
+    nobody has to wait behind what nobody can read.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Nothing is made on disk before there is something to spool."""
@@ -67,43 +79,64 @@ class Spool:
         self._lock = threading.Lock()
         self._filled: set[str] = set()  # the databases for which something waits
         self._sure = not self._path.exists()  # whether that is known: what is in the file may be an earlier process's
+        self._trouble = ""
+        # What CouchDB has, or why it refused it, and the file has still: by database, then by place and id in order.
+        self._done: dict[str, dict[tuple[int, str], str | None]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits, as far as this process knows; no I/O."""
+        return self._sure and not self._filled
 
     def holds(self, database: str) -> bool:
-        """Whether something may wait for this database, as far as this process knows; no I/O."""
-        return not self._sure or database in self._filled
+        """Whether something may wait for this database that can be brought there; no I/O."""
+        return not self._trouble and (not self._sure or database in self._filled)
 
     def add(self, database: str, docs: Sequence[Document]) -> list[bool]:
         """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
-        trouble = f"the spool {self._path} cannot be written; free some disk space, or make it writable"
-        with self._lock, _or_spool_error(trouble):
-            answers = _elsewhere(lambda: self._insert(database, docs))
-            self._filled.add(database)
-            return answers
+        if self._trouble:
+            raise SpoolError(self._trouble)
+        try:
+            with self._lock:
+                answers = _elsewhere(lambda: self._insert(database, docs))
+                self._filled.add(database)
+                return answers
+        except (sqlite3.Error, OSError) as error:
+            raise SpoolError(self._sentence("cannot be written", error)) from None
 
     def drain(self, write: Write) -> int:
         """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
 
         A database for which `write` raises keeps all that was not written; once the others had their turn, the first of
-        these errors is raised. Raises SpoolError.
+        these errors is raised. What cannot be removed, because the disk is full for instance, is written all the same,
+        once, and removed by a later call. Raises SpoolError.
         """
         drained, failures = 0, []
-        for database in self._look():
-            try:
-                while rows := self._next(database):
-                    docs, refused = _decoded(rows)
-                    if docs:
-                        refused |= write(database, docs)
-                    self._remove(rows, refused)
-                    drained += len(rows) - len(refused)
-            except (UnavailableError, CouchError) as error:
-                failures.append(error)
+        try:
+            for database in self._look():
+                try:
+                    while rows := self._next(database):
+                        docs, refused = _decoded(rows)
+                        if docs:
+                            refused |= write(database, docs)
+                        self._note(database, rows, refused)
+                        drained += len(rows) - len(refused)
+                        with suppress(SpoolError):  # there is more to write
+                            self._remove()
+                except (UnavailableError, CouchError) as error:
+                    failures.append(error)
+            self._remove()
+        except SpoolError as error:
+            self._trouble = str(error)
+            raise
+        self._trouble = ""
         if failures:
             raise failures[0]
         return drained
 
     def _look(self) -> list[str]:
         """The databases for which something waits."""
-        if self._sure and not self._filled:
+        if self.is_empty:
             return []
         with self._lock:
             found = self._read(self._databases)
@@ -118,23 +151,46 @@ class Spool:
                 self._filled.discard(database)
         return rows
 
-    def _read(self, work: Callable[[], Answer]) -> Answer:
-        with _or_spool_error(f"the spool {self._path} cannot be read"):
-            return _elsewhere(work)
+    def _read(self, work: Callable[[], list[Answer]]) -> list[Answer]:
+        """What `work` finds in the file; nothing when there is none. Raises SpoolError."""
+        try:
+            return _elsewhere(work) if self._exists() else []
+        except (sqlite3.Error, OSError) as error:
+            raise SpoolError(self._sentence("cannot be read", error)) from None
 
     def state(self) -> SpoolState:
-        """What is in the spool. Raises SpoolError when it cannot be read."""
-        if not self._path.exists():
-            return SpoolState(0, 0)
-        return self._read(self._count)
+        """What is in the spool. Raises SpoolError when it cannot be read, or what was written cannot be removed."""
+        if self._trouble:
+            raise SpoolError(self._trouble)
+        waiting, aside = self._read(self._counts) or (0, 0)
+        return SpoolState(waiting, aside)
+
+    def _sentence(self, what: str, error: Exception) -> str:
+        damaged = type(error) is sqlite3.DatabaseError  # its subclasses are for what is around the file
+        advice = (
+            "it is damaged: move it aside and keep it, for what was acknowledged may be in it"
+            if damaged
+            else "free some disk space, or make it a file that this user may write, in a directory where the user may"
+        )
+        return f"the spool {self._path} {what} ({error}); {advice}"
+
+    def _exists(self) -> bool:
+        """Whether there is a file with tables, which are made in one transaction."""
+        return self._path.exists() and self._path.stat().st_size > 0
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        """Needs no room on the disk, and no right to write."""
+        return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         if not self._path.exists():
             self._path.touch(mode=0o600)  # numbers and texts of people
         connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        # Not WAL: that needs room on the disk to be read. EXTRA also syncs the directory, where the journal's end is
+        # what commits.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = EXTRA")
         connection.executescript(SCHEMA)
         return connection
 
@@ -142,47 +198,60 @@ class Spool:
         with closing(self._open()) as connection, connection:
             return [_insert(connection, database, doc) for doc in docs]
 
-    def _count(self) -> SpoolState:
-        with closing(self._open()) as connection:
-            waiting, aside = (
+    def _counts(self) -> list[int]:
+        with closing(self._open_to_read()) as connection:
+            return [
                 int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # our names
                 for table in ("waiting", "set_aside")
-            )
-        return SpoolState(waiting, aside)
+            ]
 
     def _databases(self) -> list[str]:
-        with closing(self._open()) as connection:
-            return [name for (name,) in connection.execute("SELECT db FROM waiting GROUP BY db ORDER BY min(place)")]
+        with closing(self._open_to_read()) as connection:
+            names = connection.execute("SELECT db FROM waiting GROUP BY db ORDER BY min(place)").fetchall()
+        return [name for (name,) in names if self._first(name, 1)]
 
-    def _first(self, database: str) -> list[Row]:
+    def _first(self, database: str, limit: int = DRAINED_AT_ONCE) -> list[Row]:
+        """What waits behind the last that is done; from the start when that is gone, with the whole file perhaps."""
+        place, doc_id = next(reversed(self._done.get(database, {})), (0, ""))
         # The plus keeps SQLite from sorting all of a database's rows for the first of them.
-        query = "SELECT place, db, id, doc FROM waiting WHERE +db = ? ORDER BY place LIMIT ?"
-        with closing(self._open()) as connection:
-            return connection.execute(query, (database, DRAINED_AT_ONCE)).fetchall()
+        query = """
+            SELECT place, db, id, doc FROM waiting WHERE +db = :db AND place > coalesce(
+                (SELECT place FROM waiting WHERE place = :place AND db = :db AND id = :id), 0)
+            ORDER BY place LIMIT :limit"""
+        values = {"db": database, "place": place, "id": doc_id, "limit": limit}
+        with closing(self._open_to_read()) as connection:
+            return connection.execute(query, values).fetchall()
 
-    def _remove(self, rows: Sequence[Row], refused: Refusals) -> None:
-        for _, database, doc_id, _ in rows:
-            if doc_id in refused:
-                reason = refused[doc_id]
+    def _note(self, database: str, rows: Sequence[Row], refused: Refusals) -> None:
+        done = self._done.setdefault(database, {})
+        for place, _, doc_id, _ in rows:
+            reason = refused.get(doc_id)
+            if reason is not None:
                 log.error("a spooled document is refused and set aside", database=database, id=doc_id, reason=reason)
-        with self._lock, _or_spool_error(f"what was written cannot be removed from the spool {self._path}"):
-            _elsewhere(lambda: self._take_out(rows, refused))
+            done.pop((place, doc_id), None)  # the order counts
+            done[place, doc_id] = reason
 
-    def _take_out(self, rows: Sequence[Row], refused: Refusals) -> None:
-        """Delete rows; those that are `refused` are kept in the other table."""
+    def _remove(self) -> None:
+        """Take out of the file what is done; what was refused is kept in the other table."""
+        if not self._done:
+            return
+        try:
+            with self._lock:
+                if self._exists():
+                    _elsewhere(self._take_out)
+                self._done.clear()
+        except (sqlite3.Error, OSError) as error:
+            raise SpoolError(self._sentence("keeps what is in CouchDB already: it cannot be written", error)) from None
+
+    def _take_out(self) -> None:
         now = int(time.time() * 1000)
-        aside = [(place, db, doc_id, doc, refused[doc_id], now) for place, db, doc_id, doc in rows if doc_id in refused]
+        done = [(*key, database, reason) for database, found in self._done.items() for key, reason in found.items()]
         with closing(self._open()) as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", aside)
-            connection.executemany("DELETE FROM waiting WHERE place = ?", [(row[0],) for row in rows])
-
-
-@contextmanager
-def _or_spool_error(trouble: str) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise SpoolError(f"{trouble} ({error})") from None
+            for place, doc_id, database, reason in done:
+                this = {"place": place, "db": database, "id": doc_id, "reason": reason, "at": now}
+                if reason is not None:
+                    connection.execute(SET_ASIDE, this)
+                connection.execute(TAKE_OUT, this)
 
 
 def _elsewhere(work: Callable[[], Answer]) -> Answer:

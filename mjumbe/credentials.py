@@ -47,6 +47,10 @@ MIN_PASSPHRASE = 16
 # attacker needs the database of one installation and then guesses at one passphrase, and scrypt makes each guess dear.
 PASSPHRASE_SALT = b"mjumbe vault passphrase v1"
 
+# What no key opens; a ValueError is a token with characters that are not ASCII, a TypeError or KeyError one that holds
+# something else than ours.
+UNREADABLE = (InvalidToken, ValueError, TypeError, KeyError)
+
 MISMATCH_AGE = 1.0  # seconds: a remembered value this old is read again before a key is called wrong
 
 
@@ -96,20 +100,21 @@ class VaultKeys:
         """The value in `token`. Raises CredentialError."""
         try:
             payload = json.loads(MultiFernet(self._fernets).decrypt(token))
-        except InvalidToken:
+            holder, value = payload["id"], payload["value"]
+        except UNREADABLE:
             raise CredentialError(
                 f"credential {credential_id} cannot be read with the key in {self.source}: add the key that it was "
                 "written with to the list, or set the credential again"
             ) from None
-        if payload["id"] != credential_id:
-            raise CredentialError(f"credential {credential_id} holds the entry of {payload['id']}: set it again")
-        return str(payload["value"])
+        if holder != credential_id:
+            raise CredentialError(f"credential {credential_id} holds the entry of {holder}: set it again")
+        return str(value)
 
     def renewed(self, token: str) -> str | None:
-        """`token` under the first key; None when it is already. Raises InvalidToken when no key opens it."""
+        """`token` under the first key; None when it is already. Raises one of UNREADABLE when no key opens it."""
         try:
             self._fernets[0].decrypt(token)
-        except InvalidToken:
+        except UNREADABLE:
             return MultiFernet(self._fernets).rotate(token).decode("ascii")
         return None
 
@@ -232,7 +237,7 @@ class Vault:
         def renew(doc: Document) -> bool:
             try:
                 token = self._keys.renewed(str(doc["secret"])) if "secret" in doc else None
-            except InvalidToken:
+            except UNREADABLE:
                 return False
             if token:
                 doc["secret"] = token

@@ -328,6 +328,27 @@ def test_entries_under_a_lost_key_are_named_and_the_others_rotated(couch: Memory
     assert vault_of(couch, FIRST_KEY).get("b") == "2"
 
 
+ODD_SECRETS: list[Any] = ["gAAAAAgarbage", "ünïcode", "\ud800", 17, ["a"], {"a": 1}, True]
+
+
+@pytest.mark.parametrize("secret", [*ODD_SECRETS, b"no JSON", b"[]", b"17", b'{"id": "odd"}'])
+def test_an_odd_entry_is_named_like_one_under_a_lost_key_and_the_others_go_on(couch: MemoryCouch, secret: Any) -> None:
+    """Bytes stand for what the key did encrypt."""
+    if isinstance(secret, bytes):
+        secret = Fernet(FIRST_KEY).encrypt(secret).decode()
+    vault_of(couch, OTHER_KEY).set("b", "2")
+    couch.vault.docs["credential:odd"] = {"_id": "credential:odd", "_rev": "1-a", "secret": secret}
+    vault = vault_of(couch, FIRST_KEY, OTHER_KEY)
+    [sentence] = vault.check()
+    assert sentence.startswith("credential odd cannot be read with the key in MJUMBE_VAULT_KEY")
+    with pytest.raises(CredentialError, match="credential odd cannot be read"):
+        vault.get("odd")
+    with pytest.raises(CredentialError, match="credential odd cannot be read"):
+        vault.rotate()
+    assert vault_of(couch, FIRST_KEY).get("b") == "2"
+    assert couch.vault.docs["credential:odd"]["secret"] == secret
+
+
 def test_a_passphrase_gives_the_same_key_everywhere() -> None:
     passphrase = "kuku wangu hutaga mayai"
     token = keys(passphrase).seal("a", "1")

@@ -1,11 +1,14 @@
 """The credentials over HTTP: set and named, never shown."""
 
 import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
 from mjumbe.couch import Couch
+from tests.integration.conftest import StartApi
 from tests.integration.processes import Process, make_user
 
 Login = tuple[str, str]
@@ -68,3 +71,13 @@ def test_wrong_logins_are_limited_by_address_and_name(api: Process, admin: Login
     assert statuses == [401] * 30 + [429] * 3
     assert requests.get(api.url + PATH, auth=admin, timeout=30).status_code == 200
     assert "guess" not in api.log()
+
+
+def test_wrong_logins_are_limited_when_they_are_tried_at_once(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url)
+
+    def guess(n: int) -> int:
+        return requests.get(api.url + PATH, auth=("victim", f"guess {n}"), timeout=60).status_code
+
+    with ThreadPoolExecutor(100) as threads:
+        assert Counter(threads.map(guess, range(100))) == {401: 30, 429: 70}

@@ -258,6 +258,11 @@ def test_ctrl_c_reaches_the_workers_too_and_only_their_parent_acts(start_api: St
     assert "Traceback" not in api.log()
 
 
+def test_sigusr2_starts_no_second_server(start_api: StartApi, couch_url: str) -> None:
+    api = start_api(couch_url)
+    assert ignores(api.popen.pid, signal.SIGUSR2)
+
+
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "mjumbe.cli", "api", *arguments],

@@ -1,6 +1,10 @@
 """Logins: remembered for seconds, limited when wrong."""
 
 import base64
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Request
@@ -8,7 +12,8 @@ from werkzeug.test import EnvironBuilder
 
 from api.auth import REMEMBERED_SECONDS, Users
 from api.errors import ApiError
-from api.limiter import FAILURES_PER_ADDRESS, FailureLimit, network
+from api.limiter import FAILURES_PER_ADDRESS, MINUTE, FailureLimit, network
+from mjumbe.couch import UnavailableError
 from tests.unit.api.conftest import MemoryCouch
 
 
@@ -123,6 +128,82 @@ def test_who_was_right_lately_is_not_kept_out_by_a_neighbour_s_guesses(
     assert not users._known
 
 
+class SlowCouch(MemoryCouch):
+    """Answers when `go` is set, one after the other; `asked` counts who waits for that or was answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def session_of(self, headers: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+        self.asked.release()
+        assert self.go.wait(30)
+        return super().session_of(headers)
+
+
+def status(users: Users, asked: Request) -> int:
+    try:
+        users.require(asked)
+    except ApiError as error:
+        return error.status
+    return 200
+
+
+def test_no_more_are_asked_at_once_than_may_be_wrong() -> None:
+    couch = SlowCouch()
+    users = Users(couch, FailureLimit(3))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(20) as threads:
+        wrong = [threads.submit(status, users, request(basic(f"admin:{n}"))) for n in range(3)]
+        for _ in wrong:
+            assert couch.asked.acquire(timeout=30)
+        later = [threads.submit(status, users, request(basic(f"admin:{n}"))) for n in (*range(3, 19), "pw")]
+        couch.go.set()
+    assert [guess.result() for guess in wrong] == [401] * 3
+    assert [guess.result() for guess in later] == [429] * 17
+    assert len(couch.logins) == 3
+
+
+def test_many_who_are_right_at_once_wait_for_their_turn_and_are_let_in() -> None:
+    couch = SlowCouch()
+    office = [f"nurse-{n}" for n in range(FAILURES_PER_ADDRESS + 20)]
+    couch.users |= {basic(f"{name}:x"): (name, ("_admin",)) for name in office}
+    users = Users(couch, FailureLimit(3))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(len(office) + 10) as threads:
+        logins = [threads.submit(status, users, request(basic(f"{name}:x"))) for name in office]
+        logins += [threads.submit(status, users, request(basic(f"{office[0]}:x"))) for _ in range(10)]
+        for _ in range(FAILURES_PER_ADDRESS - 10):
+            assert couch.asked.acquire(timeout=30)
+        couch.go.set()
+    assert Counter(login.result() for login in logins) == {200: len(logins)}
+    assert not users._limit._under_way
+    assert not users._limit._failures
+
+
+def test_a_login_that_could_not_be_asked_for_is_no_wrong_one(
+    users: Users, memory: MemoryCouch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_headers: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+        raise UnavailableError("away")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(memory, "session_of", away)
+        for _ in range(FAILURES_PER_ADDRESS + 1):
+            with pytest.raises(UnavailableError):
+                users.require(request(basic("admin:pw")))
+    assert users.require(request(basic("admin:pw"))).name == "admin"
+
+
+def test_who_gets_no_turn_is_asked_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.limiter.TURN_SECONDS", 0)
+    limit = FailureLimit(1)
+    with limit.attempt("x"), pytest.raises(ApiError) as caught, limit.attempt("x"):
+        pass
+    assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "5"})
+    with limit.attempt("x"):
+        pass
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_no_page_of_another_site_acts_in_a_user_s_name(users: Users, site: str) -> None:
     asked = request(basic("admin:pw"))
@@ -164,12 +245,40 @@ def test_network(address: str | None, counted: str) -> None:
     assert network(address) == counted
 
 
-def test_the_wait_is_said() -> None:
-    limit = FailureLimit(1)
+def test_the_wait_is_said(clock: Clock) -> None:
+    limit = FailureLimit(2, clock)
     limit.failed("x")
-    with pytest.raises(ApiError) as caught:
-        limit.failed("x")
-    assert 1 <= int(caught.value.headers["Retry-After"]) <= 61
+    clock.now += 20
+    limit.failed("x")
+    for seconds in ("40", "30"):
+        with pytest.raises(ApiError) as caught:
+            limit.failed("x")
+        assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": seconds})
+        clock.now += 10
+    with pytest.raises(ApiError), limit.attempt("x"):
+        pass
+    limit.failed("y")
+    clock.now += 20
+    limit.failed("x")
     with pytest.raises(ApiError):
-        limit.check("x")
-    limit.check("y")
+        limit.failed("x")
+
+
+def test_who_failed_is_forgotten_after_a_minute(clock: Clock) -> None:
+    limit = FailureLimit(30, clock)
+    for n in range(1_000):
+        limit.failed("x", str(n))
+    clock.now += MINUTE
+    limit.failed("y")
+    assert list(limit._failures) == [("y",)]
+
+
+def test_no_more_are_remembered_than_those_who_failed_last(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.limiter.REMEMBERED", 100)
+    limit = FailureLimit(1_000, clock)
+    for n in range(30_000):
+        limit.failed(str(n))
+        if n % 50 == 0:
+            limit.failed("persistent")
+        assert len(limit._failures) <= 100
+    assert len(limit._failures["persistent",]) == 600

@@ -1,0 +1,151 @@
+"""The spool's file when it cannot be read or written: nothing acknowledged is lost, and nobody waits behind it."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.intake import Intake
+from api.metrics import Metrics
+from api.spool import FILE, Spool, SpoolError, SpoolState
+from mjumbe.couch import UnavailableError
+from mjumbe.documents import Document
+from tests.unit.api.conftest import MemoryDatabase
+from tests.unit.api.test_intake import doc, until
+
+
+class Written:
+    """What a drain wrote, in its order; refuses what is called so."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def __call__(self, database: str, docs: Sequence[Document]) -> Mapping[str, str]:
+        self.ids += [doc["_id"] for doc in docs]
+        return {doc["_id"]: "for a reason" for doc in docs if doc["_id"] == "refused"}
+
+
+@pytest.fixture
+def written() -> Written:
+    return Written()
+
+
+@contextmanager
+def unwritable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another's lock stands for a full disk: what is in the file can be read, and nothing written."""
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other, monkeypatch.context() as patch:
+        patch.setattr("api.spool.LOCK_SECONDS", 0.01)
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_what_cannot_be_removed_is_written_once_and_removed_later(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.spool.DRAINED_AT_ONCE", 2)
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc(name) for name in ("a", "b", "refused", "c", "d")])
+    spool.add("medic-callbacks", [doc("e")])
+    with unwritable(tmp_path, monkeypatch):
+        for _ in range(2):
+            with pytest.raises(SpoolError, match="keeps what is in CouchDB already: it cannot be written"):
+                spool.drain(written)
+        assert written.ids == ["a", "b", "refused", "c", "d", "e"]
+        assert not spool.holds("medic")
+        for ask in (spool.state, lambda: spool.add("medic", [doc("f")])):
+            with pytest.raises(SpoolError, match=f"{tmp_path / FILE}.*; free some disk space"):
+                ask()
+    spool.drain(written)
+    assert len(written.ids) == 6
+    assert spool.state() == SpoolState(waiting=0, set_aside=1)
+    assert spool.add("medic", [doc("f")]) == [True]
+    assert spool.drain(written) == 1
+
+
+def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc("a"), doc("b")])
+    with unwritable(tmp_path, monkeypatch), pytest.raises(SpoolError):
+        spool.drain(written)
+    (tmp_path / FILE).unlink()
+    Spool(tmp_path).add("medic", [doc("c"), doc("d"), doc("e")])
+    monkeypatch.setattr("api.spool.DRAINED_AT_ONCE", 1)
+    spool._filled.add("medic")
+    spool.drain(written)
+    assert written.ids == ["a", "b", "c", "d", "e"]
+    assert spool.state() == SpoolState(waiting=0, set_aside=0)
+
+
+def test_a_file_without_tables_is_an_empty_spool(tmp_path: Path, written: Written) -> None:
+    """Killed directly after it was made."""
+    (tmp_path / FILE).touch()
+    spool = Spool(tmp_path)
+    assert spool.drain(written) == 0
+    assert spool.state() == SpoolState(waiting=0, set_aside=0)
+    assert not spool.holds("medic")
+    spool.add("medic", [doc("a")])
+    assert spool.drain(written) == 1
+
+
+def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: Path, written: Written) -> None:
+    """As spools were made once."""
+    Spool(tmp_path).add("medic", [doc("a")])
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    spool = Spool(tmp_path)
+    assert spool.state() == SpoolState(waiting=1, set_aside=0)
+    spool.add("medic", [doc("b")])
+    spool.drain(written)
+    assert written.ids == ["a", "b"]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_to_look_makes_no_file(tmp_path: Path, written: Written) -> None:
+    assert Spool(tmp_path).state() == SpoolState(waiting=0, set_aside=0)
+    assert Spool(tmp_path).drain(written) == 0
+    assert not any(tmp_path.iterdir())
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(os.urandom(8192))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "advice"),
+    [(damage, "it is damaged: move it aside and keep it"), (Path.mkdir, "free some disk space, or make it a file")],
+)
+def test_a_spool_that_cannot_be_read_holds_up_nothing_and_is_left_as_it_is(
+    tmp_path: Path, database: MemoryDatabase, spoil: object, advice: str
+) -> None:
+    good, path = tmp_path / "good", tmp_path / FILE
+    Spool(good).add("medic", [doc("acknowledged")])
+    spoil(path)  # type: ignore[operator]
+    content = path.read_bytes() if path.is_file() else None
+    spool = Spool(tmp_path)
+    with capture_logs() as lines:
+        intake = Intake(Metrics(), spool, [database], retry_seconds=0)
+        assert intake.store(database, [doc("a")]) == [True]
+        until(lambda: not spool.holds("medic"))
+        assert intake.store(database, [doc("b")]) == [True]
+        assert list(database.docs) == ["a", "b"]
+        with pytest.raises(SpoolError, match=f"the spool {path} cannot be read .*; {advice}"):
+            spool.state()
+        database.away = True
+        with pytest.raises(UnavailableError, match=str(path)):
+            intake.store(database, [doc("c")])
+        database.away = False
+        assert (path.read_bytes() if path.is_file() else None) == content
+        with spool._lock:  # between the two it is not looked at
+            path.rename(tmp_path / "aside")
+            (good / FILE).rename(path)
+        until(lambda: "acknowledged" in database.docs)
+        intake.close()
+    said = [line for line in lines if line["event"] == "the spool cannot be drained, trying again"]
+    assert {str(path) in line["reason"] and advice in line["reason"] for line in said} == {True}
