@@ -138,7 +138,7 @@ def _clock(couch: Couch) -> Said:
             header = session.get(couch.server_url, timeout=(CONNECT_TIMEOUT, READ_SECONDS)).headers.get("Date", "")
             apart = (datetime.now(UTC) - parsedate_to_datetime(header)).total_seconds()
         except requests.exceptions.RequestException:
-            return False, "Not known while CouchDB cannot be reached."
+            return False, health.AWAY
         except (ValueError, TypeError):
             return False, "Not known: what answers at COUCH_URL says no time."
     if abs(apart) > CLOCK_SECONDS:
