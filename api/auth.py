@@ -1,7 +1,5 @@
 """Who is asking: CouchDB's users by Basic or session cookie, and what their roles allow."""
 
-import base64
-import binascii
 import hashlib
 import re
 import threading
@@ -13,7 +11,7 @@ from flask import Request
 
 from api.errors import ApiError
 from api.limiter import FAILURES_PER_ADDRESS, FailureLimit, network
-from mjumbe.couch import Couch
+from mjumbe.couch import Couch, basic_login
 
 ADMIN = "_admin"
 SMS = "sms"  # may write and read messages
@@ -125,10 +123,7 @@ def _credentials(request: Request) -> tuple[Mapping[str, str], str]:
     header = request.headers.get("Authorization", "")
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() == "basic":
-        try:
-            name, colon, _ = base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "replace").partition(":")
-        except (binascii.Error, ValueError):
-            return {}, ""
-        return ({"Authorization": f"Basic {encoded.strip()}"}, name) if colon else ({}, "")
+        login = basic_login(header)
+        return ({"Authorization": f"Basic {encoded.strip()}"}, login[0]) if login else ({}, "")
     cookie = request.cookies.get(COOKIE, "")
     return ({"Cookie": f"{COOKIE}={cookie}"}, "") if COOKIE_VALUE.fullmatch(cookie) else ({}, "")

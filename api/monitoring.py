@@ -14,7 +14,7 @@ from api.context import Context, context
 from api.health import couch_version
 from api.openapi import describe, package_version
 from mjumbe import documents, states
-from mjumbe.couch import CouchError, Database, UnavailableError
+from mjumbe.couch import CouchError, Database, UnavailableError, sequence_number
 from mjumbe.states import State
 from mjumbe.status import CHECKPOINT_ID
 
@@ -125,17 +125,11 @@ def _database(database: Database, known: _Known) -> dict[str, Any]:
     active, file = sizes.get("active") or 0, sizes.get("file") or 0
     return {
         "name": database.name,
-        "update_sequence": _sequence(info.get("update_seq")),
+        "update_sequence": sequence_number(info.get("update_seq"), UNKNOWN),
         "doc_count": info.get("doc_count", UNKNOWN),
         "doc_del_count": info.get("doc_del_count", UNKNOWN),
         "fragmentation": round(file / active, 2) if active else UNKNOWN,
     }
-
-
-def _sequence(value: object) -> int:
-    """A sequence's number: CouchDB writes `17-g1AAAA…`."""
-    number = str(value).partition("-")[0]
-    return int(number) if number.isdecimal() else UNKNOWN
 
 
 def _backlog(here: Context) -> int:

@@ -261,7 +261,7 @@ class Couch:
 
         Name None stands for nobody: no credentials, or wrong ones. Raises UnavailableError, and what `call` raises.
         """
-        given = _basic(headers.get("Authorization", ""))
+        given = basic_login(headers.get("Authorization", ""))
         if given is not None and given[0] == self.user:
             # CouchDB 3.4 locks a name out for minutes after five wrong passwords from one address: strangers' guesses
             # at our own name, passed on by us, would lock us out.
@@ -293,6 +293,12 @@ def _own_session(client: Any) -> Any:
     return answer
 
 
+def sequence_number(seq: object, unknown: int = 0) -> int:
+    """The number in a sequence of the changes: CouchDB writes `17-g1AAAA…`."""
+    number = str(seq).partition("-")[0]
+    return int(number) if number.isdecimal() else unknown
+
+
 def _url_parts(url: str) -> tuple[SplitResult, int | None]:
     """The URL in its parts, with the port. Python's own errors show the password, or what it took for a port."""
     try:
@@ -302,15 +308,16 @@ def _url_parts(url: str) -> tuple[SplitResult, int | None]:
         raise ValueError(URL_FORM) from None
 
 
-def _basic(header: str) -> tuple[str, str] | None:
-    """Name and password of a Basic Authorization header."""
+def basic_login(header: str) -> tuple[str, str] | None:
+    """Name and password of a Basic Authorization header, None for what is none."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
-        name, colon, password = base64.b64decode(encoded, validate=True).decode("utf-8", "replace").partition(":")
+        decoded = base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
         return None
+    name, colon, password = decoded.partition(":")
     return (name, password) if colon else None
 
 

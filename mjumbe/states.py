@@ -155,6 +155,14 @@ def note(task: Task, at: datetime, details: str, **facts: Any) -> None:
     _append(task, str(task.get("state")), at, details, facts)
 
 
+def wait(task: Task, at: datetime, details: str, until: datetime) -> None:
+    """Nothing can be done about the task now: say why, once, and look again at `until`."""
+    if task.get("state_details") != details:
+        note(task, at, details)
+        task["state_details"] = details
+    task["retry_at"] = timestamp(until)
+
+
 def attempts(task: Task) -> int:
     """How many times the task was given to a service."""
     count = task.get("attempts")

@@ -7,6 +7,7 @@ may have changed while it waited.
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -26,6 +27,8 @@ from sentinel.recent import RecentMessages
 from sentinel.registers import Register
 
 log = structlog.get_logger(__name__)
+
+UNREACHED_WAIT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ class Claims:
             if task is None or not self._is_due(doc, message):
                 return False
             details = f"no service reaches this number: {', '.join(sorted(message.route.without))} cannot"
-            outcomes.set_aside(task, details, states.now())
+            now = states.now()
+            states.wait(task, now, details, now + UNREACHED_WAIT)
             return True
 
         self._write(messages, wait)

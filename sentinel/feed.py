@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
-from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, UnavailableError, sequence_number
 from mjumbe.documents import INCOMING, Document
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings_document import DOCUMENT_ID
@@ -87,7 +87,7 @@ class Feed:
         shards (pack_seqs in fabric_view_changes.erl), so it can be compared where each shard has one copy only.
         """
         info = self._couch.main.info()
-        if info.get("cluster", {}).get("n") != 1 or _number(since) <= _number(str(info["update_seq"])):
+        if info.get("cluster", {}).get("n") != 1 or sequence_number(since) <= sequence_number(info["update_seq"]):
             return since
         log.warning("the database was put back from an older copy, so all changes are read again")
         return "0"
@@ -163,8 +163,3 @@ def _is_far_from_the_end(changes: Changes) -> bool:
 
 def _is_from_a_person(change: Change) -> bool:
     return change.id.startswith(INCOMING)
-
-
-def _number(seq: str) -> int:
-    number = seq.partition("-")[0]
-    return int(number) if number.isdecimal() else 0

@@ -11,8 +11,6 @@ from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 
-UNREACHED_WAIT = timedelta(minutes=10)
-
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -97,14 +95,6 @@ def leave_to_phone(task: Task, now: datetime, sms: Sms, *, failed_elsewhere: boo
     task["service"] = PHONE_GATEWAY
     if failed_elsewhere:
         task["retry_at"] = states.timestamp(now + _backoff(states.attempts(task), sms))
-
-
-def set_aside(task: Task, details: str, now: datetime) -> None:
-    """Nothing can take the message now: say why, once, and look again after a while."""
-    if task.get("state_details") != details:
-        states.note(task, now, details)
-        task["state_details"] = details
-    task["retry_at"] = states.timestamp(now + UNREACHED_WAIT)
 
 
 def _backoff(attempts: int, sms: Sms) -> timedelta:

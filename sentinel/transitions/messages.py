@@ -104,10 +104,7 @@ def _compose(task: Task, doc: Document, context: Context) -> None:
     if context.settings.sms.clear_failing_schedules:
         states.move(task, State.CLEARED, context.now, f"cleared: {trouble}")
     elif not task.get("retry_at") or task["retry_at"] <= states.timestamp(context.now):
-        if task.get("state_details") != trouble:
-            states.note(task, context.now, trouble)
-            task["state_details"] = trouble
-        task["retry_at"] = states.timestamp(context.now + RETRY_TEXT)
+        states.wait(task, context.now, trouble, context.now + RETRY_TEXT)
 
 
 def _text(task: Task, doc: Document, context: Context) -> str:
