@@ -284,6 +284,7 @@ class Http:
         self._timeout = (connect_timeout, read_timeout)
         # By itself requests looks for proxies at each request, a third of its cost: `_proxies` does it once.
         self._session = plain_session()
+        self._session.headers["Accept-Encoding"] = "identity"
         adapter = FencedAdapter(fence, pool)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)

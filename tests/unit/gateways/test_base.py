@@ -1,8 +1,10 @@
 """HTTP to services: what each way of failing means, with real sockets where a mock would decide the question."""
 
+import gzip
 import queue
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -151,6 +153,49 @@ def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
         outcome = failed(http(), url)
     assert outcome.failure is Failure.AMBIGUOUS
     assert sent < 100_000_000
+
+
+def compressed(body: bytes, *, chunked: bool, times: int = 1) -> bytes:
+    for _ in range(times):
+        body = gzip.compress(body)
+    encoding = ", ".join(["gzip"] * times)
+    head = f"HTTP/1.1 201 Created\r\nContent-Encoding: {encoding}\r\n"
+    if chunked:
+        return f"{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_answer_that_is_large_when_it_is_unpacked_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, chunked: bool, times: int
+) -> None:
+    monkeypatch.setattr(connections, "LARGEST_ANSWER", 1_000_000)
+    answer = compressed(b" " * 100_000_000, chunked=chunked, times=times)
+    assert len(answer) < 200_000
+    with server(answering(answer)) as url:
+        tracemalloc.start()
+        outcome = failed(http(), url)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert outcome.failure is Failure.AMBIGUOUS
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_nothing_compressed_is_asked_for_and_what_is_all_the_same_is_read(chunked: bool) -> None:
+    seen: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        for _ in range(2):
+            seen.append(read_request(connection))
+            connection.sendall(compressed(b'{"a": 1}', chunked=chunked))
+
+    client = http()
+    with server(talk) as url:
+        assert [client.json("POST", url, data="the end") for _ in range(2)] == [{"a": 1}] * 2
+    assert b"Accept-Encoding: identity\r\n" in seen[0]
+    assert len(seen) == 2, "by one connection"
 
 
 def test_a_connection_serves_again() -> None:
