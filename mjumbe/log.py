@@ -114,7 +114,7 @@ def hiding(*, numbers: bool) -> Processor:
 
     With `numbers`, of phone numbers all but the last digits.
     """
-    hidden = (lambda text: _masked(scrub_text(text))) if numbers else scrub_text
+    hidden = (lambda text: mask_numbers(scrub_text(text))) if numbers else scrub_text
 
     def hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return cast(EventDict, _each_text(event, hidden))
@@ -152,7 +152,8 @@ def scrub_text(text: str) -> str:
     return text
 
 
-def _masked(text: str) -> str:
+def mask_numbers(text: str) -> str:
+    """`text` with phone numbers hidden but for their last digits."""
     return NUMBERS.sub(lambda number: phone.masked(number[0]), text)
 
 
