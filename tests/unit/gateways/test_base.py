@@ -1,12 +1,14 @@
 """HTTP to services: what each way of failing means, with real sockets where a mock would decide the question."""
 
 import gzip
+import json
 import queue
 import socket
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import requests
 
 from mjumbe.gateways import base, connections
 from mjumbe.gateways.base import (
+    Check,
     Failure,
     FencedError,
     Http,
@@ -452,3 +455,63 @@ def test_a_credential_that_no_header_takes(value: str) -> None:
         Wiring(Settings(), lambda _: value).secret("example.com:outgoing")
     assert caught.value.outcome.failure is Failure.CONFIGURATION
     assert value not in caught.value.outcome.details
+
+
+KEY = "an/out-key_1a2b"
+SAID = {"message": f"the key {KEY} is wrong", KEY: [f"{KEY}{KEY}"]}
+WITHOUT = {"message": "the key *** is wrong", "***": ["******"]}
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+@pytest.mark.parametrize("body", [json.dumps(SAID), json.dumps(SAID).replace("/", "\\/").replace("k", "\\u006b")])
+def test_no_answer_tells_our_own_key(status: int, body: str) -> None:
+    """Whichever way its JSON spells it."""
+    wiring = Wiring(Settings(), lambda _: KEY)
+    client = wiring.http(Settings().sms.textbee)
+    heard: list[object] = []
+
+    def refusal(_: requests.Response, body: object) -> Outcome:
+        heard.append(body)
+        return Outcome("no")
+
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n"
+    with server(answering((head + body).encode())) as url:
+        headers = {"X-Key": wiring.secret("example.com:outgoing")}
+        with suppress(SendError):
+            heard.append(client.json("POST", url, data="the end", headers=headers, refusal=refusal))
+    assert heard == [WITHOUT]
+
+
+def test_a_key_that_is_part_of_words_takes_nothing_out_of_them() -> None:
+    wiring = Wiring(Settings(), lambda _: "key")
+    wiring.secret("example.com:outgoing")
+    with server(answering(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n"the keyboard"')) as url:
+        assert wiring.http(Settings().sms.textbee).json("POST", url, data="the end") == "the keyboard"
+
+
+# ---- a service's words
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Outcome("Sent", ref="r" * 200), Outcome("Sent", ref="r" * 200)),
+        (Outcome("Sent", ref="r" * 201), Outcome("Sent; its reference has 201 characters and is not kept")),
+        (Outcome("w" * 200), Outcome("w" * 200)),
+        (Outcome("w" * 3_000_000), Outcome("w" * 199 + "…")),
+        (Outcome("Sent", cost="K" * 3_000_000), Outcome("Sent", cost="K" * 199 + "…")),
+        (
+            Outcome("w" * 3_000_000, State.SENT, ref="r" * 3_000_000),
+            Outcome("w" * 145 + "…; its reference has 3000000 characters and is not kept", State.SENT),
+        ),
+        (Check(True, "w" * 500, "K" * 300), Check(True, "w" * 399 + "…", "K" * 199 + "…")),
+    ],
+)
+def test_words_are_kept_as_far_as_a_document_can_hold_them(given: Outcome | Check, kept: Outcome | Check) -> None:
+    assert given == kept
+
+
+@pytest.mark.parametrize("outcome", [Outcome("w" * 300, ref="r" * 300), Outcome("w" * 300)])
+def test_what_is_kept_of_them_stays_as_it_is(outcome: Outcome) -> None:
+    assert len(outcome.details) == 200
+    assert replace(outcome, parts=1).details == outcome.details
