@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import re
 import time
 
 from limits import RateLimitItemPerMinute
@@ -14,6 +15,7 @@ FAILURES_PER_MINUTE = 30
 FAILURES_PER_ADDRESS = 60  # whatever names are tried: CouchDB takes a third of a second for each
 # One IPv6 subscriber commonly holds a whole /64.
 IPV6_PREFIX = 64
+WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d+)?|([\d.]+):\d+")  # as some proxies write an address
 
 
 class FailureLimit:
@@ -40,9 +42,10 @@ class FailureLimit:
 
 
 def network(address: str | None) -> str:
-    """The part of a client's address that failures are counted by."""
+    """The part of a client's address, which may have a port behind it, that failures are counted by."""
+    parts = WITH_PORT.fullmatch(address or "")
     try:
-        parsed = ipaddress.ip_address(address or "")
+        parsed = ipaddress.ip_address(parts[1] or parts[2] if parts else address or "")
     except ValueError:
         return "unknown"
     if isinstance(parsed, ipaddress.IPv6Address):
