@@ -453,3 +453,11 @@ def test_nothing_of_a_body_whose_chunks_are_none_gets_into_the_log(api: Process,
     eventually(lambda: '"request"' in api.log()[before:])
     for secret in (TEXT.replace(" ", "+"), "254711000177", KEY):
         assert secret not in api.log()[before:]
+
+
+@pytest.mark.parametrize("path", ["/x%3Fkey%3D", "/x%253Fkey%253D", "/x%3Fk%2565y%3D", "/x%2Fkey=", "/x?key="])
+def test_a_key_in_a_path_is_not_logged(api: Process, path: str) -> None:
+    before = len(api.log())
+    assert refused(ask(api, "GET", path + KEY)) == 404
+    eventually(lambda: '"request"' in api.log()[before:])
+    assert KEY not in api.log()[before:]
