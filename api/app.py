@@ -87,8 +87,9 @@ def create_app(config: Config | None = None, couch: Couch | None = None) -> Flas
     app.before_request(_started)
     app.after_request(_finished)
     if config.trusted_proxies:
-        count = config.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+        # Each proxy adds to X-Forwarded-For; X-Forwarded-Proto has one value, whichever of them wrote it.
+        forwarded = {"x_for": config.trusted_proxies, "x_proto": 1, "x_host": 0}
+        app.wsgi_app = ProxyFix(app.wsgi_app, **forwarded)  # type: ignore[method-assign]
     here.preparation.start(PREPARATION_WAIT)
     return app
 

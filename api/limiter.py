@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import re
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ REMEMBERED = 10_000  # who failed last; to be forgotten, somebody must fail from
 TURN_SECONDS = 15.0  # that an attempt waits for others to end: as long as CouchDB is given to check a login
 # One IPv6 subscriber commonly holds a whole /64.
 IPV6_PREFIX = 64
+WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d+)?|([\d.]+):\d+")  # as some proxies write an address
 
 Who = tuple[str, ...]
 
@@ -79,9 +81,10 @@ class FailureLimit:
 
 
 def network(address: str | None) -> str:
-    """The part of a client's address that failures are counted by."""
+    """The part of a client's address, which may have a port behind it, that failures are counted by."""
+    parts = WITH_PORT.fullmatch(address or "")
     try:
-        parsed = ipaddress.ip_address(address or "")
+        parsed = ipaddress.ip_address(parts[1] or parts[2] if parts else address or "")
     except ValueError:
         return "unknown"
     if isinstance(parsed, ipaddress.IPv6Address):

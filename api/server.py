@@ -15,14 +15,18 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 import gevent
+import structlog
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.errors import CODES
@@ -42,6 +46,8 @@ FILES = 4_096  # open at once: the connections, those to CouchDB, logs and the s
 BACKLOG = 2_048
 PORT_SECONDS = 3.0  # that a start waits for a port: the process before it may be ending
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
+
+log = structlog.get_logger(__name__)
 
 
 def run(
@@ -150,16 +156,28 @@ def _share_metrics(options: dict[str, Any]) -> None:
     options |= {"on_exit": on_exit, "child_exit": child_exit}
 
 
-def _write_error(client: socket.socket, status: int, reason: str, _details: str) -> None:
+FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
+# What is answered to what is no HTTP request: the first that fits, 500 where none does. A wrong header of our own is no
+# fault of the client's.
+NO_REQUEST = (
+    (errors.InvalidResponseHeader, FAILED),
+    (errors.InvalidResponseHeaderName, FAILED),
+    (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
+    (errors.LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    (errors.ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
+    (errors.UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
+    (errors.ParseException, HTTPStatus.BAD_REQUEST),
+)
+
+
+def _write_error(client: socket.socket, status: HTTPStatus) -> None:
     """The answer to what is no HTTP request, as all our errors are; gunicorn's is HTML and repeats what was sent."""
-    body = json.dumps({"error": CODES.get(status, "error"), "reason": f"{reason}: HTTP requests have another form."})
+    reason = f"{status.phrase}: HTTP requests have another form."
+    body = json.dumps({"error": CODES.get(status, "error"), "reason": reason})
     headers = {**SECURITY_HEADERS, "Connection": "close", "Content-Type": "application/json"}
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
     head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
     util.write_nonblock(client, (head + body).encode("latin-1"))
-
-
-util.write_error = _write_error
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -209,6 +227,22 @@ class _Worker(GeventWorker):  # type: ignore[misc]
         finally:
             self._open -= 1
 
+    def handle_error(self, _request: Any, client: Any, addr: Any, error: BaseException) -> None:
+        """Answer what is no request, or what failed outside the app.
+
+        Gunicorn's own would log the error's words, which repeat what was sent: where a body is longer than its
+        Content-Length that is a message's text, and in a header without its colon a key.
+        """
+        status = next((status for kind, status in NO_REQUEST if isinstance(error, kind)), FAILED)
+        kind = type(error).__name__
+        if status is FAILED:
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a connection failed", kind=kind, address=addr[0], exception=where)
+        else:
+            log.warning("no HTTP request", kind=kind, address=addr[0])
+        with suppress(OSError):  # the client has gone
+            _write_error(client, status)
+
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """Around the wait for a request's head, however slowly it comes."""
@@ -256,8 +290,8 @@ class _Log(Logger):  # type: ignore[misc]
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        for log in (self.error_log, self.access_log):
-            log.handlers.clear()
+        for logger in (self.error_log, self.access_log):
+            logger.handlers.clear()
         self.error_log.propagate = True
         self.access_log.setLevel(logging.CRITICAL)
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from mjumbe import states
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
+from mjumbe.text import shortened
 
 Document = dict[str, Any]
 
@@ -27,6 +28,7 @@ INCOMING = "incoming:"  # what the ids of incoming messages begin with
 OPT_OUT = "opt-out"  # the register of who opted out: documents `opt-out:<number>`
 # A service's message id longer than this is hashed: CouchDB keeps ids in every index.
 _LONGEST_ID = 200
+MOST_WORDS = 200  # characters that are kept of what a service says: a document that is too large takes no outcome
 # What a datetime can hold, in ms since epoch: documents that others write hold anything.
 FIRST_MOMENT, LAST_MOMENT = -62_135_596_800_000, 253_402_300_799_999
 
@@ -52,12 +54,17 @@ class DeliveryReport:
 
     gateway: str
     ref: str  # the service's id of the message: the task's `gateway_ref`
-    status: str  # in the service's own words
+    status: str  # in the service's own words, of which MOST_WORDS characters are kept, as of the reason
     state: State | None  # what that means, None for a status that nobody knows
     phone: str | None = field(default=None, repr=False)
     reason: str | None = None
     network_code: str | None = None
     failure: str | None = None  # a `gateways.base.Failure`: what may be done about a message that failed
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", shortened(self.status, MOST_WORDS))
+        if self.reason:
+            object.__setattr__(self, "reason", shortened(self.reason, MOST_WORDS))
 
     @property
     def summary(self) -> str:
@@ -203,7 +210,7 @@ def read_report(doc: Document) -> DeliveryReport:
         status=str(doc["status"]),
         state=State(doc["state"]) if doc.get("state") else None,
         phone=str(doc["phone"]) if doc.get("phone") else None,
-        reason=doc.get("reason"),
+        reason=str(doc["reason"]) if doc.get("reason") else None,
         network_code=doc.get("network_code"),
         failure=doc.get("failure"),
     )

@@ -8,6 +8,7 @@ from mjumbe import documents, gateways, setup, states
 from mjumbe.couch import Couch, CouchError, Database, LoginError, UnavailableError
 from mjumbe.credentials import CredentialError
 from mjumbe.live_settings import LiveSettings
+from mjumbe.log import mask_numbers
 from mjumbe.settings import Settings
 from mjumbe.status import LEADER_ID, SentinelStatus, ServiceStatus, read_status
 
@@ -45,7 +46,10 @@ def checked(name: str, check: Callable[[], Said]) -> Check:
 
 
 def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
-    """The results of checks. When CouchDB cannot be reached it is not asked again: each would wait for it anew."""
+    """The results of checks, without phone numbers: everybody may read them, and some quote what a service said.
+
+    When CouchDB cannot be reached it is not asked again: each would wait for it anew.
+    """
     unknown = ""
     for name, check in checks.items():
         if unknown and name in CHECKS:
@@ -63,7 +67,7 @@ def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
             ok, says = False, sentence(f"not known: {error}")
         except CredentialError as error:
             ok, says = False, sentence(str(error))
-        yield Check(name, ok, says)
+        yield Check(name, ok, mask_numbers(says))
 
 
 def sentence(text: str) -> str:

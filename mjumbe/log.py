@@ -21,27 +21,41 @@ from mjumbe.config import log_format, log_level, log_numbers
 
 HIDDEN = "***"
 SECRET_FIELDS = frozenset({"key", "api_key", "apikey", "authorization", "cookie", "password", "secret", "token"})
-# In texts: request lines and URLs (`?key=…`), headers as they are printed, and passwords in URLs.
+# In texts: request lines and URLs (`?key=…`), headers as they are printed, and passwords in URLs; whatever may be
+# percent-encoded, also more than once. A key's name begins where no letter is before it, but that of a `%3F` (monkey=).
 SECRET_TEXTS = (
-    (re.compile(r"(?<![A-Za-z])((?:api_?)?key|password|token)(=|%3d)[^&\s\"'<>]*", re.IGNORECASE), rf"\1\2{HIDDEN}"),
     (
         re.compile(
-            r"\b((?:proxy-)?authorization|(?:set-)?cookie|apikey|x-api-key)(['\"]?\s*[:=]\s*)(b?['\"][^'\"]*['\"]|[^\r\n,}]*)",
+            r"((?:(?<![a-z])|(?<=\d[a-f]))(?:api_?)?(?:k|%(?:25)*[46]b)(?:e|%(?:25)*[46]5)(?:y|%(?:25)*[57]9)"
+            r"|password|secret|token)(=|%(?:25)*3d)[^&\s\"'<>]*",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{HIDDEN}",
+    ),
+    # To the line's end: logins and cookies may have commas.
+    (
+        re.compile(
+            r"\b((?:proxy-)?authorization|(?:set-)?cookie|apikey|x-[a-z-]{0,30}(?:key|token))"
+            r"(['\"]?\s*[:=]\s*)(b?['\"][^'\"]*['\"]|[^\r\n}]*)",
             re.IGNORECASE,
         ),
         rf"\1\2{HIDDEN}",
     ),
     (
-        re.compile(r"(['\"](?:password|secret|token|key)['\"]\s*:\s*)(?:b?'[^']*'|\"[^\"]*\")", re.IGNORECASE),
+        re.compile(r"(['\"](?:password|secret|\w*token|key)['\"]\s*:\s*)(?:b?'[^']*'|\"[^\"]*\")", re.IGNORECASE),
         rf"\1{HIDDEN}",
     ),
     # To the last @: a password may have slashes and @ that nobody escaped.
     (re.compile(r"(://[^/@\s:]*):[^\s\"'<>]*@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"(%(?:25)*3a)[^\s\"'<>]{1,200}(%(?:25)*40)", re.IGNORECASE), rf"\1{HIDDEN}\2"),
 )
 MARKS = ("=", ":", "%")  # one of them is in whatever SECRET_TEXTS finds; most texts have none, and there are many
 # Numbers as E.164 has them, with or without their plus, also as URLs and our ids write it. What touches letters, dashes
 # or dots is part of another id, a moment or a fraction.
-NUMBERS = re.compile(r"(?:(?<![\w.-])\+?|(?<=%[0-9A-F]{2}))\d{9,15}(?![\w-])", re.IGNORECASE)
+NUMBERS = re.compile(r"(?:(?<![\w.-])\+?|(?<=%[0-9A-F]{2})|(?<=%252B))\d{9,15}(?![\w-])", re.IGNORECASE)
+# As people write them, with a plus or a zero before: dates begin otherwise.
+GROUPED = re.compile(r"(?<![\w.-])(?:\+|0)\d{1,4}(?:[ -]\d{2,9}){1,5}(?![\w-])")
+FEWEST_DIGITS = 9
 # What would begin another line, or make a terminal do something, in the logs for people; JSON escapes it by itself.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "gunicorn", "asyncio")
@@ -115,7 +129,7 @@ def hiding(*, numbers: bool) -> Processor:
 
     With `numbers`, of phone numbers all but the last digits.
     """
-    hidden = (lambda text: _masked(scrub_text(text))) if numbers else scrub_text
+    hidden = (lambda text: mask_numbers(scrub_text(text))) if numbers else scrub_text
 
     def hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return cast(EventDict, _each_text(event, hidden))
@@ -153,8 +167,16 @@ def scrub_text(text: str) -> str:
     return text
 
 
-def _masked(text: str) -> str:
+def mask_numbers(text: str) -> str:
+    """`text` with phone numbers hidden but for their last digits."""
+    if " " in text or "-" in text:
+        text = GROUPED.sub(_masked_group, text)
     return NUMBERS.sub(lambda number: phone.masked(number[0]), text)
+
+
+def _masked_group(number: re.Match[str]) -> str:
+    digits = sum(character.isdigit() for character in number[0])
+    return phone.masked(number[0]) if digits >= FEWEST_DIGITS else number[0]
 
 
 def _escaped(text: str) -> str:

@@ -5,7 +5,7 @@ Everything here is a pure function of its arguments; the built-in translations a
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -136,18 +136,28 @@ def _breaks(costs: list[int], capacity: int) -> Iterator[int]:
 
 def safe(value: Any) -> Any:
     """A decoded JSON value with each text in it made safe."""
+    return each_text(value, safe_text)
+
+
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A decoded JSON value with each text in it, and each name, changed."""
     if isinstance(value, str):
-        return safe_text(value)
+        return change(value)
     if isinstance(value, list):
-        return [safe(inner) for inner in value]
+        return [each_text(inner, change) for inner in value]
     if isinstance(value, dict):
-        return {safe_text(name): safe(inner) for name, inner in value.items()}
+        return {change(name): each_text(inner, change) for name, inner in value.items()}
     return value
 
 
 def safe_text(text: str) -> str:
     """`text` with surrogate pairs joined and lone ones replaced: CouchDB refuses a whole bulk for one of them."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, or as much of it as has `most` characters with "…" at the end: what others write may be megabytes."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def first_word(text: str) -> str:

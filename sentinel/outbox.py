@@ -337,8 +337,19 @@ def _said(outcome: Outcome, message: str, cut: str) -> Outcome:
     refusals repeat, or its beginning; why a service is held is logged."""
     if outcome.failure is None:
         return replace(outcome, details=outcome.details + cut) if cut else outcome
-    place = outcome.details.find(message[:REPEATED]) if len(message) >= LEAST_REPEATED else -1
-    return replace(outcome, details=f"{outcome.details[:place]}…") if place >= 0 else outcome
+    place = _repeats(outcome.details, message)
+    return outcome if place is None else replace(outcome, details=f"{outcome.details[:place]}…")
+
+
+def _repeats(said: str, message: str) -> int | None:
+    """Where `said` begins to repeat the message, if it does: cut off, it may end with a few letters of it."""
+    place = said.find(message[:REPEATED]) if len(message) >= LEAST_REPEATED else -1
+    if place >= 0:
+        return place
+    for size in range(min(REPEATED, len(message)), LEAST_REPEATED - 1, -1):
+        if said.endswith(f"{message[:size]}…"):
+            return len(said) - size - 1
+    return None
 
 
 def _apply(claimed: Claimed, store: Callable[[Task, Outcome, Claim], bool], outcome: Outcome, doc: Document) -> bool:

@@ -12,6 +12,7 @@ import structlog
 from mjumbe import states
 from mjumbe.documents import DeliveryReport
 from mjumbe.gateways.base import Failure, Gateway, Outcome
+from mjumbe.log import mask_numbers
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State
 from mjumbe.status import ServiceStatus
@@ -188,7 +189,13 @@ class Service:
         self._cause = cause
         self._held_until = time.monotonic() + seconds
         now = _now()
-        self.status = replace(self.status, held=True, reason=reason, since=self.status.since or now, last_failure=now)
+        self.status = replace(
+            self.status,
+            held=True,
+            reason=mask_numbers(reason),  # often a service's words, and shown to everybody
+            since=self.status.since or now,
+            last_failure=now,
+        )
 
     def _free(self) -> None:
         self._is_tried = False

@@ -9,7 +9,7 @@ import hmac
 import json
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -22,12 +22,17 @@ import requests
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import NewConnectionError, ProxyError
 
-from mjumbe.documents import AS_SET, DeliveryReport, IncomingMessage, Notice, Premium
+from mjumbe.documents import AS_SET, MOST_WORDS, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways.connections import FencedAdapter
+from mjumbe.log import HIDDEN
 from mjumbe.sessions import plain_session
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
-from mjumbe.text import safe
+from mjumbe.text import each_text, safe_text, shortened
+
+MOST_SAID = 400  # characters of a sentence of ours that quotes a service
+LONGEST_REF = 200  # characters; the longest that is known of has 50
+SHORTEST_SECRET = 6  # characters; shorter ones are parts of common words
 
 
 class Failure(StrEnum):
@@ -51,7 +56,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one recipient of a batch."""
+    """What became of one recipient of a batch.
+
+    Of the service's words MOST_WORDS characters are kept, and no reference that is longer than LONGEST_REF: CouchDB
+    would refuse the document, and the outcome of what was sent would be lost.
+    """
 
     details: str  # the service's word for it, or ours: kept in the history
     state: State | None = None  # the state to move to; None: the message stays due
@@ -65,6 +74,16 @@ class Outcome:
     opted_out: bool = False  # the recipient opted out of the service's messages
     left: bool = False  # the recipient left the service: what it knew them by holds no more
     personal: bool = False  # the recipient's own circumstances: they say nothing of how the service is
+
+    def __post_init__(self) -> None:
+        details = self.details
+        if self.ref and len(self.ref) > LONGEST_REF:
+            unkept = f"its reference has {len(self.ref)} characters and is not kept"
+            details = f"{shortened(details, MOST_WORDS - len(unkept) - 2)}; {unkept}"
+            object.__setattr__(self, "ref", None)
+        object.__setattr__(self, "details", shortened(details, MOST_WORDS))
+        if self.cost:
+            object.__setattr__(self, "cost", shortened(self.cost, MOST_WORDS))
 
 
 class SendError(Exception):
@@ -174,6 +193,11 @@ class Check:
     says: str  # a sentence for the operator
     balance: str | None = None  # as the service writes it: "KES 1785.50"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "says", shortened(self.says, MOST_SAID))
+        if self.balance:
+            object.__setattr__(self, "balance", shortened(self.balance, MOST_WORDS))
+
 
 def failed_check(service: str, secret: str, url: str, error: SendError) -> Check:
     """What came of a check that failed: only a service that answered can have refused our `secret`."""
@@ -225,6 +249,9 @@ class Wiring:
     credential: Callable[[str], str | None]
     fence: Callable[[], None] = lambda: None
     address_of: Callable[[str], str | None] = lambda number: None  # a service's own id for a person's number
+    given: set[str] = field(
+        default_factory=set, init=False, repr=False, compare=False
+    )  # the secrets that `secret` gave
 
     def http(self, section: ServiceSettings) -> "Http":
         """HTTP with the timeouts and connections of a service's settings."""
@@ -233,6 +260,7 @@ class Wiring:
             read_timeout=section.read_timeout,
             pool=section.concurrency,
             fence=self.fence,
+            secrets=self.given,
         )
 
     def secret(self, credential_id: str) -> str:
@@ -243,6 +271,7 @@ class Wiring:
         elif not (value.isascii() and value.isprintable()):
             trouble = f"credential {credential_id} has characters that no key has"
         else:
+            self.given.add(value)
             return value
         details = f"{trouble}; PUT it to /api/v1/credentials/{credential_id}"
         raise SendError(Outcome(details, failure=Failure.CONFIGURATION))
@@ -263,7 +292,8 @@ class Definition:
     callbacks: Callbacks | None
 
 
-Refusal = Callable[[requests.Response], Outcome]
+# From an answer, and the JSON in it, which is None when there is none.
+Refusal = Callable[[requests.Response, Any], Outcome]
 
 RETRY_STATUSES = frozenset({408, 425, 429})
 CONFIGURATION_STATUSES = frozenset({401, 403})
@@ -272,18 +302,27 @@ CONFIGURATION_STATUSES = frozenset({401, 403})
 class Http:
     """HTTP to a service: an end to every request, no redirects, failures as SendError, and a fence.
 
-    `read_timeout` is for the whole answer.
+    `read_timeout` is for the whole answer. What is in `secrets`, which may grow, is taken out of every answer: some
+    services repeat the key that they refuse, and their words are shown and kept.
     `fence` is called as late as can be, before each piece of a request is written to the socket, and raises
     FencedError when this process may no longer send: a process that was stopped and continued must not finish what
     another has taken over.
     """
 
     def __init__(
-        self, *, connect_timeout: float, read_timeout: float, pool: int, fence: Callable[[], None] = lambda: None
+        self,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        pool: int,
+        fence: Callable[[], None] = lambda: None,
+        secrets: Collection[str] = (),
     ) -> None:
         self._timeout = (connect_timeout, read_timeout)
+        self._secrets = secrets
         # By itself requests looks for proxies at each request, a third of its cost: `_proxies` does it once.
         self._session = plain_session()
+        self._session.headers["Accept-Encoding"] = "identity"
         adapter = FencedAdapter(fence, pool)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -304,20 +343,35 @@ class Http:
             raise NoAnswerError(_network_outcome(error)) from None
         if 200 <= response.status_code < 300:
             return response
-        raise SendError((refusal or status_outcome)(response))
+        try:
+            body = self._decoded(response)
+        except ValueError:
+            body = None
+        raise SendError((refusal or status_outcome)(response, body))
 
     def json(self, method: str, url: str, *, refusal: "Refusal | None" = None, **arguments: Any) -> Any:
-        """The decoded body of a 2xx answer, its texts made safe for CouchDB.
+        """The decoded body of a 2xx answer, its texts made safe for CouchDB and rid of our secrets.
 
         One that is no JSON leaves in doubt whether the service acted.
         """
         response = self.request(method, url, refusal=refusal, **arguments)
         try:
-            return safe(response.json())
+            return self._decoded(response)
         except ValueError:
             raise SendError(
                 Outcome(f"HTTP {response.status_code} with a body that is no JSON", failure=Failure.AMBIGUOUS)
             ) from None
+
+    def _decoded(self, response: requests.Response) -> Any:
+        """The JSON in an answer of any status, as `json` returns it. Raises ValueError when there is none."""
+        return each_text(response.json(), self._harmless)
+
+    def _harmless(self, text: str) -> str:
+        text = safe_text(text)
+        for secret in tuple(self._secrets):
+            if len(secret) >= SHORTEST_SECRET:
+                text = text.replace(secret, HIDDEN)
+        return text
 
 
 @lru_cache(maxsize=100)
@@ -329,8 +383,8 @@ def _proxies(origin: str) -> dict[str, str]:
         return {}  # no URL: the request says so
 
 
-def status_outcome(response: requests.Response) -> Outcome:
-    """What an HTTP status that is no success means, for every service alike."""
+def status_outcome(response: requests.Response, _body: object = None) -> Outcome:
+    """What an HTTP status that is no success means, for every service alike, whatever is in the body."""
     status = response.status_code
     outcome = Outcome(f"HTTP {status}", state=State.FAILED, failure=Failure.PERMANENT, code=str(status))
     if status in CONFIGURATION_STATUSES:
@@ -344,7 +398,7 @@ def status_outcome(response: requests.Response) -> Outcome:
     return outcome
 
 
-def sending_outcome(response: requests.Response) -> Outcome:
+def sending_outcome(response: requests.Response, _body: object = None) -> Outcome:
     """As `status_outcome`, for services whose address or device is a setting and that limit an account's requests.
 
     A 404 then speaks of the settings and not of the message, and a 429 that says until when holds the service. One that
@@ -357,14 +411,6 @@ def sending_outcome(response: requests.Response) -> Outcome:
     if response.status_code == 429 and outcome.retry_at and outcome.retry_at > datetime.now(UTC):
         return replace(outcome, details="HTTP 429: too many requests", failure=Failure.QUOTA)
     return outcome
-
-
-def decoded(response: requests.Response) -> Any:
-    """The JSON in an answer of any status, its texts made safe for CouchDB; None when there is none."""
-    try:
-        return safe(response.json())
-    except ValueError:
-        return None
 
 
 def dig(value: Any, *names: str) -> Any:

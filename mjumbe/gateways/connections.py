@@ -4,15 +4,16 @@ import http.client
 import io
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
+from requests import Response
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ProtocolError
 
-LARGEST_ANSWER = 8 * 1024 * 1024  # bytes, with its head
+LARGEST_ANSWER = 8 * 1024 * 1024  # bytes: as they come, with the head, and as they are when nothing is compressed
 
 
 class FencedAdapter(HTTPAdapter):
@@ -29,6 +30,9 @@ class FencedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _fenced_pools(self._fence)
+
+    def build_response(self, req: Any, resp: Any) -> Response:
+        return super().build_response(req, cast(Any, _Unpacked(resp)))
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
@@ -73,6 +77,29 @@ class _Answer(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
         self.fp = io.BufferedReader(_Bounded(sock))
+
+
+class _Unpacked:
+    """An answer that has LARGEST_ANSWER bytes after decompression: a megabyte can be a thousand of spaces.
+
+    We ask for nothing compressed; a server between us and the service may not care.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[bytes]:
+        """The body's pieces. Raises ProtocolError when there are too many."""
+        size = 0
+        for piece in self._answer.stream(*arguments, **options):
+            size += len(piece)
+            if size > LARGEST_ANSWER:
+                self._answer.close()
+                raise ProtocolError(f"the answer has more than {LARGEST_ANSWER} bytes")
+            yield piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._answer, name)
 
 
 class _Bounded(io.RawIOBase):

@@ -25,7 +25,6 @@ from mjumbe.gateways.base import (
     SendError,
     Wiring,
     ask_each,
-    decoded,
     dig,
     failed_check,
     objects,
@@ -52,7 +51,6 @@ STATES: Mapping[str, State] = {
 
 URN_SCHEME = "tel:"
 TOKEN = re.compile(r"Token\s+(.*)")
-SHOWN_REASON = 200  # characters of an error message that are kept
 
 
 class RapidPro(Gateway):
@@ -106,15 +104,14 @@ def read_answer(answer: Any) -> Outcome:
     return Outcome(str(dig(answer, "status") or "queued"), State.RECEIVED_BY_GATEWAY, ref=str(ref))
 
 
-def refused(response: requests.Response) -> Outcome:
+def refused(response: requests.Response, body: Any) -> Outcome:
     """The outcome of a broadcast that was answered with another status; a 400's body says what is wrong."""
     outcome = sending_outcome(response)
     if response.status_code != 400:
         return outcome
-    body = decoded(response)
     found = body.items() if isinstance(body, dict) else ()
     reason = "; ".join(f"{name}: {words[0] if isinstance(words, list) and words else words}" for name, words in found)
-    return replace(outcome, details=f"HTTP 400: {reason[:SHOWN_REASON]}") if reason else outcome
+    return replace(outcome, details=f"HTTP 400: {reason}") if reason else outcome
 
 
 def _report(ref: str, row: Mapping[str, Any]) -> DeliveryReport:

@@ -28,7 +28,6 @@ from mjumbe.gateways.base import (
     SendError,
     Wiring,
     ask_each,
-    decoded,
     dig,
     failed_check,
     hmac_sha256,
@@ -84,7 +83,6 @@ PAGE = 100
 MOST_PAGES = 20  # of one look into the inbox
 # Without a cursor: not the whole history of a phone, whose messages would all be answered.
 FIRST_LOOK = timedelta(days=1)
-SHOWN_REASON = 200  # characters of an error message that are kept
 PAID_UP = timedelta(hours=1)  # after which an exhausted plan may be a larger one
 
 
@@ -171,9 +169,8 @@ def read_answer(answer: Any) -> Outcome:
     return Outcome("accepted", State.RECEIVED_BY_GATEWAY, ref=str(ref) if ref else None)
 
 
-def refused(response: requests.Response) -> Outcome:
+def refused(response: requests.Response, body: Any) -> Outcome:
     """The outcome of a send request that was answered with another status; its body says more than the status."""
-    body = decoded(response)
     outcome = sending_outcome(response)
     if dig(body, "hasReachedLimit") is True:
         now = datetime.now(UTC)
@@ -206,7 +203,7 @@ def _reason(response: requests.Response, body: Any) -> str:
     """The service's error messages are a text or a list of texts."""
     message = dig(body, "message") or dig(body, "error")
     words = "; ".join(map(str, message)) if isinstance(message, list) else str(message or "")
-    return f"HTTP {response.status_code}: {words[:SHOWN_REASON]}" if words else f"HTTP {response.status_code}"
+    return f"HTTP {response.status_code}: {words}" if words else f"HTTP {response.status_code}"
 
 
 def failure_of(code: str) -> Failure | None:
@@ -217,7 +214,7 @@ def failure_of(code: str) -> Failure | None:
 
 def _report(ref: str, status: str, facts: Mapping[str, Any]) -> DeliveryReport:
     code = str(facts.get("errorCode") or "")
-    message = str(facts.get("errorMessage") or "")[:SHOWN_REASON]
+    message = str(facts.get("errorMessage") or "")
     failed = status == "failed"
     return DeliveryReport(
         gateway=NAME,

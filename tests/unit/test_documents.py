@@ -95,6 +95,12 @@ def test_a_bare_report() -> None:
     assert documents.read_report(documents.report_document(report, MS)) == report
 
 
+def test_a_report_s_words_end() -> None:
+    report = DeliveryReport("africas-talking", "1", "s" * 60_000, None, reason="r" * 60_000)
+    assert (report.status, report.reason) == ("s" * 199 + "…", "r" * 199 + "…")
+    assert documents.read_report(documents.report_document(report, MS)) == report
+
+
 def test_a_notice() -> None:
     notice = Notice("africas-talking", "opt-out", "+254711000001", "22000:+254711000001", {"sender_id": "22000"})
     doc = documents.notice_document(notice, MS)

@@ -12,7 +12,8 @@ import pytest
 import requests
 
 from mjumbe.couch import Couch
-from tests.integration.processes import Process, make_user
+from tests import leaks
+from tests.integration.processes import Process, eventually, make_user
 
 Login = tuple[str, str]
 KEY = "the-key-of-attacked-callbacks"
@@ -401,3 +402,62 @@ def test_one_request_is_not_two(api: Process, headers: bytes) -> None:
         assert b"X-Content-Type-Options: nosniff" in answer
         assert b"<html>" not in answer
     shows_nothing(answer)
+
+
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST " + CALLBACK.encode() + b" HTTP/1.1\r\nHost: x\r\n"
+TEXT = leaks.text("nitakufa kesho asubuhi")
+TOKEN = leaks.secret("a-token-that-no-log-shows")
+WORDS = b"id=1&from=%2B254711000177&text=" + leaks.text(TEXT.replace(" ", "+")).encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind"),
+    [
+        (POST + b"Content-Length: 3\r\n\r\n" + WORDS + b"\r\n\r\n", "InvalidRequestLine"),
+        (POST + b"\r\n" + WORDS + b"\r\n\r\n", "InvalidRequestLine"),
+        (POST + b"\r\n" + b'{"text": "' + TEXT.encode() + b'"}\r\n\r\n', "InvalidRequestMethod"),
+        (POST + b"Content-Length: 0\r\n\r\n" + WORDS + b" / HTTP/1.1\r\n\r\n", "InvalidRequestMethod"),
+        (b"GET /x HTTP/" + TOKEN.encode() + b"\r\n\r\n", "InvalidHTTPVersion"),
+        (HEAD + b"Authorization Basic " + TOKEN.encode() + b"\r\n\r\n", "InvalidHeader"),
+        (HEAD + b"X-Viber-Auth-Token " + TOKEN.encode() + b"\r\n\r\n", "InvalidHeader"),
+        (HEAD + b"Authorization : Basic " + TOKEN.encode() + b"\r\n\r\n", "InvalidHeaderName"),
+        (HEAD + b"Authorization: Basic\r\n " + TOKEN.encode() + b"\r\n\r\n", "ObsoleteFolding"),
+        (HEAD + b"Expect: " + TOKEN.encode() + b"\r\n\r\n", "ExpectationFailed"),
+        (HEAD + b"Transfer-Encoding: " + TOKEN.encode() + b"\r\n\r\n", "UnsupportedTransferCoding"),
+    ],
+)
+def test_nothing_of_what_is_no_request_gets_into_the_log(api: Process, sent: bytes, kind: str) -> None:
+    before = len(api.log())
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as client:
+        client.sendall(sent)
+        while client.recv(65536):
+            pass
+    eventually(lambda: "no HTTP request" in api.log()[before:])
+    lines = [json.loads(line) for line in api.log()[before:].splitlines()]
+    [line] = [line for line in lines if line["event"] == "no HTTP request"]
+    facts = {name: value for name, value in line.items() if name not in ("timestamp", "event")}
+    assert facts == {"kind": kind, "address": "127.0.0.1", "level": "warning"}
+    for secret in (TEXT, TEXT.replace(" ", "+"), TOKEN, "254711000177", KEY):
+        assert secret not in api.log()[before:]
+
+
+@pytest.mark.parametrize("chunk", [WORDS, b"5\r\n" + WORDS, b"fff\r\n" + WORDS, b"5\r\nid=1&\r\n" + WORDS])
+def test_nothing_of_a_body_whose_chunks_are_none_gets_into_the_log(api: Process, chunk: bytes) -> None:
+    before = len(api.log())
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as client:
+        client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65536):
+            pass
+    eventually(lambda: '"request"' in api.log()[before:])
+    for secret in (TEXT.replace(" ", "+"), "254711000177", KEY):
+        assert secret not in api.log()[before:]
+
+
+@pytest.mark.parametrize("path", ["/x%3Fkey%3D", "/x%253Fkey%253D", "/x%3Fk%2565y%3D", "/x%2Fkey=", "/x?key="])
+def test_a_key_in_a_path_is_not_logged(api: Process, path: str) -> None:
+    before = len(api.log())
+    assert refused(ask(api, "GET", path + KEY)) == 404
+    eventually(lambda: '"request"' in api.log()[before:])
+    assert KEY not in api.log()[before:]

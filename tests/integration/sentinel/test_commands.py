@@ -1,8 +1,5 @@
 """The command line of an operator: doctor, gateways, contacts, as processes."""
 
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,28 +14,13 @@ from mjumbe.commands import _what_it_waits_for
 from mjumbe.couch import Couch
 from mjumbe.phones import Phones
 from mjumbe.status import LEADER_ID
-from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
+from tests.integration.processes import VAULT_KEY, Process, eventually, start
 from tests.integration.sentinel.world import World, number
-
-
-def run(world: World, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit code and output of `mjumbe <arguments>`."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "mjumbe.cli", *arguments],
-        cwd=ROOT,
-        env=clean | world.environment | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 def examined(world: World, **environment: str) -> tuple[int, dict[str, tuple[bool, str]]]:
     """What the doctor says: each check's ok and sentence."""
-    code, output = run(world, "doctor", **environment)
+    code, output = world.run("doctor", **environment)
     lines = [line.strip() for line in output.splitlines() if line.startswith(("  ok", "FAIL"))]
     checks = {}
     for line in lines:
@@ -163,10 +145,10 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     says = (
         "Error: CouchDB answered 404: not_found: Database does not exist. Does COUCH_URL end with the right database?\n"
     )
-    assert run(house, "settings", "get", COUCH_URL=f"{house.couch_url}-not-there") == (1, says)
+    assert house.run("settings", "get", COUCH_URL=f"{house.couch_url}-not-there") == (1, says)
     empty = failing(house, COUCH_URL=f"{house.couch_url}-not-there")
     assert empty["views"].endswith("Database does not exist.")
-    code, output = run(house, "doctor", COUCH_URL="")
+    code, output = house.run("doctor", COUCH_URL="")
     assert code == 1 and "COUCH_URL is not set" in output
 
 
@@ -174,27 +156,27 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
 
 
 def test_a_misspelt_name_is_named(own_world: World) -> None:
-    code, output = run(own_world, "settings", "set", "sms.reply_too", "22000")
+    code, output = own_world.run("settings", "set", "sms.reply_too", "22000")
     assert (code, output) == (0, "Set sms.reply_too.\nmjumbe reads no setting sms.reply_too; was sms.reply_to meant?\n")
     assert "Nothing reads sms.reply_too (was sms.reply_to meant?)" in failing(own_world)["setting names"]
-    code, output = run(own_world, "settings", "set", "sms.reply_to", "22000")
+    code, output = own_world.run("settings", "set", "sms.reply_to", "22000")
     assert (code, output) == (0, "Set sms.reply_to.\n")
-    code, output = run(own_world, "credentials", "set", "africastalking:incoming", "a-key-under-a-wrong-name")
+    code, output = own_world.run("credentials", "set", "africastalking:incoming", "a-key-under-a-wrong-name")
     assert code == 0
     assert "No service uses a credential africastalking:incoming; they use africastalking.com:incoming, " in output
-    code, output = run(own_world, "credentials", "set", "africastalking.com:incoming", "a-key-under-its-name")
+    code, output = own_world.run("credentials", "set", "africastalking.com:incoming", "a-key-under-its-name")
     assert (code, output) == (0, "Stored africastalking.com:incoming.\n")
 
 
 def test_a_wrong_name_in_couch_url_makes_no_databases_silently(house: World) -> None:
     url = f"{house.couch_url}-typo"
     try:
-        code, output = run(house, "settings", "set", "sms.reply_to", "22000", COUCH_URL=url)
+        code, output = house.run("settings", "set", "sms.reply_to", "22000", COUCH_URL=url)
         assert code == 0
         made = ", ".join(database.name for database in Couch(url).databases)
         where = f"Made the databases {made} on {house.couch.server_url}. If mjumbe has others there already, COUCH_URL"
         assert where in output
-        assert run(house, "settings", "set", "sms.reply_to", "22000", COUCH_URL=url) == (0, "Set sms.reply_to.\n")
+        assert house.run("settings", "set", "sms.reply_to", "22000", COUCH_URL=url) == (0, "Set sms.reply_to.\n")
     finally:
         for database in Couch(url).databases:
             database.drop()
@@ -202,7 +184,7 @@ def test_a_wrong_name_in_couch_url_makes_no_databases_silently(house: World) -> 
 
 @pytest.mark.parametrize("path", ["", "sms..x", ".sms", "sms."])
 def test_a_setting_without_a_name_is_refused(house: World, path: str) -> None:
-    code, output = run(house, "settings", "set", path, "5")
+    code, output = house.run("settings", "set", path, "5")
     assert (code, output) == (1, f"Error: PATH is '{path}', with an empty name in it; write it as sms.reply_to\n")
 
 
@@ -227,16 +209,16 @@ def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None
     file = tmp_path / "settings.json"
     for content, says in (("{", "is no JSON: "), ("[]", "holds no JSON object")):
         file.write_text(content)
-        code, output = run(own_world, "settings", "load", str(file))
+        code, output = own_world.run("settings", "load", str(file))
         assert code == 1 and output.startswith(f"Error: {file} {says}")
-    code, output = run(own_world, "send", number(), "")
+    code, output = own_world.run("send", number(), "")
     assert (code, output) == (1, "Error: MESSAGE is empty; write the text to send\n")
-    code, output = run(own_world, "send", number(), "x", "--wait", "-5")
+    code, output = own_world.run("send", number(), "x", "--wait", "-5")
     assert code == 2 and "Invalid value for '--wait'" in output
 
 
 def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:
-    code, output = run(house, "send", number(), "x", "--wait", "2")
+    code, output = house.run("send", number(), "x", "--wait", "2")
     assert code == 1 and "What holds messages up says `mjumbe doctor`" in output
     shown = output.partition("Handed over as ")[2].partition(".")[0]
     rows = house.couch.main.view("mjumbe", "messages_by_uuid", key=shown)
@@ -263,7 +245,7 @@ def test_why_a_message_is_not_delivered_yet(facts: dict[str, str], says: str) ->
 
 def test_gateways(world: World) -> None:
     world.set(public_url="https://sms.example.org")
-    code, output = run(world, "gateways", COLUMNS="80")
+    code, output = world.run("gateways", COLUMNS="80")
     assert code == 0, output
     assert "africas-talking" in output and "ready" in output and "not configured" in output
     assert "incoming-messages at https://sms.example.org/api/v1/sms/africastalking/incoming-messages?key=" in output
@@ -279,7 +261,7 @@ def test_gateways_tells_what_each_did(house: World) -> None:
     house.couch.sentinel.update({LEADER_ID: lambda doc: doc.update(owner) is None}, create=True)
     sent = documents.new_task(number(), "x", states.now(), service="africas-talking") | {"state": "sent"}
     house.couch.main.put(documents.outgoing_document(sent, states.now(), None))
-    code, output = run(house, "gateways", COLUMNS="80")
+    code, output = house.run("gateways", COLUMNS="80")
     assert code == 0, output
     assert "KES 5" in output
     assert "africas-talking: last success at 2026-01-02T00:00:00.000Z" in output
@@ -288,18 +270,18 @@ def test_gateways_tells_what_each_did(house: World) -> None:
 
 
 def test_trying_a_service(world: World) -> None:
-    code, output = run(world, "gateways", "test", "africas-talking", number())
+    code, output = world.run("gateways", "test", "africas-talking", number())
     assert code == 0, output
     assert "Africa's Talking took the credentials" in output
     assert "delivered" in output
-    code, output = run(world, "gateways", "test", "textbee")
+    code, output = world.run("gateways", "test", "textbee")
     assert code == 1 and "textbee:outgoing" in output
-    code, output = run(world, "gateways", "test", "medic-gateway")
+    code, output = world.run("gateways", "test", "medic-gateway")
     assert code == 1 and "none has yet" in output
     Phones(world.couch).polled("a-phone")
-    code, output = run(world, "gateways", "test", "medic-gateway")
+    code, output = world.run("gateways", "test", "medic-gateway")
     assert code == 0 and "one did last at" in output
-    assert run(world, "gateways", "test", "pigeon")[0] == 2
+    assert world.run("gateways", "test", "pigeon")[0] == 2
 
 
 @pytest.fixture
@@ -314,10 +296,10 @@ def test_vibers_webhook(world: World, viber: Process) -> None:
     world.set(public_url=None)
     world.vault.set("viber:outgoing", "viber-token")
     world.set(sms={"viber": {"base_url": f"{viber.url}/pa", "sender_name": "Mtandao"}})
-    code, output = run(world, "gateways", "webhook", "viber")
+    code, output = world.run("gateways", "webhook", "viber")
     assert code == 1 and "public_url is not set" in output
     world.set(public_url=world.api.url)
-    code, output = run(world, "gateways", "webhook", "viber")
+    code, output = world.run("gateways", "webhook", "viber")
     assert (code, output.strip()) == (0, f"Viber posts the bot's events to {world.api.url}/api/v1/sms/viber/events")
     assert world.couch.user is not None
     url = f"{world.api.url}/api/v1/gateways/viber/webhook"
@@ -334,17 +316,17 @@ def test_vibers_webhook(world: World, viber: Process) -> None:
 
 def test_contacts(world: World) -> None:
     to, name = number(), f"Amina {uuid.uuid4().hex}"
-    code, output = run(world, "contacts", "find", to)
+    code, output = world.run("contacts", "find", to)
     assert code == 1 and "nobody has the number" in output
-    code, output = run(world, "contacts", "add", to.replace("+254", "0"), name)
+    code, output = world.run("contacts", "add", to.replace("+254", "0"), name)
     assert code == 0 and output.startswith(f"{to}  {name}  ")
     doc = world.doc(output.split()[-1])
     assert (doc["type"], doc["name"], doc["phone"]) == ("person", name, to)
-    code, output = run(world, "contacts", "add", to, "Juma")
+    code, output = world.run("contacts", "add", to, "Juma")
     assert code == 1 and name in output
-    assert name in run(world, "contacts", "find", to)[1]
-    assert name in run(world, "contacts", "list")[1]
-    assert "is no phone number" in run(world, "contacts", "add", "SAFARICOM", "x")[1]
-    assert run(world, "contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
+    assert name in world.run("contacts", "find", to)[1]
+    assert name in world.run("contacts", "list")[1]
+    assert "is no phone number" in world.run("contacts", "add", "SAFARICOM", "x")[1]
+    assert world.run("contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
     received = world.receive(to, "Habari")
     eventually(lambda: (world.doc(received).get("contact") or {}).get("_id") == doc["_id"])

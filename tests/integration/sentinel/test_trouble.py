@@ -1,12 +1,18 @@
 """When the service, the account or the connection is in trouble: nothing is lost, and nothing sent twice needlessly."""
 
 import itertools
+import json
+import threading
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 import pytest
 import requests
 
 from mjumbe import states
+from mjumbe.status import LEADER_ID
 from tests.integration.processes import eventually
 from tests.integration.sentinel.world import OUTGOING_KEY, SOON, World, entries, number
 
@@ -57,6 +63,58 @@ def test_a_wrong_key(own_world: World) -> None:
     world.vault.set("africastalking.com:outgoing", OUTGOING_KEY)
     assert world.until(doc_id, "delivered")["attempts"] == 1
     assert len(world.simulator.requests(text)) == 2, "a new key is tried at once"
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A service that refuses everything, and repeats what it was asked at length."""
+
+    def do_POST(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self._refuse(f"the key {self.headers['apiKey']} may not write to {form['to'][0]}" + "!" * 3_000_000)
+
+    def do_GET(self) -> None:
+        self._refuse(f"the key {self.headers['apiKey']} is none")
+
+    def _refuse(self, message: str) -> None:
+        body = json.dumps({"SMSMessageData": {"Message": message}, "UserData": {"balance": message}}).encode()
+        self.send_response(201)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_service_that_repeats_our_key(own_world: World, echo: str) -> None:
+    """It gets into no history, no log, and nothing that everybody may read; the number not into the last of these."""
+    world, text, to = own_world, next(texts), number()
+    world.set(sms={"max_attempts": 100, "africas_talking": {"base_url": echo, "batch_size": 1}})
+    world.start_sentinel()
+    ids = world.write_many([(to, text)] * 6)
+    eventually(lambda: "5 times in a row" in (world.held() or ""), SOON)
+    ready = requests.get(f"{world.api.url}/readyz", timeout=30).text
+    _, doctor = world.run("doctor")
+    leader = json.dumps(world.couch.sentinel.get(LEADER_ID))
+    for said in (ready, doctor, leader):
+        assert "the key *** may not write to **********" in said
+        assert to.removeprefix("+") not in said
+    histories = json.dumps([world.tasks(doc_id) for doc_id in ids])
+    assert f"the key *** may not write to {to}" in histories
+    assert len(histories) < 20_000
+    for said in (ready, doctor, leader, histories, *(process.log() for process in world._processes)):
+        assert OUTGOING_KEY not in said
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,20 @@ class World:
             self.wait_for_leader(process)
         return process
 
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Exit code and output of `mjumbe <arguments>`."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", "mjumbe.cli", *arguments],
+            cwd=ROOT,
+            env=clean | self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        return done.returncode, done.stdout + done.stderr
+
     def wait_for_leader(self, process: Process, seconds: float = SOON) -> None:
         def leads() -> bool:
             assert process.popen.poll() is None, process.log()

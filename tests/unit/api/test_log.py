@@ -46,13 +46,45 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
         f"http://admin:pa/ss@{SECRET}@127.0.0.1:5984/medic",
         f"{{'name': 'admin', 'password': '{SECRET}'}}",
         f'{{"secret": "{SECRET}"}}',
+        f"/x%3Fkey%3D{SECRET}",
+        f"/x%3fkey%3d{SECRET}&b=2",
+        f"/x%253Fkey%253D{SECRET}",
+        f"http%3A%2F%2Fh%2Fp%3Fkey%3D{SECRET}",
+        f"/x%2Fkey={SECRET}",
+        f"/x?k%65y={SECRET}",
+        f"/x%3F%4Bey%3D{SECRET}",
+        f"/x%253Fk%2565y%253D{SECRET}",
+        f"phoneNumber=x&checkoutToken={SECRET}",
+        f"accessToken={SECRET}",
+        f"access_token={SECRET}",
+        f'{{"accessToken": "{SECRET}"}}',
+        f"X-Viber-Auth-Token: {SECRET}",
+        f"{{'X-Viber-Auth-Token': '{SECRET}'}}",
+        f"Authorization: Digest a=b, response={SECRET}",
+        f"Cookie: a=b, AuthSession={SECRET}",
+        f"admin%3A{SECRET}%40host",
+        f"http%3A%2F%2Fadmin%3A{SECRET}%40host%3A5984",
+        f"admin%253A{SECRET}%2540host",
     ],
 )
 def test_texts_are_scrubbed(text: str) -> None:
     assert SECRET not in log.scrub_text(text)
 
 
-@pytest.mark.parametrize("text", ["a monkey=banana", "the key is wrong", "http://127.0.0.1:5984/medic", "keyword=x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a monkey=banana",
+        "/x%3Fmonkey%3Dbanana",
+        "the key is wrong",
+        "Viber did not take the token: invalidAuthToken",
+        "http://127.0.0.1:5984/medic",
+        "keyword=x",
+        "opt-out:africas-talking:22000%3A%2B254711000111",
+        "http%3A%2F%2F127.0.0.1%3A5984",
+        "/people/a%40b",
+    ],
+)
 def test_other_texts_stay(text: str) -> None:
     assert log.scrub_text(text) == text
 
@@ -99,7 +131,18 @@ def test_libraries_are_quiet(stream: io.StringIO) -> None:
         ("/x?phone=%2B254711000111&a=1", "/x?phone=%2B*********111&a=1"),
         ("outgoing:254711000111", "outgoing:*********111"),
         ("opt-out:africas-talking:22000%3A%2B254711000111", "opt-out:africas-talking:22000%3A%2B*********111"),
+        ("/x%252B254711000111", "/x%252B*********111"),
+        ("0711 000 111", "*********111"),
+        ("0711-000111, or 0712 000112", "********111, or ********112"),
+        ("0711 000 111 0712 000 112", "**********************112"),
+        ("+254-711-000111", "************111"),
+        ("+254 711 000 111.", "*************111."),
         ("12345678", "12345678"),
+        ("0711 000", "0711 000"),
+        ("05 2026 08:30:00", "05 2026 08:30:00"),
+        ("2026-01-31 08:30:00", "2026-01-31 08:30:00"),
+        ("08:30:00 +0000", "08:30:00 +0000"),
+        ("00-0123456789abcdef-01", "00-0123456789abcdef-01"),
         ("2026-01-31T08:30:00.123456789Z", "2026-01-31T08:30:00.123456789Z"),
         ("0f8fad5b-d9cb-469f-a165-708677289502", "0f8fad5b-d9cb-469f-a165-708677289502"),
         ("ATXid_123456789012", "ATXid_123456789012"),

@@ -142,6 +142,10 @@ def wrong_keys(client: FlaskClient, forwarded: list[str]) -> list[int]:
         # A proxy that wrote nothing: the connection's own address.
         (1, ["" for _ in range(FAILURES_PER_MINUTE + 1)], 429),
         (2, [f"10.0.0.{n}" for n in range(FAILURES_PER_MINUTE + 1)], 429),
+        # Some proxies write the client's port too: another one is nobody else, another address is.
+        (1, [f"192.0.2.1:{4711 + n}" for n in range(FAILURES_PER_MINUTE + 1)], 429),
+        (1, [*["192.0.2.1:4711"] * FAILURES_PER_MINUTE, "192.0.2.2:4711"], 403),
+        (1, [*["[2001:db8::1]:4711"] * FAILURES_PER_MINUTE, "[2001:db8:0:1::1]:4711"], 403),
     ],
 )
 def test_whom_a_failure_is_counted_for(
@@ -154,12 +158,27 @@ def test_whom_a_failure_is_counted_for(
     assert final == last
 
 
-@pytest.mark.parametrize(("proxies", "said"), [(0, None), (1, "max-age=31536000")])
+@pytest.mark.parametrize(
+    ("proxies", "proto", "said"),
+    [
+        (0, "https", None),
+        (1, "https", "max-age=31536000"),
+        (1, "http", None),
+        (2, "https", "max-age=31536000"),
+        (2, "http", None),
+        # What stands before the last a stranger may have written.
+        (2, "https, http", None),
+    ],
+)
 def test_tls_is_asked_for_where_a_trusted_proxy_says_that_it_is_there(
-    memory: MemoryCouch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: int, said: str | None
+    memory: MemoryCouch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: int, proto: str, said: str | None
 ) -> None:
     client = behind(proxies, memory, tmp_path, monkeypatch)
-    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"}
+    headers = {
+        "X-Forwarded-Proto": proto,
+        "X-Forwarded-For": "203.0.113.9, 192.0.2.1",
+        "X-Forwarded-Host": "evil.example, evil.example",
+    }
     assert client.get("/healthz", headers=headers).headers.get("Strict-Transport-Security") == said
     assert client.get("/healthz").headers.get("Strict-Transport-Security") is None
     assert b"evil.example" not in client.get("/api/openapi.json", headers=headers).data

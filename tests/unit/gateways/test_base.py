@@ -1,10 +1,14 @@
 """HTTP to services: what each way of failing means, with real sockets where a mock would decide the question."""
 
+import gzip
+import json
 import queue
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import requests
 
 from mjumbe.gateways import base, connections
 from mjumbe.gateways.base import (
+    Check,
     Failure,
     FencedError,
     Http,
@@ -151,6 +156,49 @@ def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
         outcome = failed(http(), url)
     assert outcome.failure is Failure.AMBIGUOUS
     assert sent < 100_000_000
+
+
+def compressed(body: bytes, *, chunked: bool, times: int = 1) -> bytes:
+    for _ in range(times):
+        body = gzip.compress(body)
+    encoding = ", ".join(["gzip"] * times)
+    head = f"HTTP/1.1 201 Created\r\nContent-Encoding: {encoding}\r\n"
+    if chunked:
+        return f"{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_answer_that_is_large_when_it_is_unpacked_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, chunked: bool, times: int
+) -> None:
+    monkeypatch.setattr(connections, "LARGEST_ANSWER", 1_000_000)
+    answer = compressed(b" " * 100_000_000, chunked=chunked, times=times)
+    assert len(answer) < 200_000
+    with server(answering(answer)) as url:
+        tracemalloc.start()
+        outcome = failed(http(), url)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert outcome.failure is Failure.AMBIGUOUS
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_nothing_compressed_is_asked_for_and_what_is_all_the_same_is_read(chunked: bool) -> None:
+    seen: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        for _ in range(2):
+            seen.append(read_request(connection))
+            connection.sendall(compressed(b'{"a": 1}', chunked=chunked))
+
+    client = http()
+    with server(talk) as url:
+        assert [client.json("POST", url, data="the end") for _ in range(2)] == [{"a": 1}] * 2
+    assert b"Accept-Encoding: identity\r\n" in seen[0]
+    assert len(seen) == 2, "by one connection"
 
 
 def test_a_connection_serves_again() -> None:
@@ -407,3 +455,63 @@ def test_a_credential_that_no_header_takes(value: str) -> None:
         Wiring(Settings(), lambda _: value).secret("example.com:outgoing")
     assert caught.value.outcome.failure is Failure.CONFIGURATION
     assert value not in caught.value.outcome.details
+
+
+KEY = "an/out-key_1a2b"
+SAID = {"message": f"the key {KEY} is wrong", KEY: [f"{KEY}{KEY}"]}
+WITHOUT = {"message": "the key *** is wrong", "***": ["******"]}
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+@pytest.mark.parametrize("body", [json.dumps(SAID), json.dumps(SAID).replace("/", "\\/").replace("k", "\\u006b")])
+def test_no_answer_tells_our_own_key(status: int, body: str) -> None:
+    """Whichever way its JSON spells it."""
+    wiring = Wiring(Settings(), lambda _: KEY)
+    client = wiring.http(Settings().sms.textbee)
+    heard: list[object] = []
+
+    def refusal(_: requests.Response, body: object) -> Outcome:
+        heard.append(body)
+        return Outcome("no")
+
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n"
+    with server(answering((head + body).encode())) as url:
+        headers = {"X-Key": wiring.secret("example.com:outgoing")}
+        with suppress(SendError):
+            heard.append(client.json("POST", url, data="the end", headers=headers, refusal=refusal))
+    assert heard == [WITHOUT]
+
+
+def test_a_key_that_is_part_of_words_takes_nothing_out_of_them() -> None:
+    wiring = Wiring(Settings(), lambda _: "key")
+    wiring.secret("example.com:outgoing")
+    with server(answering(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n"the keyboard"')) as url:
+        assert wiring.http(Settings().sms.textbee).json("POST", url, data="the end") == "the keyboard"
+
+
+# ---- a service's words
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Outcome("Sent", ref="r" * 200), Outcome("Sent", ref="r" * 200)),
+        (Outcome("Sent", ref="r" * 201), Outcome("Sent; its reference has 201 characters and is not kept")),
+        (Outcome("w" * 200), Outcome("w" * 200)),
+        (Outcome("w" * 3_000_000), Outcome("w" * 199 + "…")),
+        (Outcome("Sent", cost="K" * 3_000_000), Outcome("Sent", cost="K" * 199 + "…")),
+        (
+            Outcome("w" * 3_000_000, State.SENT, ref="r" * 3_000_000),
+            Outcome("w" * 145 + "…; its reference has 3000000 characters and is not kept", State.SENT),
+        ),
+        (Check(True, "w" * 500, "K" * 300), Check(True, "w" * 399 + "…", "K" * 199 + "…")),
+    ],
+)
+def test_words_are_kept_as_far_as_a_document_can_hold_them(given: Outcome | Check, kept: Outcome | Check) -> None:
+    assert given == kept
+
+
+@pytest.mark.parametrize("outcome", [Outcome("w" * 300, ref="r" * 300), Outcome("w" * 300)])
+def test_what_is_kept_of_them_stays_as_it_is(outcome: Outcome) -> None:
+    assert len(outcome.details) == 200
+    assert replace(outcome, parts=1).details == outcome.details

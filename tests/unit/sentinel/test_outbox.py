@@ -212,6 +212,10 @@ def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
     [
         ("Wambui is positive", "Refused: 'Wambui is positive'", "Refused: '…"),
         ("Wambui is positive, please come", "Refused: 'Wambui is positive, pl", "Refused: '…"),
+        # Cut within the text, before as much of it came as is looked for.
+        ("Wambui is positive", f"{'w' * 190} Wambui is positive", f"{'w' * 190} …"),
+        ("Wambui is positive", f"{'w' * 194} Wambui is positive", f"{'w' * 194} …"),
+        ("Wambui is positive", f"{'w' * 196} Wambui is positive", f"{'w' * 196} Wa…"),
         ("OK", "HTTP 400: OK", "HTTP 400: OK"),
         ("Habari", "HTTP 401", "HTTP 401"),
     ],

@@ -140,6 +140,12 @@ def test_a_success_that_was_under_way_ends_no_wait_that_the_service_asked_for(ti
     assert subject.room() == 16
 
 
+def test_numbers_in_what_a_service_says_are_not_shown_to_everybody(time: Time) -> None:
+    subject = service()
+    ask(subject, Outcome("no credit for +254711000111, 0711000112", failure=Failure.CONFIGURATION))
+    assert subject.status.reason == "no credit for **********111, *******112"
+
+
 def test_since_when_it_is_held(time: Time) -> None:
     subject = service()
     ask(subject, NO_BALANCE)
