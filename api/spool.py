@@ -9,8 +9,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -83,11 +83,6 @@ class Spool:
         # What CouchDB has, or why it refused it, and the file has still: by database, then by place and id in order.
         self._done: dict[str, dict[tuple[int, str], str | None]] = {}
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits, as far as this process knows; no I/O."""
-        return self._sure and not self._filled
-
     def holds(self, database: str) -> bool:
         """Whether something may wait for this database that can be brought there; no I/O."""
         return not self._trouble and (not self._sure or database in self._filled)
@@ -96,13 +91,10 @@ class Spool:
         """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
         if self._trouble:
             raise SpoolError(self._trouble)
-        try:
-            with self._lock:
-                answers = _elsewhere(lambda: self._insert(database, docs))
-                self._filled.add(database)
-                return answers
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(self._sentence("cannot be written", error)) from None
+        with self._lock, self._or_spool_error("cannot be written"):
+            answers = _elsewhere(lambda: self._insert(database, docs))
+            self._filled.add(database)
+            return answers
 
     def drain(self, write: Write) -> int:
         """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
@@ -136,7 +128,7 @@ class Spool:
 
     def _look(self) -> list[str]:
         """The databases for which something waits."""
-        if self.is_empty:
+        if self._sure and not self._filled:
             return []
         with self._lock:
             found = self._read(self._databases)
@@ -153,10 +145,8 @@ class Spool:
 
     def _read(self, work: Callable[[], list[Answer]]) -> list[Answer]:
         """What `work` finds in the file; nothing when there is none. Raises SpoolError."""
-        try:
+        with self._or_spool_error("cannot be read"):
             return _elsewhere(work) if self._exists() else []
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(self._sentence("cannot be read", error)) from None
 
     def state(self) -> SpoolState:
         """What is in the spool. Raises SpoolError when it cannot be read, or what was written cannot be removed."""
@@ -165,14 +155,18 @@ class Spool:
         waiting, aside = self._read(self._counts) or (0, 0)
         return SpoolState(waiting, aside)
 
-    def _sentence(self, what: str, error: Exception) -> str:
-        damaged = type(error) is sqlite3.DatabaseError  # its subclasses are for what is around the file
-        advice = (
-            "it is damaged: move it aside and keep it, for what was acknowledged may be in it"
-            if damaged
-            else "free some disk space, or make it a file that this user may write, in a directory where the user may"
-        )
-        return f"the spool {self._path} {what} ({error}); {advice}"
+    @contextmanager
+    def _or_spool_error(self, what: str) -> Iterator[None]:
+        """Around what needs the file. Raises SpoolError with `what` became of it, and what to do."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            advice = (
+                "free some disk space, or make it a file that this user may write, in a directory where the user may"
+            )
+            if type(error) is sqlite3.DatabaseError:  # its subclasses are for what is around the file
+                advice = "it is damaged: move it aside and keep it, for what was acknowledged may be in it"
+            raise SpoolError(f"the spool {self._path} {what} ({error}); {advice}") from None
 
     def _exists(self) -> bool:
         """Whether there is a file with tables, which are made in one transaction."""
@@ -235,13 +229,10 @@ class Spool:
         """Take out of the file what is done; what was refused is kept in the other table."""
         if not self._done:
             return
-        try:
-            with self._lock:
-                if self._exists():
-                    _elsewhere(self._take_out)
-                self._done.clear()
-        except (sqlite3.Error, OSError) as error:
-            raise SpoolError(self._sentence("keeps what is in CouchDB already: it cannot be written", error)) from None
+        with self._lock, self._or_spool_error("keeps what is in CouchDB already: it cannot be written"):
+            if self._exists():
+                _elsewhere(self._take_out)
+            self._done.clear()
 
     def _take_out(self) -> None:
         now = int(time.time() * 1000)
