@@ -11,7 +11,8 @@ from flask import Request
 
 from api.errors import ApiError
 from api.limiter import FAILURES_PER_ADDRESS, FailureLimit, network
-from mjumbe.couch import Couch, basic_login
+from mjumbe.couch import Couch
+from mjumbe.login import basic_login
 
 ADMIN = "_admin"
 SMS = "sms"  # may write and read messages

@@ -4,8 +4,6 @@ Everything goes through IBM's Cloudant SDK with a session cookie, because checki
 600,000 rounds of hashing.
 """
 
-import base64
-import binascii
 import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +18,7 @@ from ibm_cloud_sdk_core import ApiException
 from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
 
 from mjumbe.documents import Document
-from mjumbe.login import NoSessionError, Refusals, RefusedError, SessionAuthenticator
+from mjumbe.login import NoSessionError, Refusals, RefusedError, SessionAuthenticator, basic_login
 from mjumbe.sdk import Client
 from mjumbe.sessions import plain_session
 
@@ -306,19 +304,6 @@ def _url_parts(url: str) -> tuple[SplitResult, int | None]:
         return parts, parts.port
     except ValueError:
         raise ValueError(URL_FORM) from None
-
-
-def basic_login(header: str) -> tuple[str, str] | None:
-    """Name and password of a Basic Authorization header, None for what is none."""
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        decoded = base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return None
-    name, colon, password = decoded.partition(":")
-    return (name, password) if colon else None
 
 
 def _couch_error(error: ApiException, user: str | None) -> CouchError | UnavailableError:

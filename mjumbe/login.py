@@ -1,9 +1,11 @@
-"""Our own logins at CouchDB: by session cookies, which the SDK's token manager renews, and without guessing.
+"""Logins at CouchDB. Ours are by session cookies, which the SDK's token manager renews, and without guessing.
 
 CouchDB 3.4 locks a name out for minutes after five wrong passwords from one address (couch_auth_lockout.erl), and
 several processes share that address: a password that was refused is not tried again at every request.
 """
 
+import base64
+import binascii
 import threading
 import time
 from collections.abc import Callable
@@ -135,3 +137,16 @@ def _session(response: requests.Response) -> tuple[str, int]:
         return morsel.value, int(morsel["max-age"] or SESSION_SECONDS)
     except (CookieError, KeyError, ValueError):
         raise NoSessionError from None
+
+
+def basic_login(header: str) -> tuple[str, str] | None:
+    """Name and password of a Basic Authorization header, None for what is none."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return None
+    name, colon, password = decoded.partition(":")
+    return (name, password) if colon else None
