@@ -25,7 +25,7 @@ def _written(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Text = Annotated[str, BeforeValidator(_written)]
+Text = Annotated[str, BeforeValidator(_written, json_schema_input_type=str | int)]
 """A text of digits perhaps, which programs also give as a JSON number."""
 
 
