@@ -1,120 +1,36 @@
-"""The vault: what it stores, CHT's formats (vectors made with openssl), its keys, and its memory.
+"""The vault: what it stores, CHT's formats (vectors made with openssl), and its keys.
 
 The CHT vectors: key = the secret in UTF-8, repeated and cut to 32 bytes, in hex;
     printf '%s' "$value" | openssl enc -aes-256-cbc -K "$key" -iv 000102030405060708090a0b0c0d0e0f | xxd -p -c 1000
 """
 
 import base64
-import copy
-import itertools
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
-from mjumbe.couch import ConflictError, Couch, Database, Saved, UnavailableError
 from mjumbe.credentials import (
-    CachedVault,
     CredentialError,
     RefusedCredentialError,
-    Vault,
     VaultKeys,
     decrypt_cht,
 )
-from mjumbe.documents import Document
+from tests.unit.vault import FIRST_KEY, INCOMING, MemoryCouch, keys, vault_of
 
-INCOMING = "africastalking.com:incoming"
 DOC_ID = "credential:africastalking.com%3Aincoming"
-FIRST_KEY = base64.urlsafe_b64encode(b"1" * 32).decode()
 OTHER_KEY = base64.urlsafe_b64encode(b"2" * 32).decode()
 IV = "000102030405060708090a0b0c0d0e0f"
-
-
-class MemoryDatabase(Database):
-    """Documents with revisions in memory; `interfere` makes the next writes conflict."""
-
-    docs: dict[str, Document]
-    interfere: int
-
-    def __init__(self, couch: "MemoryCouch") -> None:
-        super().__init__(cast(Couch, couch), "medic-vault")
-        self.docs = {}
-        self.interfere = 0
-
-    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
-        self._server.reads += 1
-        if self._server.away:
-            raise UnavailableError("CouchDB is away")
-        return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in dict.fromkeys(ids) if doc_id in self.docs}
-
-    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
-        stored = self.docs.get(doc["_id"])
-        if self.interfere and stored:
-            self.interfere -= 1
-            stored["_rev"] += "x"
-        if (stored or {}).get("_rev") != doc.get("_rev"):
-            raise ConflictError(409, "Document update conflict.")
-        rev = f"{next(self._server.revs)}-x"
-        self.docs[doc["_id"]] = {**copy.deepcopy(dict(doc)), "_rev": rev}
-        return rev
-
-    def delete(self, doc_id: str, rev: str) -> None:
-        if self.docs[doc_id]["_rev"] != rev:
-            raise ConflictError(409, "Document update conflict.")
-        del self.docs[doc_id]
-
-    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
-        found = [doc for doc_id, doc in sorted(self.docs.items()) if doc_id.startswith(prefix) and doc_id > after]
-        return copy.deepcopy(found[:limit])
-
-    def bulk(self, docs: Any) -> list[Saved]:
-        return [Saved(doc["_id"], self.put(doc)) for doc in docs]
-
-    @property
-    def _server(self) -> "MemoryCouch":
-        return cast(MemoryCouch, self.couch)
-
-
-class MemoryCouch:
-    """The part of Couch that the vault uses."""
-
-    def __init__(self) -> None:
-        self.revs = itertools.count(1)
-        self.reads = 0
-        self.away = False
-        self.configuration: dict[tuple[str, str], str] = {}
-        self.vault = MemoryDatabase(self)
-
-    def config(self, section: str, key: str) -> str | None:
-        if self.away:
-            raise UnavailableError("CouchDB is away")
-        return self.configuration.get((section, key))
-
-    def request(self, method: str, path: str) -> None:
-        assert (method, path) == (
-            "DELETE",
-            "/_node/_local/_config/medic-credentials/africastalking.com%3Aincoming",
-        )
-        del self.configuration["medic-credentials", INCOMING]
 
 
 @pytest.fixture
 def couch() -> MemoryCouch:
     return MemoryCouch()
-
-
-def keys(*listed: str) -> VaultKeys:
-    return VaultKeys.load(",".join(listed or (FIRST_KEY,)), "unused")
-
-
-def vault_of(couch: MemoryCouch, *listed: str) -> Vault:
-    return Vault(cast(Couch, couch), keys(*listed))
 
 
 # ---- entries
@@ -434,129 +350,3 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path, monkeypat
     token = loaded[0].seal("a", "1")
     assert [key.open("a", token) for key in loaded] == ["1"] * 8
     assert [found.name for found in tmp_path.iterdir()] == ["vault.key"]
-
-
-# ---- the memory
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cached(couch: MemoryCouch, clock: Clock) -> CachedVault:
-    return CachedVault(cast(Couch, couch), keys(), ttl=5, clock=clock)
-
-
-def test_a_read_value_is_remembered_for_the_time_to_live(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
-    vault_of(couch).set(INCOMING, "one")
-    couch.reads = 0
-    for _ in range(3):
-        assert cached.get(INCOMING) == "one"
-    assert couch.reads == 1
-    vault_of(couch).set(INCOMING, "two")
-    assert cached.get(INCOMING) == "one"
-    clock.now += 5.1
-    assert cached.get(INCOMING) == "two"
-
-
-def test_its_own_writes_show_at_once(cached: CachedVault) -> None:
-    assert cached.get(INCOMING) is None
-    cached.set(INCOMING, " one\n")
-    assert cached.get(INCOMING) == "one"
-    assert cached.delete(INCOMING) is True
-    assert cached.get(INCOMING) is None
-
-
-def test_it_answers_from_memory_while_couchdb_is_away(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
-    cached.set(INCOMING, "one")
-    assert cached.get("unset") is None
-    couch.away = True
-    clock.now += 100_000
-    assert cached.get(INCOMING) == "one"
-    assert cached.get("unset") is None
-    assert cached.matches(INCOMING, "one") is True
-    with pytest.raises(UnavailableError):
-        cached.get("never read")
-    couch.reads = 0
-    for _ in range(10):
-        cached.get(INCOMING)
-    assert couch.reads == 0  # asked again only after the time to live, so that an outage does not slow each request
-    couch.away = False
-    vault_of(couch).set(INCOMING, "two")
-    clock.now += 5.1
-    assert cached.get(INCOMING) == "two"
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [("one", True), ("One", False), ("one ", False), ("", False), ("ön", False), ("\udc80", False)],
-)
-def test_matches(cached: CachedVault, given: str, expected: bool) -> None:
-    cached.set(INCOMING, "one")
-    assert cached.matches(INCOMING, given) is expected
-    assert cached.matches("unset", given) is False
-
-
-def test_a_key_changed_elsewhere_works_at_once(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
-    cached.set(INCOMING, "one")
-    vault_of(couch).set(INCOMING, "two")
-    clock.now += 1.1
-    assert cached.matches(INCOMING, "two") is True
-    assert cached.matches(INCOMING, "one") is False
-
-
-def test_what_is_made_of_a_credential(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
-    cached.set(INCOMING, "one")
-    assert cached.matches(INCOMING, "eno", lambda value: value[::-1])
-    assert not cached.matches(INCOMING, "one", lambda value: value[::-1])
-    assert not cached.matches("unset", "", lambda value: value[::-1])
-    vault_of(couch).set(INCOMING, "two")
-    clock.now += 1.1
-    assert cached.matches(INCOMING, "owt", lambda value: value[::-1])
-
-
-def test_wrong_keys_read_at_most_once_a_second(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
-    cached.set(INCOMING, "one")
-    clock.now += 1.1
-    couch.reads = 0
-    for _ in range(50):
-        assert cached.matches(INCOMING, "wrong") is False
-    assert couch.reads == 1
-
-
-def test_while_one_thread_reads_the_others_answer_from_memory(
-    couch: MemoryCouch, cached: CachedVault, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cached.set(INCOMING, "one")
-    vault_of(couch).set(INCOMING, "two")
-    clock.now += 6
-    reading, go_on = threading.Event(), threading.Event()
-    fetch = couch.vault.fetch
-
-    def slow(ids: Iterable[str]) -> dict[str, Document]:
-        reading.set()
-        assert go_on.wait(30)
-        return fetch(ids)
-
-    monkeypatch.setattr(MemoryDatabase, "fetch", lambda self, ids: slow(ids))
-    answers: list[object] = []
-    first = threading.Thread(target=lambda: answers.append(cached.get(INCOMING)))
-    first.start()
-    assert reading.wait(30)
-    assert cached.get(INCOMING) == "one"
-    # A key that does not match what is remembered waits for the newest: it may be the new one.
-    second = threading.Thread(target=lambda: answers.append(cached.matches(INCOMING, "two")))
-    second.start()
-    go_on.set()
-    first.join()
-    second.join()
-    assert sorted(map(str, answers)) == ["True", "two"]

@@ -8,6 +8,7 @@ import responses
 
 from mjumbe.couch import Couch, LoginError, UnavailableError
 from mjumbe.login import PAUSES, SESSION_SECONDS, Refusals
+from tests.unit.clock import Clock
 
 URL = "http://couch.example:5984"
 SESSION = f"{URL}/_session"
@@ -17,15 +18,6 @@ LOCKED = {"error": "forbidden", "reason": "Account is temporarily locked due to 
 NOBODY = {"ok": True, "userCtx": {"name": None, "roles": []}}
 ADMIN = {"ok": True, "userCtx": {"name": "admin", "roles": ["_admin"]}}
 COOKIE = "AuthSession=one; Version=1; Max-Age=600; Path=/; HttpOnly"
-
-
-class Clock:
-    """Seconds that pass when told."""
-
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -15,15 +15,7 @@ from api.errors import ApiError
 from api.limiter import FAILURES_PER_ADDRESS, MINUTE, FailureLimit, network
 from mjumbe.couch import UnavailableError
 from tests.unit.api.conftest import MemoryCouch
-
-
-class Clock:
-    """Time that tests move."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.clock import Clock
 
 
 @pytest.fixture

@@ -1,0 +1,145 @@
+"""What a vault remembers, for how long, and that it answers while CouchDB is away."""
+
+import threading
+from collections.abc import Iterable
+from typing import cast
+
+import pytest
+
+from mjumbe.couch import Couch, UnavailableError
+from mjumbe.credentials import CachedVault
+from mjumbe.documents import Document
+from tests.unit.clock import Clock
+from tests.unit.vault import INCOMING, MemoryCouch, MemoryDatabase, keys, vault_of
+
+
+@pytest.fixture
+def couch() -> MemoryCouch:
+    return MemoryCouch()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cached(couch: MemoryCouch, clock: Clock) -> CachedVault:
+    return CachedVault(cast(Couch, couch), keys(), ttl=5, clock=clock)
+
+
+def test_a_read_value_is_remembered_for_the_time_to_live(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    vault_of(couch).set(INCOMING, "one")
+    couch.reads = 0
+    for _ in range(3):
+        assert cached.get(INCOMING) == "one"
+    assert couch.reads == 1
+    vault_of(couch).set(INCOMING, "two")
+    assert cached.get(INCOMING) == "one"
+    clock.now += 5.1
+    assert cached.get(INCOMING) == "two"
+
+
+def test_its_own_writes_show_at_once(cached: CachedVault) -> None:
+    assert cached.get(INCOMING) is None
+    cached.set(INCOMING, " one\n")
+    assert cached.get(INCOMING) == "one"
+    assert cached.delete(INCOMING) is True
+    assert cached.get(INCOMING) is None
+
+
+def test_it_answers_from_memory_while_couchdb_is_away(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    cached.set(INCOMING, "one")
+    assert cached.get("unset") is None
+    couch.away = True
+    clock.now += 100_000
+    assert cached.get(INCOMING) == "one"
+    assert cached.get("unset") is None
+    assert cached.matches(INCOMING, "one") is True
+    with pytest.raises(UnavailableError):
+        cached.get("never read")
+    couch.reads = 0
+    for _ in range(10):
+        cached.get(INCOMING)
+    assert couch.reads == 0  # asked again only after the time to live, so that an outage does not slow each request
+    couch.away = False
+    vault_of(couch).set(INCOMING, "two")
+    clock.now += 5.1
+    assert cached.get(INCOMING) == "two"
+
+
+def test_what_it_was_told_to_remember_is_known_when_couchdb_goes_away(couch: MemoryCouch, cached: CachedVault) -> None:
+    vault_of(couch).set(INCOMING, "one")
+    couch.vault.docs["credential:odd"] = {"_id": "credential:odd", "secret": "no token"}
+    cached.remember([INCOMING, "odd", "unset"])
+    couch.away = True
+    assert cached.matches(INCOMING, "one")
+    for credential_id in ("odd", "unset"):  # the second may have been set since
+        with pytest.raises(UnavailableError):
+            cached.get(credential_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("one", True), ("One", False), ("one ", False), ("", False), ("ön", False), ("\udc80", False)],
+)
+def test_matches(cached: CachedVault, given: str, expected: bool) -> None:
+    cached.set(INCOMING, "one")
+    assert cached.matches(INCOMING, given) is expected
+    assert cached.matches("unset", given) is False
+
+
+def test_a_key_changed_elsewhere_works_at_once(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    cached.set(INCOMING, "one")
+    vault_of(couch).set(INCOMING, "two")
+    clock.now += 1.1
+    assert cached.matches(INCOMING, "two") is True
+    assert cached.matches(INCOMING, "one") is False
+
+
+def test_what_is_made_of_a_credential(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    cached.set(INCOMING, "one")
+    assert cached.matches(INCOMING, "eno", lambda value: value[::-1])
+    assert not cached.matches(INCOMING, "one", lambda value: value[::-1])
+    assert not cached.matches("unset", "", lambda value: value[::-1])
+    vault_of(couch).set(INCOMING, "two")
+    clock.now += 1.1
+    assert cached.matches(INCOMING, "owt", lambda value: value[::-1])
+
+
+def test_wrong_keys_read_at_most_once_a_second(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    cached.set(INCOMING, "one")
+    clock.now += 1.1
+    couch.reads = 0
+    for _ in range(50):
+        assert cached.matches(INCOMING, "wrong") is False
+    assert couch.reads == 1
+
+
+def test_while_one_thread_reads_the_others_answer_from_memory(
+    couch: MemoryCouch, cached: CachedVault, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached.set(INCOMING, "one")
+    vault_of(couch).set(INCOMING, "two")
+    clock.now += 6
+    reading, go_on = threading.Event(), threading.Event()
+    fetch = couch.vault.fetch
+
+    def slow(ids: Iterable[str]) -> dict[str, Document]:
+        reading.set()
+        assert go_on.wait(30)
+        return fetch(ids)
+
+    monkeypatch.setattr(MemoryDatabase, "fetch", lambda self, ids: slow(ids))
+    answers: list[object] = []
+    first = threading.Thread(target=lambda: answers.append(cached.get(INCOMING)))
+    first.start()
+    assert reading.wait(30)
+    assert cached.get(INCOMING) == "one"
+    # A key that does not match what is remembered waits for the newest: it may be the new one.
+    second = threading.Thread(target=lambda: answers.append(cached.matches(INCOMING, "two")))
+    second.start()
+    go_on.set()
+    first.join()
+    second.join()
+    assert sorted(map(str, answers)) == ["True", "two"]
