@@ -8,7 +8,6 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import requests
 
 from mjumbe.gateways import base, connections
 from mjumbe.gateways.base import (
-    Check,
     Failure,
     FencedError,
     Http,
@@ -487,31 +485,3 @@ def test_a_key_that_is_part_of_words_takes_nothing_out_of_them() -> None:
     wiring.secret("example.com:outgoing")
     with server(answering(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n"the keyboard"')) as url:
         assert wiring.http(Settings().sms.textbee).json("POST", url, data="the end") == "the keyboard"
-
-
-# ---- a service's words
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        (Outcome("Sent", ref="r" * 200), Outcome("Sent", ref="r" * 200)),
-        (Outcome("Sent", ref="r" * 201), Outcome("Sent; its reference has 201 characters and is not kept")),
-        (Outcome("w" * 200), Outcome("w" * 200)),
-        (Outcome("w" * 3_000_000), Outcome("w" * 199 + "…")),
-        (Outcome("Sent", cost="K" * 3_000_000), Outcome("Sent", cost="K" * 199 + "…")),
-        (
-            Outcome("w" * 3_000_000, State.SENT, ref="r" * 3_000_000),
-            Outcome("w" * 145 + "…; its reference has 3000000 characters and is not kept", State.SENT),
-        ),
-        (Check(True, "w" * 500, "K" * 300), Check(True, "w" * 399 + "…", "K" * 199 + "…")),
-    ],
-)
-def test_words_are_kept_as_far_as_a_document_can_hold_them(given: Outcome | Check, kept: Outcome | Check) -> None:
-    assert given == kept
-
-
-@pytest.mark.parametrize("outcome", [Outcome("w" * 300, ref="r" * 300), Outcome("w" * 300)])
-def test_what_is_kept_of_them_stays_as_it_is(outcome: Outcome) -> None:
-    assert len(outcome.details) == 200
-    assert replace(outcome, parts=1).details == outcome.details

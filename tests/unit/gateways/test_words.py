@@ -1,6 +1,7 @@
 """What services say of us: their words, with our own key in them and without end, as each gateway passes them on."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import responses
 
 from mjumbe import settings
 from mjumbe.gateways import SERVICES
-from mjumbe.gateways.base import Batch, Outcome, SendError, Wiring
+from mjumbe.gateways.base import Batch, Check, Outcome, SendError, Wiring
+from mjumbe.states import State
 
 KEY = "out-key-1a2b3c4d5e"
 NUMBER = "+254711000001"
@@ -126,3 +128,31 @@ def test_a_check_tells_no_key_either(
     check = SERVICES[name].build(wiring()).check()
     assert SAID in check.says
     assert KEY not in json.dumps([check.says, check.balance])
+
+
+# ---- how much of them is kept
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Outcome("Sent", ref="r" * 200), Outcome("Sent", ref="r" * 200)),
+        (Outcome("Sent", ref="r" * 201), Outcome("Sent; its reference has 201 characters and is not kept")),
+        (Outcome("w" * 200), Outcome("w" * 200)),
+        (Outcome("w" * 3_000_000), Outcome("w" * 199 + "…")),
+        (Outcome("Sent", cost="K" * 3_000_000), Outcome("Sent", cost="K" * 199 + "…")),
+        (
+            Outcome("w" * 3_000_000, State.SENT, ref="r" * 3_000_000),
+            Outcome("w" * 145 + "…; its reference has 3000000 characters and is not kept", State.SENT),
+        ),
+        (Check(True, "w" * 500, "K" * 300), Check(True, "w" * 399 + "…", "K" * 199 + "…")),
+    ],
+)
+def test_words_are_kept_as_far_as_a_document_can_hold_them(given: Outcome | Check, kept: Outcome | Check) -> None:
+    assert given == kept
+
+
+@pytest.mark.parametrize("outcome", [Outcome("w" * 300, ref="r" * 300), Outcome("w" * 300)])
+def test_what_is_kept_of_them_stays_as_it_is(outcome: Outcome) -> None:
+    assert len(outcome.details) == 200
+    assert replace(outcome, parts=1).details == outcome.details
