@@ -1,9 +1,13 @@
-"""constraints.txt pins every package that the scripts install."""
+"""constraints.txt pins every package that the scripts install, and what runs without the checks' packages is named."""
 
+import json
 import re
-from importlib.metadata import requires, version
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -29,3 +33,27 @@ def test_every_package_is_pinned_at_the_version_that_is_tested() -> None:
     needed = installed("mjumbe", frozenset({"dev"}), {})
     assert "gevent" in needed
     assert needed.items() <= pinned.items()
+
+
+IMPORTED = """
+from gevent import monkey
+if {module!r}.startswith("api"):
+    monkey.patch_all()
+import importlib, json, sys
+importlib.import_module({module!r})
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["api.server", "api.app", "sentinel.process", "mjumbe.cli", "mjumbe.doctor", "mjumbe.up"]
+)
+def test_what_the_processes_import_comes_with_them(module: str) -> None:
+    """A package that only the checks need is not there where mjumbe runs, whatever a library forgot to say."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED.format(module=module)], capture_output=True, text=True, check=True, timeout=60
+    )
+    owners = packages_distributions()
+    imported = {canonicalize_name(owner) for name in json.loads(done.stdout) for owner in owners.get(name, ())}
+    assert "gevent" in imported
+    assert imported - {"mjumbe", "setuptools", "pip"} <= installed("mjumbe", frozenset(), {}).keys()
