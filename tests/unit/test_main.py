@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -14,7 +15,18 @@ CTRL_C = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
 def run(folder: Path) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "mjumbe", "--version"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),  # it is ignored where tests run in the background
+    )
 
 
 def test_ctrl_c_during_the_imports_ends_it_quietly(tmp_path: Path) -> None:
