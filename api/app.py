@@ -27,6 +27,7 @@ from api import (
 )
 from api.auth import Users
 from api.context import EXTENSION, Context, context
+from api.copies import Copies
 from api.deliveries import Deliveries
 from api.headers import SECURITY_HEADERS, TLS_HEADERS
 from api.intake import Intake
@@ -97,10 +98,13 @@ def create_app(config: Config | None = None, couch: Couch | None = None) -> Flas
 def _wire(config: Config, couch: Couch) -> Context:
     # What a callback waits for must be quick, also when CouchDB hangs: then the spool takes over.
     quick = couch.impatient(QUICK_SECONDS)
-    live = LiveSettings(quick.main)
+    keys = VaultKeys.load(config.vault_key, config.data)
+    copies = Copies(config.data, couch.name, keys)
+    live = LiveSettings(quick.main, changed=copies.keep_settings)
+    vault = CachedVault(quick, keys, changed=copies.keep_credential)
+    copies.recall(vault, live)
     metrics = Metrics()
     spool = Spool(config.data)
-    vault = CachedVault(quick, VaultKeys.load(config.vault_key, config.data))
     intake = Intake(metrics, spool, (quick.main, quick.callbacks))
     atexit.register(intake.close)
     return Context(

@@ -47,7 +47,7 @@ class Preparation:
         try:
             setup.prepare(self._couch)
             self._settings.refresh()
-            self._vault.remember(gateways.credential_names())
+            self._vault.remember(gateways.callback_credentials())
         except (UnavailableError, CouchError) as error:
             if str(error) != self.problem:
                 log.warning("CouchDB is not ready, trying again", reason=str(error))

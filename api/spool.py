@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import gevent
 import structlog
-from gevent import monkey
-from gevent.util import wrap_errors
 
+from api.disk import Answer, elsewhere
 from mjumbe.config import PRIVATE
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
@@ -49,7 +46,6 @@ TAKE_OUT = "DELETE FROM waiting WHERE place = :place AND db = :db AND id = :id"
 
 Row = tuple[int, str, str, str]  # place, database, id, document
 Refusals = Mapping[str, str]
-Answer = TypeVar("Answer")
 Write = Callable[[str, Sequence[Document]], Refusals]
 """Writes documents to a database; returns why for those that it will never take, by id. Raises when it is away."""
 
@@ -92,7 +88,7 @@ class Spool:
         if self._trouble:
             raise SpoolError(self._trouble)
         with self._lock, self._or_spool_error("cannot be written"):
-            answers = _elsewhere(lambda: self._insert(database, docs))
+            answers = elsewhere(lambda: self._insert(database, docs))
             self._filled.add(database)
             return answers
 
@@ -146,7 +142,7 @@ class Spool:
     def _read(self, work: Callable[[], list[Answer]]) -> list[Answer]:
         """What `work` finds in the file; nothing when there is none. Raises SpoolError."""
         with self._or_spool_error("cannot be read"):
-            return _elsewhere(work) if self._exists() else []
+            return elsewhere(work) if self._exists() else []
 
     def state(self) -> SpoolState:
         """What is in the spool. Raises SpoolError when it cannot be read, or what was written cannot be removed."""
@@ -231,7 +227,7 @@ class Spool:
             return
         with self._lock, self._or_spool_error("keeps what is in CouchDB already: it cannot be written"):
             if self._exists():
-                _elsewhere(self._take_out)
+                elsewhere(self._take_out)
             self._done.clear()
 
     def _take_out(self) -> None:
@@ -243,17 +239,6 @@ class Spool:
                 if reason is not None:
                     connection.execute(SET_ASIDE, this)
                 connection.execute(TAKE_OUT, this)
-
-
-def _elsewhere(work: Callable[[], Answer]) -> Answer:
-    """What `work` answers. Under gevent another thread does it: it may wait for a lock or a disk, and all with it."""
-    if not monkey.is_module_patched("threading"):
-        return work()
-    # An error that ends a thread's work is printed by gevent, so it comes back as an answer.
-    answer = gevent.get_hub().threadpool.apply(wrap_errors((sqlite3.Error, OSError), work))
-    if isinstance(answer, Exception):
-        raise answer
-    return answer  # type: ignore[no-any-return]
 
 
 def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:

@@ -9,11 +9,12 @@ shared-libs/settings of medic/cht-core writes them. No message of this module ev
 import base64
 import hmac
 import json
+import math
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -356,11 +357,18 @@ class CachedVault(Vault):
     """A vault that remembers: for `ttl` seconds, and for as long as CouchDB is away. For any number of threads."""
 
     def __init__(
-        self, couch: Couch, keys: VaultKeys, ttl: float = 2.0, clock: Callable[[], float] = time.monotonic
+        self,
+        couch: Couch,
+        keys: VaultKeys,
+        ttl: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[str, str | None], object] = lambda credential_id, value: None,
     ) -> None:
+        """`changed` is told of each value that is not the one known before, None where there is none any more."""
         super().__init__(couch, keys)
         self._ttl = ttl
         self._clock = clock
+        self._changed = changed
         self._known: dict[str, _Known] = {}
         self._reading = threading.Lock()
 
@@ -378,6 +386,10 @@ class CachedVault(Vault):
                 if self.get(credential_id) is None:
                     self._known.pop(credential_id, None)
 
+    def recall(self, values: Mapping[str, str]) -> None:
+        """Know these values by their ids, from an earlier process, until they are read anew."""
+        self._known |= {credential_id: _Known(value, -math.inf) for credential_id, value in values.items()}
+
     def matches(self, credential_id: str, given: str, made_of: Callable[[str], str] = str) -> bool:
         """Whether `given` is the credential's value, compared in constant time; False when there is none.
 
@@ -393,14 +405,14 @@ class CachedVault(Vault):
         """As Vault.set."""
         with self._reading:
             stored = super().set(credential_id, value)
-            self._known[credential_id.strip()] = _Known(stored, self._clock())
+            self._know(credential_id.strip(), _Known(stored, self._clock()))
         return stored
 
     def delete(self, credential_id: str) -> bool:
         """As Vault.delete."""
         with self._reading:
             deleted = super().delete(credential_id)
-            self._known[credential_id] = _Known(None, self._clock())
+            self._know(credential_id, _Known(None, self._clock()))
         return deleted
 
     def _get(self, credential_id: str, max_age: float, wait: bool) -> str | None:
@@ -425,8 +437,14 @@ class CachedVault(Vault):
             if known is None:
                 raise
             known = replace(known, read_at=self._clock())  # asked again after max_age, not at every request
-        self._known[credential_id] = known
+        self._know(credential_id, known)
         return known.value
+
+    def _know(self, credential_id: str, known: _Known) -> None:
+        before = self._known.get(credential_id, _Known(None, -math.inf))
+        self._known[credential_id] = known
+        if before.value != known.value:
+            self._changed(credential_id, known.value)
 
 
 def _equal(value: str | None, given: str, made_of: Callable[[str], str]) -> bool:

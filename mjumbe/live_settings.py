@@ -5,9 +5,10 @@ there was none), all others apply, and the problems are there for health checks.
 """
 
 import copy
+import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -26,9 +27,15 @@ log = structlog.get_logger()
 class LiveSettings:
     """The last good settings. Used by many threads at once."""
 
-    def __init__(self, database: Database) -> None:
-        """`database` is the main one, with the document `settings`. Reads nothing yet."""
+    def __init__(
+        self, database: Database, changed: Callable[[Mapping[str, Any]], object] = lambda values: None
+    ) -> None:
+        """`database` is the main one, with the document `settings`. Reads nothing yet.
+
+        `changed` is told what comes into force, as `recall` takes it.
+        """
         self._database = database
+        self._changed = changed
         self._lock = threading.Lock()
         self._current = Settings()
         self._values: Mapping[str, Any] = {}
@@ -49,6 +56,11 @@ class LiveSettings:
     def loaded(self) -> Settings:
         """`current`, read first when it never was. Raises UnavailableError when that cannot be done."""
         return self._current if self._read_at is not None else self.refresh()
+
+    def recall(self, values: Mapping[str, Any]) -> None:
+        """Let these be in force, from an earlier process, until the document is read."""
+        self._take(values)
+        self._read_at = -math.inf
 
     def refresh(self) -> Settings:
         """Read the document and return what is in force now. Raises UnavailableError; the last good ones stay."""
@@ -84,6 +96,7 @@ class LiveSettings:
         rev, values = (doc["_rev"], doc.get("settings")) if doc else ("", None)
         if rev != self._rev:
             self._take(values)
+            self._changed(self._values)
             self._rev = rev
         self._read_at = time.monotonic()
         return self._current

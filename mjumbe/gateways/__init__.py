@@ -25,7 +25,12 @@ CALLBACKS: Mapping[str, Callbacks] = {
 def credential_names() -> list[str]:
     """The credentials that the services use, in order."""
     outgoing = {definition.outgoing_credential for definition in SERVICES.values()}
-    return sorted(outgoing | {callbacks.credential for callbacks in CALLBACKS.values()})
+    return sorted(outgoing | callback_credentials())
+
+
+def callback_credentials() -> set[str]:
+    """The credentials that prove what the services post to us."""
+    return {callbacks.credential for callbacks in CALLBACKS.values()}
 
 
 def is_enabled(name: str, settings: Settings) -> bool:

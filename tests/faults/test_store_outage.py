@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from mjumbe import documents
+from tests import leaks
 from tests.faults.rig import INCOMING, REPORTS, House, incoming, kill, numbers, post_all, report, sizes, stored
 from tests.integration.processes import Process, eventually, family
 from tests.integration.sentinel.world import INCOMING_KEY, World
@@ -136,6 +137,28 @@ def test_the_first_webhook_comes_after_couchdb_has_stopped(house: House) -> None
     assert requests.post(api.url + INCOMING, params={"key": "wrong"}, data=forms[0], timeout=60).status_code == 403
     house.start_store()
     eventually(lambda: len(stored(world.couch.main, forms)) == len(forms), 30)
+
+
+def test_after_a_power_cut_the_api_is_back_before_couchdb(house: House) -> None:
+    """What proves that a callback is the service's, and of which country its numbers are, is known on this machine."""
+    world = house.world
+    world.set(default_country_code="256")
+    api = world.start_api()
+    forms = [incoming(f"early-{n}", sender, "HELP") for n, sender in enumerate(numbers(9))]
+    forms[1]["from"] = leaks.number("0772000111")
+    assert post(api, forms[0]) == 200
+    house.stop_store()
+    kill(api)
+    api = world.start_api(api.port)
+    assert post_all(api.url + INCOMING, forms[1:], 4) == [200] * 8
+    assert requests.post(api.url + INCOMING, params={"key": "wrong"}, data=forms[0], timeout=60).status_code == 403
+    house.start_store()
+    eventually(lambda: len(stored(world.couch.main, forms)) == len(forms), 30)
+    doc = world.couch.main.get(documents.incoming_id("africas-talking", forms[1]["id"]))
+    assert doc is not None
+    assert doc["from"] == "+256772000111"
+    eventually(lambda: ready(api)["couchdb"][0])
+    assert "Traceback" not in api.log()
 
 
 def test_couchdb_hangs_under_webhooks(house: House) -> None:

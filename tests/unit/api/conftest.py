@@ -60,6 +60,10 @@ class MemoryDatabase(Database):
         self.docs[doc["_id"]] = doc
         return Saved(doc["_id"], doc["_rev"])
 
+    def delete(self, doc_id: str, rev: str) -> None:
+        self._here()
+        assert self.docs.pop(doc_id)["_rev"] == rev
+
     def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
         self._here()
         return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in ids if doc_id in self.docs}
