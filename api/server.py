@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -45,6 +46,8 @@ CROWD = 1_800  # connections from which on the one whose client has been silent 
 FILES = 4_096  # open at once: the connections, those to CouchDB, logs and the spool; the usual limit is 1,024
 BACKLOG = 2_048
 PORT_SECONDS = 3.0  # that a start waits for a port: the process before it may be ending
+MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory
+METRICS_PREFIX = "mjumbe-metrics-"
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
 
 log = structlog.get_logger(__name__)
@@ -141,8 +144,14 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _share_metrics(options: dict[str, Any]) -> None:
     """Let a scrape, which reaches one worker, see the counters of all."""
+    # The counters are in mapped files: on a disk that is full, counting would end a worker by SIGBUS.
+    shared = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    for left in shared.glob(f"{METRICS_PREFIX}*"):  # by those who were killed
+        pid = left.name.removeprefix(METRICS_PREFIX).partition("-")[0]
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
     # No TemporaryDirectory: each worker that ends would remove it, and those after it could not start.
-    directory = tempfile.mkdtemp(prefix="mjumbe-metrics-")
+    directory = tempfile.mkdtemp(prefix=f"{METRICS_PREFIX}{os.getpid()}-", dir=shared)
     os.environ[METRICS_DIRECTORY] = directory
 
     def on_exit(_arbiter: Any) -> None:

@@ -182,7 +182,8 @@ def test_kill_9_ends_its_workers_and_frees_its_port(start_api: StartApi, couch_u
         os.kill(pid, signal.SIGSTOP)  # it cannot notice by itself
     kill_alone(api)
     eventually(lambda: not any(map(runs, others)))
-    assert healthy(start_api(couch_url, "--port", str(api.port)))
+    assert healthy(start_api(couch_url, "--port", str(api.port), "--workers", workers))
+    assert not counters(api), "what it left is removed"
 
 
 def test_a_start_waits_shortly_for_its_port(start_api: StartApi, couch_url: str) -> None:
@@ -213,8 +214,15 @@ def test_a_stop_under_webhooks_loses_nothing_that_it_acknowledged(
     assert "Traceback" not in api.log()
 
 
+def counters(api: Process) -> list[Path]:
+    """Where several workers count: in memory, for a file on a disk that is full would end them."""
+    return list(Path("/dev/shm").glob(f"mjumbe-metrics-{api.popen.pid}-*"))
+
+
 def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> None:
     api = start_api(couch_url, "--workers", "2")
+    [directory] = counters(api)
+    assert directory.stat().st_mode & 0o777 == 0o700
     for _ in range(20):
         assert healthy(api)
 
