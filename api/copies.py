@@ -5,8 +5,6 @@ callbacks' credentials and of the settings is in `<MJUMBE_DATA>/copies`, one fil
 """
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ import structlog
 
 from api.disk import elsewhere
 from mjumbe import gateways
-from mjumbe.config import PRIVATE
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from mjumbe.live_settings import LiveSettings
+from mjumbe.private_files import make_private, private_draft
 
 DIRECTORY = "copies"
 SETTINGS = "settings"
@@ -58,7 +56,6 @@ class Copies:
             if value is None:
                 path.unlink(missing_ok=True)
             elif value != self._read(name):
-                path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
                 token = self._keys.seal(self._sealed_as(name), value)
                 elsewhere(lambda: _replace(path, token))
         except OSError as error:
@@ -81,14 +78,7 @@ class Copies:
         return f"{self._database}/{name}"
 
 
-def _replace(path: Path, content: str) -> None:
-    """Write a file that is whole at every moment, after a power cut too."""
-    draft = path.with_name(f".{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+def _replace(path: Path, token: str) -> None:
+    make_private(path.parent)
+    with private_draft(path, token.encode()) as draft:
         draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

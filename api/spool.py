@@ -17,9 +17,9 @@ from pathlib import Path
 import structlog
 
 from api.disk import Answer, elsewhere
-from mjumbe.config import PRIVATE
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.private_files import make_private
 
 log = structlog.get_logger()
 
@@ -173,7 +173,7 @@ class Spool:
         return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
 
     def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        make_private(self._path.parent)
         if not self._path.exists():
             self._path.touch(mode=0o600)  # numbers and texts of people
         connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS)

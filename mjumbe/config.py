@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MOST_PROXIES = 10
-PRIVATE = 0o700  # the mode of directories with keys and people's messages
 AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # the first that is set is taken, as requests does it
 
 

@@ -11,7 +11,6 @@ import hmac
 import json
 import math
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,9 +26,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from mjumbe import states
-from mjumbe.config import PRIVATE
 from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.private_files import make_private, private_draft
 
 log = structlog.get_logger(__name__)
 
@@ -142,18 +141,12 @@ def _fernet(entry: str, source: str) -> Fernet:
 
 def _make_key_file(path: Path) -> None:
     """Make the key file, complete from the moment it exists: of two processes starting at once, one's is used."""
-    path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(Fernet.generate_key() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        return  # the other process was first
-    finally:
-        draft.unlink(missing_ok=True)
+    make_private(path.parent)
+    with private_draft(path, Fernet.generate_key() + b"\n") as draft:
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return  # the other process was first
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

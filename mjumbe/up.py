@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 import structlog
 
-from mjumbe.config import PRIVATE
 from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
 from mjumbe.parent import end_with
+from mjumbe.private_files import make_private
 from mjumbe.stopping import stop_event
 
 log = structlog.get_logger(__name__)
@@ -180,7 +180,7 @@ def _admin_password(data: Path) -> str:
     """The password in the file, which is made when there is none. Raises RuntimeError."""
     path = data / PASSWORD_FILE
     try:
-        data.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        make_private(data)
         if not path.exists():
             path.touch(mode=0o600)
         password = path.read_text().strip()
