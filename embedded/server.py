@@ -106,8 +106,10 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
 
 
 def _refused(host: str, port: int, error: OSError) -> str:
-    wrong_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    # From Python 3.13 on, asyncio's error has no number where the address is none of this machine.
+    number = error.errno or errno.EADDRNOTAVAIL
+    wrong_host = isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(number)
     return f"it cannot listen at {host}, port {port} ({reason}); choose another {'--host' if wrong_host else '--port'}"
 
 
