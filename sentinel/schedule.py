@@ -189,7 +189,7 @@ class Clock:
         now = time.monotonic()
         for task in tasks_of(doc):
             claim = str(task.get("claim") or "")
-            if states.of(task) is not State.FORWARDED_TO_GATEWAY or not claim:
+            if states.of(task) is not State.FORWARDED_TO_GATEWAY or not claim or task.get("service") == PHONE_GATEWAY:
                 continue
             if self._outbox.knows((doc["_id"], str(message_of(task).get("uuid")))):
                 continue

@@ -204,3 +204,17 @@ def test_what_is_not_left_to_phones_anew(lab: Lab, days_ago: float, facts: dict[
     task = given(lab, days_ago, **facts)
     assert task["state_history"] == [task["state_history"][0]]
     assert {name: task.get(name) for name in ("service", "claim")} == {"service": None, "claim": None} | facts
+
+
+# ---- claims that nobody answered
+
+
+def test_a_claim_that_nobody_answered_puts_no_phone_s_message_in_doubt(lab: Lab) -> None:
+    at, claimed = states.now(), {"state": "forwarded-to-gateway"}
+    phone_s = {**documents.new_task("+254711000001", "a", at), **claimed, "service": PHONE_GATEWAY, "claim": "phone1"}
+    lost = {**documents.new_task("+254711000002", "a", at), **claimed, "service": AT, "claim": "c1"}
+    lab.couch.main.store({**documents.outgoing_document(phone_s, at, None), "_id": "d", "tasks": [phone_s, lost]})
+    lab.clock.doubt_claims(0.0)
+    first, second = lab.couch.main.docs["d"]["tasks"]
+    assert first == phone_s, "the phone has it, and may have sent it"
+    assert (second["state"], second.get("claim"), second["in_doubt"]) == ("pending", None, True)
