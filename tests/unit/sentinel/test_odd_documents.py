@@ -82,6 +82,9 @@ def test_a_document_that_cannot_be_dealt_with_is_said_once(monkeypatch: pytest.M
         of_place({"name": "Ann"}),
         of_place(5),
         of_place(["ann"]),
+        (start(reported_date=10**400),),
+        ({"_id": "d", "tasks": [{**documents.new_task(PHONE, "x", states.now()), "due": 10**400}]},),
+        ({"_id": "d", "tasks": [{**documents.new_task(PHONE, "x", states.now()), "retry_at": -(10**400)}]},),
         ({"_id": "d", "tasks": 5, "scheduled_tasks": [documents.new_task(PHONE, "x", states.now())]},),
     ],
 )
