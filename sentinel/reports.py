@@ -65,6 +65,8 @@ class Reports:
         while not stop.is_set():
             try:
                 changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=LONGPOLL_SECONDS)
+                if stop.is_set():
+                    return  # whoever leads next applies them, and learns what they say of the services
                 docs = [change.doc for change in changes.changes if change.doc and not change.deleted]
                 self._take(docs)
                 self._notices.take(docs)
@@ -73,6 +75,9 @@ class Reports:
                 stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
+                # It may come back as an older copy, where this place is ahead of all changes. What is done is removed
+                # there, so that reading from the beginning costs no more than what waits.
+                since = "0"
                 stop.wait(1.0)
 
     def _take(self, docs: Sequence[Document]) -> None:
