@@ -315,7 +315,12 @@ def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[
             skip=skip,
             update=index,
         )
-        yield from (row for row in rows if row.key[2] >= oldest)
+        # Others write anything for a date, and for a uuid.
+        yield from (
+            row
+            for row in rows
+            if (documents.read_moment(row.key[2]) or 0) >= oldest and isinstance(row.value["uuid"], str)
+        )
         if len(rows) < size:
             return
 
