@@ -180,9 +180,10 @@ class Outbox:
         """A batch for each request that may start; whom the service cannot reach waits for the next service."""
         batches = []
         for _ in range(service.room()):
-            taken = self._take(route, service.batch_size)
-            batch = [message for message in taken if service.gateway.reaches(self._number(message))]
-            unreached = [message for message in taken if message not in batch]
+            batch: list[OutgoingMessage] = []
+            unreached: list[OutgoingMessage] = []
+            for message in self._take(route, service.batch_size):
+                (batch if service.gateway.reaches(self._number(message)) else unreached).append(message)
             self._queue_again(replace(each, route=each.route.never_by(service.name)) for each in unreached)
             if batch:
                 batches.append(batch)
