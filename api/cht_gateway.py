@@ -23,7 +23,7 @@ from api.bodies import POLL_BYTES, demand_json, json_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
-from mjumbe.couch import Edit, Row, Update, edits_of
+from mjumbe.couch import Row, Update, edits_of
 from mjumbe.documents import Document, IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.settings import Settings
@@ -213,12 +213,8 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
             homes.setdefault(row.key, set()).add(str(row.id))
     if len(homes) < len(uuids):
         log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
-    per_doc: dict[str, list[Told]] = {}
-    for update in told:
-        for doc_id in homes.get(update.uuid, ()):
-            per_doc.setdefault(doc_id, []).append(update)
     now = states.now()
-    edits: dict[str, Edit] = {doc_id: partial(_apply, updates, now) for doc_id, updates in per_doc.items()}
+    edits = edits_of((doc_id, partial(_apply, update, now)) for update in told for doc_id in homes.get(update.uuid, ()))
     _report_refused(here.couch.main.update(edits, known=docs))
 
 
@@ -239,16 +235,14 @@ def _read_update(entry: Any) -> Told | None:
     return Told(uuid, state or State.UNRECOGNISED, reason or None if state else status)
 
 
-def _apply(told: Sequence[Told], now: datetime, doc: Document) -> bool:
-    """Apply to a document what was told of its messages; answers whether that was anything new."""
-    changed = False
-    for update in told:
-        task = documents.find_task(doc, update.uuid)
-        if task is not None and not _was_told(task, update):
-            states.move(task, update.state, now, update.details, service=PHONE_GATEWAY)
-            task.pop("claim", None)  # acknowledged: nobody is given it again
-            changed = True
-    return changed
+def _apply(update: Told, now: datetime, doc: Document) -> bool:
+    """Apply to a document what was told of a message of it; answers whether that was anything new."""
+    task = documents.find_task(doc, update.uuid)
+    if task is None or _was_told(task, update):
+        return False
+    states.move(task, update.state, now, update.details, service=PHONE_GATEWAY)
+    task.pop("claim", None)  # acknowledged: nobody is given it again
+    return True
 
 
 def _was_told(task: Task, update: Told) -> bool:
@@ -321,7 +315,12 @@ def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[
             skip=skip,
             update=index,
         )
-        yield from (row for row in rows if row.key[2] >= oldest)
+        # Others write anything for a date, and for a uuid.
+        yield from (
+            row
+            for row in rows
+            if (documents.read_moment(row.key[2]) or 0) >= oldest and isinstance(row.value["uuid"], str)
+        )
         if len(rows) < size:
             return
 

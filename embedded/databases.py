@@ -9,7 +9,7 @@ from aiohttp import web
 from embedded.engine import revisions
 from embedded.engine.store import SYSTEM_DATABASES
 from embedded.errors import bad_request, forbidden, not_found, not_implemented
-from embedded.http import Call, answer
+from embedded.http import Call, answer, parse_count
 
 
 async def all_dbs(call: Call) -> web.Response:
@@ -20,8 +20,8 @@ async def all_dbs(call: Call) -> web.Response:
     end = call.json_parameter("end_key" if "end_key" in call.query else "endkey")
     low, high = (end, start) if descending else (start, end)
     names = [name for name in names if (low is None or name >= low) and (high is None or name <= high)]
-    skip = int(call.query.get("skip", 0))
-    limit = int(call.query.get("limit", len(names)))
+    skip = parse_count("skip", call.query.get("skip", 0))
+    limit = parse_count("limit", call.query.get("limit", len(names)))
     return answer(names[skip : skip + limit])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -106,13 +107,21 @@ class Call:
 def parse_json(text: str | bytes) -> Any:
     """JSON as CouchDB reads it: strictly, in UTF-8. Raises 400."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_double)
     except (ValueError, RecursionError):
         raise bad_request("invalid UTF-8 JSON") from None
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _double(written: str) -> float:
+    """Python reads 1e999 as infinity, and would write that as no JSON."""
+    number = float(written)
+    if math.isinf(number):
+        raise ValueError(f"{written} is larger than a double")
+    return number
 
 
 def parse_flag(name: str, value: object) -> bool:

@@ -300,7 +300,9 @@ def oldest_due(at: datetime, sms: Sms) -> int:
 
 def read_moment(value: object) -> int | None:
     """Milliseconds since epoch from what documents hold: a number, or ISO 8601 (in UTC when it names no zone)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value  # may be larger than any float
+    if isinstance(value, float):
         return int(value) if math.isfinite(value) else None
     if isinstance(value, str) and value:
         try:

@@ -65,7 +65,7 @@ class Client(CloudantV1):  # type: ignore[misc]
         )
         if response.status_code >= 300:
             raise ApiException(response.status_code, message=_reason(response), http_response=response)
-        return DetailedResponse(response=response.json(), headers=response.headers, status_code=response.status_code)
+        return DetailedResponse(response=_decoded(response), headers=response.headers, status_code=response.status_code)
 
 
 def _word(value: Any) -> Any:
@@ -75,6 +75,23 @@ def _word(value: Any) -> Any:
 
 def _given(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value is not None}
+
+
+def _decoded(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except requests.exceptions.JSONDecodeError:
+        raise
+    except ValueError:  # JSON, but with a whole number of more digits than Python reads (sys.set_int_max_str_digits)
+        return response.json(parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    """The number, infinite where it is too long: one odd document must keep no other from being read."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _reason(response: requests.Response) -> str:

@@ -48,7 +48,7 @@ def now() -> datetime:
 
 def timestamp(at: datetime) -> str:
     """As CHT writes times: ISO 8601 in UTC with milliseconds, `2026-01-01T00:00:00.000Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def of(task: Task) -> State | None:

@@ -34,19 +34,17 @@ class Notices:
             self._couch.callbacks.purge(done)
 
     def _is_kept(self, doc: Document) -> bool:
-        """Keep what a notice tells; False when it is none that can be read."""
+        """Keep what a notice tells; False when it is none that can be read, or CouchDB does not take what it tells."""
         try:
             if doc["type"] == "opt_out":
-                self._opt_outs.record(self._opt_out(doc))
-            elif doc["type"] == "subscription":
-                self._subscription(doc)
-            else:
-                self._viber_user(doc)
+                return self._opt_outs.record(self._opt_out(doc))
+            if doc["type"] == "subscription":
+                return self._subscription(doc)
+            return self._viber_user(doc)
         except (KeyError, TypeError, AttributeError):
             # One odd document must not stop every other notice and report; it stays as it is.
             log.exception("a notice cannot be read, so it is left as it is", doc=doc["_id"])
             return False
-        return True
 
     def opted_out(self, numbers: Iterable[str | None], source: str) -> None:
         """A service said of these people that they opted out of its messages."""
@@ -77,15 +75,15 @@ class Notices:
             value, source = OPTED_OUT, f"{doc['gateway']}: opt-out from {doc.get('sender_id') or 'bulk messages'}"
         return Entry(self._number(doc["phone"]), value, doc["received"], source)
 
-    def _subscription(self, doc: Document) -> None:
+    def _subscription(self, doc: Document) -> bool:
         """A subscription is a register of its own for each product: who is in it."""
         product = f"subscription:{doc.get('short_code') or '-'}:{doc.get('keyword') or '-'}"
         value = "active" if doc["update"] == "addition" else None
-        Register(self._couch.main, product).record(
+        return Register(self._couch.main, product).record(
             Entry(self._number(doc["phone"]), value, doc["received"], f"{doc['gateway']}: {doc['update']}")
         )
 
-    def _viber_user(self, doc: Document) -> None:
+    def _viber_user(self, doc: Document) -> bool:
         user, source = str(doc.get("user") or ""), f"viber: {doc.get('update')}"
         if doc.get("update") == "unsubscribed":
             # One person may have registered for several customers, and has left the bot for all of them.
@@ -96,10 +94,9 @@ class Notices:
         else:
             number = self._registered_number(doc)
             entries = [Entry(number, user, doc["received"], source)] if number and user else []
-        if entries:
-            self._viber_users.record(*entries)
-        else:
+        if not entries:
             log.info("a Viber user is not known by number", update=doc.get("update"))
+        return self._viber_users.record(*entries)
 
     def _registered_number(self, doc: Document) -> str | None:
         """The number that the person shared, or wrote, or that stands in the contact whose id they wrote."""

@@ -167,24 +167,23 @@ class Outbox:
             chosen = self._services.choose(route)
             if isinstance(chosen, Service):
                 batches = self._take_batches(chosen, route)
-            elif chosen is not None:
-                batches = self._take_texts(route, ASSIGN_AT_ONCE)
-            elif not self._services.order(route):
-                self._guarded(self._set_aside, self._take_texts(route, ASSIGN_AT_ONCE))
-                continue
-            else:
-                continue
-            self._guarded(partial(self._start, chosen) if isinstance(chosen, Service) else self._assign, batches)
-            return True
+                self._guarded(partial(self._start, chosen, batches), [each for batch in batches for each in batch])
+                return True
+            if chosen is not None:
+                self._leave(route, self._assign)
+                return True
+            if not self._services.order(route):
+                self._leave(route, self._set_aside)
         return False
 
     def _take_batches(self, service: Service, route: Route) -> list[list[OutgoingMessage]]:
         """A batch for each request that may start; whom the service cannot reach waits for the next service."""
         batches = []
         for _ in range(service.room()):
-            taken = self._take(route, service.batch_size)
-            batch = [message for message in taken if service.gateway.reaches(self._number(message))]
-            unreached = [message for message in taken if message not in batch]
+            batch: list[OutgoingMessage] = []
+            unreached: list[OutgoingMessage] = []
+            for message in self._take(route, service.batch_size):
+                (batch if service.gateway.reaches(self._number(message)) else unreached).append(message)
             self._queue_again(replace(each, route=each.route.never_by(service.name)) for each in unreached)
             if batch:
                 batches.append(batch)
@@ -194,13 +193,12 @@ class Outbox:
         with self._lock:
             return self._queue.take(route, size)
 
-    def _take_texts(self, route: Route, size: int) -> list[list[OutgoingMessage]]:
-        """Up to `size` messages of any texts, for what is no request."""
-        batches: list[list[OutgoingMessage]] = []
-        while size > 0 and (batch := self._take(route, size)):
-            batches.append(batch)
-            size -= len(batch)
-        return batches
+    def _leave(self, route: Route, how: Callable[[Sequence[OutgoingMessage]], None]) -> None:
+        """Deal with up to ASSIGN_AT_ONCE messages, of any texts, for which there is no request."""
+        messages: list[OutgoingMessage] = []
+        while len(messages) < ASSIGN_AT_ONCE and (more := self._take(route, ASSIGN_AT_ONCE - len(messages))):
+            messages += more
+        self._guarded(partial(how, messages), messages)
 
     def _number(self, message: OutgoingMessage) -> str:
         return phone.number_to_send_to(message.to, self._settings.current)
@@ -212,14 +210,12 @@ class Outbox:
                 self._queue.add(message)
         self._bell.set()
 
-    def _guarded(
-        self, work: Callable[[Sequence[Sequence[OutgoingMessage]]], None], batches: Sequence[Sequence[OutgoingMessage]]
-    ) -> None:
+    def _guarded(self, work: Callable[[], None], messages: Sequence[OutgoingMessage]) -> None:
         """Do it; when CouchDB fails, the messages are forgotten, and found there again later."""
         try:
-            work(batches)
+            work()
         except Exception:
-            self._forget(message for batch in batches for message in batch)
+            self._forget(messages)
             raise
 
     def _forget(self, messages: Iterable[OutgoingMessage]) -> None:
@@ -237,9 +233,8 @@ class Outbox:
                 service.started()
                 self._workers.submit(self._send, service, held)
 
-    def _assign(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
+    def _assign(self, messages: Sequence[OutgoingMessage]) -> None:
         """Leave messages to the phone gateway, and do not offer them again for a while."""
-        messages = [message for batch in batches for message in batch]
         self._claims.leave_to_phone(messages)
         now = time.monotonic()
         with self._lock:
@@ -247,9 +242,8 @@ class Outbox:
             self._left |= {message.key: now + LEFT_SECONDS for message in messages if message.route.without}
         self._forget(messages)
 
-    def _set_aside(self, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
+    def _set_aside(self, messages: Sequence[OutgoingMessage]) -> None:
         """None of the services reaches these recipients."""
-        messages = [message for batch in batches for message in batch]
         self._claims.set_aside(messages)
         self._forget(messages)
 

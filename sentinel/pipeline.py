@@ -1,5 +1,6 @@
 """From changed documents to due messages: transitions, one write, and what is to be sent."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ class Pipeline:
         self._adopted = adopted
         self._offer = offer
         self._translations: dict[str, dict[str, str]] = {}
-        self._translations_read = 0.0
+        self._translations_read = -math.inf  # monotonic: a machine that has just started is at 0
         self._contacts = Contacts(couch.main)
         self._odd: set[tuple[str, str]] = set()  # the documents, by id and revision, of which the log has said it
         self._lock = threading.Lock()
@@ -120,7 +121,8 @@ class Pipeline:
 
     def forget_translations(self) -> None:
         """Read the `messages-<locale>` documents again at the next need."""
-        self._translations_read = 0.0
+        with self._lock:
+            self._translations_read = -math.inf
 
 
 def due_messages(doc: Document) -> list[OutgoingMessage]:

@@ -31,7 +31,7 @@ class Polls:
         self._couch = couch
         self._settings = settings
         self._services = services
-        self._balances: dict[str, tuple[Service, float]] = {}  # whose was asked, and when (monotonic)
+        self._balances: dict[str, tuple[Gateway, float]] = {}  # whose was asked, and when (monotonic)
         self._asked: dict[str, int] = {}  # how many of a service's open messages this round has asked about
 
     def run(self, stop: threading.Event) -> None:
@@ -66,11 +66,12 @@ class Polls:
             self._inbox(service)
 
     def _balance(self, service: Service) -> None:
-        """Once an hour, and at once for a service that was made anew and so knows of none."""
+        """Once an hour, and at once when the service is called otherwise: a new key may be another account's."""
+        gateway = service.gateway
         asked, at = self._balances.get(service.name, (None, 0.0))
-        if asked is not service or time.monotonic() - at > BALANCE_SECONDS:
-            self._balances[service.name] = service, time.monotonic()
-            service.learn_balance(service.gateway.check().balance)
+        if asked is not gateway or time.monotonic() - at > BALANCE_SECONDS:
+            self._balances[service.name] = gateway, time.monotonic()
+            service.learn_balance(gateway.check().balance)
 
     def _statuses(self, service: Service) -> None:
         """Store what the service says of its open messages as if it had posted it.

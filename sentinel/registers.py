@@ -72,15 +72,20 @@ class Register:
         """All numbers for which this value held last, and nothing does now."""
         return [number for number, held in list(self._former.items()) if held == value]
 
-    def record(self, *entries: Entry) -> None:
-        """Store what happened. Of two entries for one number the later one holds, whatever order they come in."""
+    def record(self, *entries: Entry) -> bool:
+        """Store what happened; answers whether CouchDB took all of it.
+
+        Of two entries for one number the later one holds, whatever order they come in.
+        """
         in_order = sorted(entries, key=lambda entry: entry.at)
         edits = edits_of((self._prefix + entry.number, self._edit(entry)) for entry in in_order)
-        for doc_id, update in self._database.update(edits, create=True).items():
+        updates = self._database.update(edits, create=True)
+        for doc_id, update in updates.items():
             if update.error:
                 log.error("what happened to a number is not stored", doc=doc_id, reason=update.error)
             if update.doc is not None:
                 self.learn(update.doc)
+        return not any(update.error for update in updates.values())
 
     def _edit(self, entry: Entry) -> Edit:
         happened = {

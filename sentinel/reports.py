@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Couch, CouchError, Edit, UnavailableError
+from mjumbe.couch import Couch, CouchError, UnavailableError, edits_of
 from mjumbe.documents import DeliveryReport, Document, find_task, milliseconds, read_moment, read_report
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
@@ -65,6 +66,8 @@ class Reports:
         while not stop.is_set():
             try:
                 changes = self._couch.callbacks.changes(since, limit=AT_ONCE, wait=LONGPOLL_SECONDS)
+                if stop.is_set():
+                    return  # whoever leads next applies them, and learns what they say of the services
                 docs = [change.doc for change in changes.changes if change.doc and not change.deleted]
                 self._take(docs)
                 self._notices.take(docs)
@@ -73,6 +76,9 @@ class Reports:
                 stop.wait(LINGER_SECONDS)
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
+                # It may come back as an older copy, where this place is ahead of all changes. What is done is removed
+                # there, so that reading from the beginning costs no more than what waits.
+                since = "0"
                 stop.wait(1.0)
 
     def _take(self, docs: Sequence[Document]) -> None:
@@ -148,11 +154,8 @@ class Reports:
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
         found |= settled_by(unknown, self._couch.main, self._settings.current)
-        edits: dict[str, list[tuple[str, DeliveryReport]]] = {}
-        for doc_id, (message_doc, message_uuid) in found.items():
-            edits.setdefault(message_doc, []).append((message_uuid, reports[doc_id]))
         updates = self._couch.main.update(
-            {message_doc: self._edit(several) for message_doc, several in edits.items()},
+            edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),
             known={str(row.id): row.doc for row in rows if row.doc},
         )
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
@@ -163,20 +166,13 @@ class Reports:
         self._remove(each for each in arrived if each.id in applied)
         return applied
 
-    def _edit(self, reports: Sequence[tuple[str, DeliveryReport]]) -> Edit:
-        sms = self._settings.current.sms
-
-        def edit(doc: Document) -> bool:
-            changed = False
-            for message_uuid, report in reports:
-                task = find_task(doc, message_uuid)
-                if task is not None and apply(task, report, sms):
-                    # Before it is written: what is due again by that must find its service held.
-                    self._services.reported(report)
-                    changed = True
-            return changed
-
-        return edit
+    def _edit(self, message_uuid: str, report: DeliveryReport, doc: Document) -> bool:
+        task = find_task(doc, message_uuid)
+        if task is None or not apply(task, report, self._settings.current.sms):
+            return False
+        # Before it is written: what is due again by that must find its service held.
+        self._services.reported(report)
+        return True
 
 
 def _read(doc: Document) -> Arrived | None:

@@ -49,19 +49,16 @@ class Services:
         self._checked = 0.0
         self._said: str | None = None
 
-    def refresh(self) -> bool:
-        """Renew what changed, at most every REFRESH_SECONDS; answers whether anything did. Called by one thread."""
+    def refresh(self) -> None:
+        """Renew what changed, at most every REFRESH_SECONDS. Called by one thread."""
         if time.monotonic() - self._checked < REFRESH_SECONDS:
-            return False
+            return
         self._checked = time.monotonic()
         settings = self._settings()
-        changed = self._look_for_the_phone(settings)
+        self._look_for_the_phone(settings)
         for name, definition in gateways.SERVICES.items():
-            made_of = (
-                definition.section(settings),
-                settings.sms.reply_to,
-                self._credential(definition.outgoing_credential),
-            )
+            limits = definition.section(settings)
+            made_of = (limits, settings.sms.reply_to, self._credential(definition.outgoing_credential))
             trouble = self._trouble(name, settings)
             if trouble != self._troubles.get(name):
                 self._since[name] = states.timestamp(states.now())
@@ -69,21 +66,18 @@ class Services:
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
                 gateway = definition.build(Wiring(settings, self._credential, self._fence, self._address_of))
-                limits = definition.section(settings)
                 if name in self._services:
                     self._services[name].change(gateway, limits)
                 else:
                     self._services[name] = Service(name, gateway, limits, self._before.get(name))
-                changed = True
-        return changed
 
-    def _look_for_the_phone(self, settings: Settings) -> bool:
-        """See whether a phone polls, if one is to; answers whether it fell silent or was heard of again.
+    def _look_for_the_phone(self, settings: Settings) -> None:
+        """See whether a phone polls, if one is to.
 
         A phone has `silent_after` from our start on: while we were down, it could not poll.
         """
         if PHONE_GATEWAY not in self.order():
-            return False
+            return
         before, polled = self._phone, self._last_poll()
         silent = milliseconds(states.now()) - (read_moment(max(polled or "", self._began)) or 0)
         if silent < settings.sms.medic_gateway.silent_after * 1000:
@@ -93,7 +87,6 @@ class Services:
             self._phone = ServiceStatus(True, reason, polled or self._began, last_success=polled)
         if self._phone.held != before.held:
             say_change(PHONE_GATEWAY, self._phone)
-        return self._phone.held != before.held
 
     def order(self, route: Route = ANY_ROUTE) -> list[str]:
         """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks.

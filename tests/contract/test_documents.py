@@ -234,3 +234,12 @@ def test_local_documents(db):
     assert db.get("").json()["doc_count"] == 0
     assert db.delete("/_local/checkpoint?rev=0-2").status_code in (200, 202)
     assert db.get("/_local/checkpoint").status_code == 404
+
+
+def test_a_number_that_no_double_holds_is_refused_and_harms_no_view(db):
+    answer = db("PUT", "/a", data='{"n": 1e999}', headers={"Content-Type": "application/json"})
+    assert answer.status_code >= 400
+    assert db.get("/a").status_code == 404
+    db.put("/_design/d", {"views": {"v": {"map": "function (doc) { emit(doc._id); }"}}})
+    db.put("/b", {})
+    assert [row["id"] for row in db.get("/_design/d/_view/v").json()["rows"]] == ["b"]

@@ -39,6 +39,11 @@ def test_all_dbs(couch, db):
     assert names == sorted(names)
 
 
+@pytest.mark.parametrize("query", ["limit=x", "skip=-1"])
+def test_a_count_that_is_none(couch, query):
+    assert couch.get(f"/_all_dbs?{query}").status_code == 400
+
+
 def test_create_describe_delete(couch):
     name = f"contract-{uuid.uuid4().hex[:12]}"
     created = couch.put(f"/{name}")

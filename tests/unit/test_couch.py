@@ -428,3 +428,13 @@ def test_contention_ends(server: responses.RequestsMock, couch: Couch) -> None:
     done = couch.main.update({"a": bump})
     assert done["a"].error == "others keep writing it"
     assert len(store.writes) == 20
+
+
+def test_a_whole_number_of_any_length_in_a_document_is_no_trouble(server: responses.RequestsMock, couch: Couch) -> None:
+    odd, fine = f'{{"_id":"a","n":{"9" * 5000},"m":2}}', '{"_id":"b"}'
+    rows = ",".join(f'{{"id":"{name}","key":"{name}","doc":{doc}}}' for name, doc in (("a", odd), ("b", fine)))
+    server.post(f"{URL}/medic/_all_docs", body=f'{{"rows":[{rows}]}}', content_type="application/json")
+    docs = couch.main.fetch(["a", "b"])
+    assert docs["b"] == {"_id": "b"}
+    assert (docs["a"]["n"], docs["a"]["m"]) == (float("inf"), 2)
+    assert isinstance(docs["a"]["m"], int)

@@ -75,6 +75,7 @@ def test_of(state: object, known: State | None) -> None:
     [
         (AT, STAMP),
         (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00.000Z"),
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000Z"),  # no date, as some programs write it
         (datetime(2026, 1, 1, 3, 0, 0, 5_000, timezone(timedelta(hours=3))), "2026-01-01T00:00:00.005Z"),
     ],
 )

@@ -350,6 +350,16 @@ def test_a_poll_is_noted(api: Process, couch: Couch) -> None:
     assert Phones(couch).last_poll() == noted["polled"]
 
 
+@pytest.mark.parametrize("odd", [{"due": [2026]}, {"messages": [{"uuid": {"is": "odd"}}]}])
+def test_an_odd_document_keeps_no_other_from_being_handed_out(
+    api: Process, couch: Couch, phone: Login, odd: dict[str, Any]
+) -> None:
+    task = documents.new_task("+254711000111", "odd", states.now(), service="medic-gateway")
+    couch.main.put(documents.outgoing_document(task | odd, states.now(), None))
+    [fresh] = assigned(couch)
+    assert [message["id"] for message in poll(api, phone)] == [fresh]
+
+
 def test_a_message_without_text_or_recipient_is_not_handed_out(api: Process, couch: Couch, phone: Login) -> None:
     now = datetime.now(UTC)
     for change in ({"to": ""}, {"message": None}):

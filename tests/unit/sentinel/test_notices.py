@@ -62,6 +62,16 @@ def viber_user(update: str, user: str = USER, phone: str = "", **facts: str) -> 
 # ---- opt-outs
 
 
+@pytest.mark.parametrize("notice", [opt_out(), subscription("addition"), viber_user("registered", phone=PHONE)])
+def test_what_couchdb_does_not_take_waits_on(lab: Lab, notice: Notice) -> None:
+    lab.couch.main.refused = {f"opt-out:{PHONE}", f"subscription:22000:HABARI:{PHONE}", f"viber-user:{PHONE}"}
+    lab.come((notice, 3_600_000))
+    assert (len(lab.couch.callbacks.docs), lab.couch.main.docs) == (1, {})
+    lab.couch.main.refused = set()
+    lab.notices.take(list(lab.couch.callbacks.docs.values()))
+    assert (lab.couch.callbacks.docs, len(lab.couch.main.docs)) == ({}, 1)
+
+
 @pytest.mark.parametrize("written", [PHONE, "254711000001", "0711000001", "0711 000 001"])
 def test_an_opt_out(lab: Lab, written: str) -> None:
     lab.come((opt_out(written), 3_600_000))

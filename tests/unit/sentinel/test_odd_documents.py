@@ -82,6 +82,9 @@ def test_a_document_that_cannot_be_dealt_with_is_said_once(monkeypatch: pytest.M
         of_place({"name": "Ann"}),
         of_place(5),
         of_place(["ann"]),
+        (start(reported_date=10**400),),
+        ({"_id": "d", "tasks": [{**documents.new_task(PHONE, "x", states.now()), "due": 10**400}]},),
+        ({"_id": "d", "tasks": [{**documents.new_task(PHONE, "x", states.now()), "retry_at": -(10**400)}]},),
         ({"_id": "d", "tasks": 5, "scheduled_tasks": [documents.new_task(PHONE, "x", states.now())]},),
     ],
 )
@@ -100,6 +103,14 @@ def test_an_opt_out_whose_document_is_deleted_holds_no_more() -> None:
     assert house.registers.opt_outs.get(PHONE) == "opted-out"
     house.changed({"_id": OPT_OUT, "_deleted": True})
     assert house.registers.opt_outs.get(PHONE) is None
+
+
+def test_translations_are_read_on_a_machine_that_has_just_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: 5.0)  # seconds since then
+    house = House()
+    house.couch.main.store({"_id": "messages-en", "type": "translations", "custom": {"greeting": "Karibu"}})
+    house.changed({"_id": "d", "tasks": [{"state": "pending", "message_key": "greeting", "recipient": PHONE}]})
+    assert house.couch.main.docs["d"]["tasks"][0]["messages"][0]["message"] == "Karibu"
 
 
 def test_a_document_named_like_a_translation_has_its_messages_sent() -> None:

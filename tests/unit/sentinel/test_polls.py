@@ -255,13 +255,13 @@ def test_balances_are_asked_for_once_an_hour(monkeypatch: pytest.MonkeyPatch) ->
     assert lab.services["at"].status.balance == "KES 2"
 
 
-def test_a_service_made_anew_is_asked_for_its_balance_at_once() -> None:
-    gateway = Quiet()
-    lab = Lab(at=gateway)
+def test_a_service_with_a_new_key_is_asked_for_its_balance_at_once() -> None:
+    lab = Lab(at=Quiet())
     lab.polls.ask_all()
-    lab.services["at"] = Service("at", gateway, ServiceSettings(concurrency=2))
+    other = Quiet()  # perhaps with another account's key
+    lab.services["at"].change(other, ServiceSettings())
     lab.polls.ask_all()
-    assert lab.services["at"].status.balance == "KES 2"
+    assert other.checked == 1
 
 
 # ---- trouble

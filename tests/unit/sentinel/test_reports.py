@@ -2,12 +2,14 @@
 
 import copy
 import itertools
+import threading
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import states
+from mjumbe.couch import Changes, UnavailableError
 from mjumbe.documents import DeliveryReport, Document, milliseconds
 from mjumbe.gateways.base import Failure
 from mjumbe.settings import Settings
@@ -346,3 +348,27 @@ def test_the_reference_is_stored_while_its_report_is_looked_up() -> None:
     lab.couch.main.views["messages_by_gateway_ref"] = stored_meanwhile
     lab.come(document(report("Success")))
     assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+class NoWaiting(threading.Event):
+    """Who waits for it goes on at once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
+def test_after_an_outage_the_reports_are_read_from_the_beginning() -> None:
+    lab, stop = Lab(), NoWaiting()
+    asked: list[str] = []
+
+    def changes(since: str, **_: Any) -> Changes:
+        asked.append(since)
+        if len(asked) == 2:
+            raise UnavailableError("CouchDB is away")  # and comes back with an older copy of its files, for instance
+        if len(asked) == 3:
+            stop.set()
+        return Changes([], "9-before", 0)
+
+    lab.couch.callbacks.changes = changes  # type: ignore[method-assign]
+    lab.reports.run(stop)
+    assert asked == ["0", "9-before", "0"]

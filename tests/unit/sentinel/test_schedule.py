@@ -1,7 +1,7 @@
 """What the clock brings to the outbox: fairly from what waits, and back from the phone gateway. A store in memory."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import NotFoundError
+from mjumbe.couch import NotFoundError, Row
 from mjumbe.documents import Document
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
@@ -204,3 +204,29 @@ def test_what_is_not_left_to_phones_anew(lab: Lab, days_ago: float, facts: dict[
     task = given(lab, days_ago, **facts)
     assert task["state_history"] == [task["state_history"][0]]
     assert {name: task.get(name) for name in ("service", "claim")} == {"service": None, "claim": None} | facts
+
+
+@pytest.mark.parametrize("at", [None, {"year": 2026}, [2026], "soon"])
+def test_a_date_that_is_none_keeps_nothing_from_being_left_to_phones(lab: Lab, at: object) -> None:
+    def with_odd(doc: Document) -> Iterable[tuple[Any, Any]]:
+        yield from due(doc)
+        yield ["forwarded-to-gateway", at], {"uuid": "u", "service": None, "via": None}
+
+    lab.couch.main.view = lambda *_, **__: [  # type: ignore[method-assign]
+        Row(doc_id, key, value) for doc_id, doc in lab.couch.main.docs.items() for key, value in with_odd(doc)
+    ]
+    assert given(lab, 1)["service"] == PHONE_GATEWAY
+
+
+# ---- claims that nobody answered
+
+
+def test_a_claim_that_nobody_answered_puts_no_phone_s_message_in_doubt(lab: Lab) -> None:
+    at, claimed = states.now(), {"state": "forwarded-to-gateway"}
+    phone_s = {**documents.new_task("+254711000001", "a", at), **claimed, "service": PHONE_GATEWAY, "claim": "phone1"}
+    lost = {**documents.new_task("+254711000002", "a", at), **claimed, "service": AT, "claim": "c1"}
+    lab.couch.main.store({**documents.outgoing_document(phone_s, at, None), "_id": "d", "tasks": [phone_s, lost]})
+    lab.clock.doubt_claims(0.0)
+    first, second = lab.couch.main.docs["d"]["tasks"]
+    assert first == phone_s, "the phone has it, and may have sent it"
+    assert (second["state"], second.get("claim"), second["in_doubt"]) == ("pending", None, True)
