@@ -77,17 +77,24 @@ def replace_prefix(number: str, match: str, replace: str) -> str:
 
 
 def number_to_send_to(written: str, settings: Settings) -> str:
-    """The number that a message to `written` goes to: normalised, with the settings' replacement of its beginning."""
-    number = canonical(written, settings.default_country_code)
-    replacement = settings.outgoing_phone_replace
-    return replace_prefix(number, replacement.match, replacement.replace) if replacement else number
+    """The number that a message to `written` goes to, with the settings' replacement of its beginning.
+
+    Normalised before, so that every spelling is replaced, and after, as CHT does: services answer by that number, and
+    people who opted out are known by it.
+    """
+    country, replacement = settings.default_country_code, settings.outgoing_phone_replace
+    number = canonical(written, country)
+    if replacement is None:
+        return number
+    return canonical(replace_prefix(number, replacement.match, replacement.replace), country)
 
 
 def refusal(number: str, settings: Settings) -> Refusal | None:
     """Why `number` must not be written to, None when it may be.
 
     The rules are those of CHT's isOutgoingAllowed: our own number in any spelling, the shortest length, letters, and
-    the deny list's beginnings in any case, with outer spaces ignored everywhere. An empty number is not refused here.
+    the deny list's beginnings in any case, with outer spaces ignored everywhere; the deny list looks at the number in
+    full, too, since authors write it in any spelling. An empty number is not refused here.
     One of ours comes before them: several numbers in one field would all be written to, past the opt-outs of each, and
     again at every attempt, as the service's answer names none that is spelt like the whole field.
     """
@@ -105,13 +112,14 @@ def refusal(number: str, settings: Settings) -> Refusal | None:
         )
     if settings.outgoing_deny_with_alphas and any(character.isalpha() for character in sanitized):
         return Refusal("alphas", "The recipient has letters, and outgoing_deny_with_alphas is set.")
-    return _on_deny_list(sanitized, settings.outgoing_deny_list)
+    spellings = (sanitized, canonical(sanitized, settings.default_country_code))
+    return _on_deny_list(spellings, settings.outgoing_deny_list)
 
 
-def _on_deny_list(sanitized: str, deny_list: str) -> Refusal | None:
+def _on_deny_list(spellings: tuple[str, ...], deny_list: str) -> Refusal | None:
     for entry in deny_list.split(","):
         prefix = entry.strip()
-        if prefix and sanitized.startswith(prefix.lower()):
+        if prefix and any(spelling.startswith(prefix.lower()) for spelling in spellings):
             return Refusal("deny_list", f"The recipient begins with {prefix}, which is in outgoing_deny_list.")
     return None
 

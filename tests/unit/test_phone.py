@@ -2,7 +2,7 @@
 
 import pytest
 
-from mjumbe.phone import Refusal, canonical, masked, normalise, refusal, replace_prefix
+from mjumbe.phone import Refusal, canonical, masked, normalise, number_to_send_to, refusal, replace_prefix
 from mjumbe.settings import parse
 
 NORMALISED = [
@@ -81,6 +81,22 @@ def test_replace_prefix(number: str, match: str, replace: str, expected: str) ->
     assert replace_prefix(number, match, replace) == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "match", "replace", "expected"),
+    [
+        ("0711000111", "+254", "+256", "+256711000111"),
+        ("+254711000111", "+254", "0", "+254711000111"),
+        ("+254 711 000111", "+25471", "+25478", "+254781000111"),
+        ("+254711000111", "+255", "0", "+254711000111"),
+        ("20880", "2", "3", "30880"),
+    ],
+)
+def test_what_was_replaced_is_a_number_in_full_again(written: str, match: str, replace: str, expected: str) -> None:
+    """In another spelling the person's opt-out would not be found, nor the service's answer for it."""
+    values = {"default_country_code": "254", "outgoing_phone_replace": {"match": match, "replace": replace}}
+    assert number_to_send_to(written, parse(values)) == expected
+
+
 OFF = {"outgoing_deny_shorter_than": 0, "outgoing_deny_with_alphas": False}
 # Setting, its value, number, whether it is refused: as in CHT's unit tests of isOutgoingAllowed.
 CHT_CASES = [
@@ -125,6 +141,10 @@ CHT_CASES = [
     ("gateway_number", "20880", "+254711020880", False),
     ("gateway_number", "MJUMBE", "65862300000", False),
     ("gateway_number", "", "+254700000000", False),
+    ("outgoing_deny_list", "+254711", "0711000111", True),
+    ("outgoing_deny_list", "+254711", "00254 711 000111", True),
+    ("outgoing_deny_list", "0711", "0711000111", True),
+    ("outgoing_deny_list", "+254711", "0722000111", False),
     ("outgoing_deny_with_alphas", True, "МТС", True),
 ]
 
