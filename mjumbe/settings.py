@@ -163,13 +163,14 @@ class Section(BaseModel):
 
 class PhoneReplace(Section):
     match: str = Field(default="", description="The beginning of a recipient's number to replace; empty: none.")
-    replace: str = Field(default="", description="What to put in its place.")
+    replace: str = Field(default="", description="What to put in its place; the number is then written in full again.")
 
 
 class DefaultResponses(Section):
     start_date: date | None = Field(
         default=None,
-        description="Answer incoming messages that no keyword matched and that came after this day; not set: do not.",
+        description="Answer incoming messages that no keyword matched and that came on this day or later; not set: do "
+        "not.",
     )
 
 
