@@ -1,7 +1,7 @@
 """What operators set: the app settings as typed records, their defaults, how changes merge, and their reference.
 
 CHT keeps them in the document `settings`, field `settings`, with hundreds of keys that are none of ours: those are
-carried along and ignored. As in CHT, a key that is null or "" is not set and takes its default. This module does not
+carried along and ignored. As in CHT, a key that is null or blank is not set and takes its default. This module does not
 talk to CouchDB.
 """
 
@@ -147,9 +147,11 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _unset(cls, values: object) -> object:
-        if isinstance(values, Mapping):
-            return {key: value for key, value in values.items() if value is not None and value != ""}
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        # A space behind a name or a date is nothing that people see, and CHT overlooks it.
+        trimmed = {key: value.strip() if isinstance(value, str) else value for key, value in values.items()}
+        return {key: value for key, value in trimmed.items() if value is not None and value != ""}
 
     @field_validator("*", mode="before")
     @classmethod
