@@ -46,7 +46,17 @@ def normalise(number: str, default_country_code: str) -> str | None:
     if international:
         return _e164("+" + digits[international.end() :])
     region = phonenumbers.region_code_for_country_code(int(default_country_code))
-    return _e164(digits, region) or _e164("+" + digits)
+    return _e164(digits, region) or (_e164("+" + digits) if _is_too_long(digits, region) else None)
+
+
+def _is_too_long(digits: str, region: str) -> bool:
+    """Whether this is too long for the region. One that is too short is nobody's number: `97123456`, as they were in
+    Benin before 2024, read with its first digits as a country's code, would be written to in the Emirates."""
+    try:
+        reason = phonenumbers.is_possible_number_with_reason(phonenumbers.parse(digits, region))
+    except NumberParseException:
+        return True  # a country that there is not, or more digits than any number has
+    return reason in (ValidationResult.TOO_LONG, ValidationResult.INVALID_LENGTH)
 
 
 def _e164(number: str, region: str | None = None) -> str | None:

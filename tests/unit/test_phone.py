@@ -51,6 +51,15 @@ def test_normalise_in_other_countries() -> None:
     assert normalise("(202) 555-0123", "1") == "+12025550123"
     assert normalise("0712 345678", "256") == "+256712345678"
     assert normalise("0712 345678", "999") is None
+    assert normalise("254711000111", "999") == "+254711000111"
+    assert normalise("254711000111", "7") == "+254711000111", "Russia's have 10 digits or 14"
+
+
+@pytest.mark.parametrize(
+    ("number", "country_code"), [("97123456", "229"), ("22997123456", "229"), ("57123456", "225"), ("39123456", "256")]
+)
+def test_what_is_too_short_for_its_country_is_not_another_countrys(number: str, country_code: str) -> None:
+    assert normalise(number, country_code) is None
 
 
 def test_normal_form_stays_as_it_is() -> None:
