@@ -75,6 +75,13 @@ def canonical(number: str, default_country_code: str) -> str:
     return normalise(number, default_country_code) or number.strip()
 
 
+def ending(number: str) -> str:
+    """What a number ends in, however it is spelt: by it the view mjumbe/messages lists a person's messages, and those
+    of others whose number ends alike."""
+    digits = re.sub(r"[^0-9]", "", number)
+    return digits[-7:] if len(digits) >= 7 else number
+
+
 def masked(number: str) -> str:
     """`number` for logs: all but its last three characters hidden, and all of what is no longer than that."""
     shown = number[-SHOWN_DIGITS:] if len(number) > SHOWN_DIGITS else ""

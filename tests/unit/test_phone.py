@@ -2,7 +2,7 @@
 
 import pytest
 
-from mjumbe.phone import Refusal, canonical, masked, normalise, number_to_send_to, refusal, replace_prefix
+from mjumbe.phone import Refusal, canonical, ending, masked, normalise, number_to_send_to, refusal, replace_prefix
 from mjumbe.settings import parse
 
 NORMALISED = [
@@ -66,6 +66,21 @@ def test_normal_form_stays_as_it_is() -> None:
     for _, number in NORMALISED:
         if number:
             assert normalise(number, "1") == number
+
+
+@pytest.mark.parametrize(
+    ("number", "end"),
+    [
+        ("+254711000111", "1000111"),
+        ("0711 000-111", "1000111"),
+        ("00254 711 000 111", "1000111"),
+        ("22000", "22000"),
+        ("SAFARICOM", "SAFARICOM"),
+        ("", ""),
+    ],
+)
+def test_ending(number: str, end: str) -> None:
+    assert ending(number) == end
 
 
 @pytest.mark.parametrize(
