@@ -325,7 +325,8 @@ class Settings(Section):
     outgoing_deny_list: str = Field(
         default="",
         description="Beginnings of numbers and names, separated by commas, to which nothing is sent, in any case: "
-        "`+253,ORANGE` refuses +253 77 12 34 56 and ORANGE NET. A subscriber's number begins with its plus.",
+        "`+253,ORANGE` refuses +253 77 12 34 56 and ORANGE NET. A number is compared as its author wrote it, and in "
+        "full with its plus.",
     )
     outgoing_deny_shorter_than: int = Field(
         default=6, ge=0, description="Numbers of fewer characters are refused (short codes answer by machine); 0: none."
