@@ -103,7 +103,7 @@ def find(database: Database, query: MessageQuery, country: str) -> tuple[list[di
     """A page of records, and the bookmark of the next; None when there is no more. Raises BadRequestError."""
     number = phone.canonical(query.phone, country) if query.phone else None
     if number:
-        prefix: Key = ["phone", number]
+        prefix: Key = ["phone", phone.ending(number)]
     elif query.state:
         prefix = ["state", query.state]
     else:
@@ -123,11 +123,17 @@ def find(database: Database, query: MessageQuery, country: str) -> tuple[list[di
                 return found, _encoded(position)
             position = _after(position, row)
             message = record(row.doc, row.value) if row.doc else None
-            if message and state in (None, message["state"]):
+            if message and state in (None, message["state"]) and number in (None, _number(message, country)):
                 found.append(message)
         if len(rows) < wanted:
             return found, None
     return found, _encoded(position)
+
+
+def _number(message: dict[str, Any], country: str) -> str:
+    """Who a message is from or to."""
+    written = message["from"] if message["direction"] == "incoming" else message["to"]
+    return phone.canonical(str(written), country)
 
 
 def _read(database: Database, prefix: Key, query: MessageQuery, position: Position | None, limit: int) -> list[Row]:

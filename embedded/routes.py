@@ -170,6 +170,6 @@ _OF_THE_SERVER = frozenset(
 _UNSPOKEN_OF_DATABASES = frozenset(
     (
         *("_explain", "_shards", "_sync_shards", "_partition", "_temp_view", "_search_analyze", "_nouveau_analyze"),
-        *("_auto_purge", "_time_seq", "_rewrite"),
+        *("_auto_purge", "_time_seq", "_rewrite", "_local_docs", "_purged_infos"),
     )
 )

@@ -46,7 +46,17 @@ def normalise(number: str, default_country_code: str) -> str | None:
     if international:
         return _e164("+" + digits[international.end() :])
     region = phonenumbers.region_code_for_country_code(int(default_country_code))
-    return _e164(digits, region) or _e164("+" + digits)
+    return _e164(digits, region) or (_e164("+" + digits) if _is_too_long(digits, region) else None)
+
+
+def _is_too_long(digits: str, region: str) -> bool:
+    """Whether this is too long for the region. One that is too short is nobody's number: `97123456`, as they were in
+    Benin before 2024, read with its first digits as a country's code, would be written to in the Emirates."""
+    try:
+        reason = phonenumbers.is_possible_number_with_reason(phonenumbers.parse(digits, region))
+    except NumberParseException:
+        return True  # a country that there is not, or more digits than any number has
+    return reason in (ValidationResult.TOO_LONG, ValidationResult.INVALID_LENGTH)
 
 
 def _e164(number: str, region: str | None = None) -> str | None:
@@ -65,6 +75,13 @@ def canonical(number: str, default_country_code: str) -> str:
     return normalise(number, default_country_code) or number.strip()
 
 
+def ending(number: str) -> str:
+    """What a number ends in, however it is spelt: by it the view mjumbe/messages lists a person's messages, and those
+    of others whose number ends alike."""
+    digits = re.sub(r"[^0-9]", "", number)
+    return digits[-7:] if len(digits) >= 7 else number
+
+
 def masked(number: str) -> str:
     """`number` for logs: all but its last three characters hidden, and all of what is no longer than that."""
     shown = number[-SHOWN_DIGITS:] if len(number) > SHOWN_DIGITS else ""
@@ -77,17 +94,24 @@ def replace_prefix(number: str, match: str, replace: str) -> str:
 
 
 def number_to_send_to(written: str, settings: Settings) -> str:
-    """The number that a message to `written` goes to: normalised, with the settings' replacement of its beginning."""
-    number = canonical(written, settings.default_country_code)
-    replacement = settings.outgoing_phone_replace
-    return replace_prefix(number, replacement.match, replacement.replace) if replacement else number
+    """The number that a message to `written` goes to, with the settings' replacement of its beginning.
+
+    Normalised before, so that every spelling is replaced, and after, as CHT does: services answer by that number, and
+    people who opted out are known by it.
+    """
+    country, replacement = settings.default_country_code, settings.outgoing_phone_replace
+    number = canonical(written, country)
+    if replacement is None:
+        return number
+    return canonical(replace_prefix(number, replacement.match, replacement.replace), country)
 
 
 def refusal(number: str, settings: Settings) -> Refusal | None:
     """Why `number` must not be written to, None when it may be.
 
     The rules are those of CHT's isOutgoingAllowed: our own number in any spelling, the shortest length, letters, and
-    the deny list's beginnings in any case, with outer spaces ignored everywhere. An empty number is not refused here.
+    the deny list's beginnings in any case, with outer spaces ignored everywhere; the deny list looks at the number in
+    full, too, since authors write it in any spelling. An empty number is not refused here.
     One of ours comes before them: several numbers in one field would all be written to, past the opt-outs of each, and
     again at every attempt, as the service's answer names none that is spelt like the whole field.
     """
@@ -105,13 +129,14 @@ def refusal(number: str, settings: Settings) -> Refusal | None:
         )
     if settings.outgoing_deny_with_alphas and any(character.isalpha() for character in sanitized):
         return Refusal("alphas", "The recipient has letters, and outgoing_deny_with_alphas is set.")
-    return _on_deny_list(sanitized, settings.outgoing_deny_list)
+    spellings = (sanitized, canonical(sanitized, settings.default_country_code))
+    return _on_deny_list(spellings, settings.outgoing_deny_list)
 
 
-def _on_deny_list(sanitized: str, deny_list: str) -> Refusal | None:
+def _on_deny_list(spellings: tuple[str, ...], deny_list: str) -> Refusal | None:
     for entry in deny_list.split(","):
         prefix = entry.strip()
-        if prefix and sanitized.startswith(prefix.lower()):
+        if prefix and any(spelling.startswith(prefix.lower()) for spelling in spellings):
             return Refusal("deny_list", f"The recipient begins with {prefix}, which is in outgoing_deny_list.")
     return None
 

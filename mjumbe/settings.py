@@ -1,7 +1,7 @@
 """What operators set: the app settings as typed records, their defaults, how changes merge, and their reference.
 
 CHT keeps them in the document `settings`, field `settings`, with hundreds of keys that are none of ours: those are
-carried along and ignored. As in CHT, a key that is null or "" is not set and takes its default. This module does not
+carried along and ignored. As in CHT, a key that is null or blank is not set and takes its default. This module does not
 talk to CouchDB.
 """
 
@@ -147,9 +147,11 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _unset(cls, values: object) -> object:
-        if isinstance(values, Mapping):
-            return {key: value for key, value in values.items() if value is not None and value != ""}
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        # A space behind a name or a date is nothing that people see, and CHT overlooks it.
+        trimmed = {key: value.strip() if isinstance(value, str) else value for key, value in values.items()}
+        return {key: value for key, value in trimmed.items() if value is not None and value != ""}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -163,13 +165,14 @@ class Section(BaseModel):
 
 class PhoneReplace(Section):
     match: str = Field(default="", description="The beginning of a recipient's number to replace; empty: none.")
-    replace: str = Field(default="", description="What to put in its place.")
+    replace: str = Field(default="", description="What to put in its place; the number is then written in full again.")
 
 
 class DefaultResponses(Section):
     start_date: date | None = Field(
         default=None,
-        description="Answer incoming messages that no keyword matched and that came after this day; not set: do not.",
+        description="Answer incoming messages that no keyword matched and that came on this day or later; not set: do "
+        "not.",
     )
 
 
@@ -322,7 +325,8 @@ class Settings(Section):
     outgoing_deny_list: str = Field(
         default="",
         description="Beginnings of numbers and names, separated by commas, to which nothing is sent, in any case: "
-        "`+253,ORANGE` refuses +253 77 12 34 56 and ORANGE NET. A subscriber's number begins with its plus.",
+        "`+253,ORANGE` refuses +253 77 12 34 56 and ORANGE NET. A number is compared as its author wrote it, and in "
+        "full with its plus.",
     )
     outgoing_deny_shorter_than: int = Field(
         default=6, ge=0, description="Numbers of fewer characters are refused (short codes answer by machine); 0: none."

@@ -123,12 +123,13 @@ class Polls:
         rows = self._couch.main.view(
             "mjumbe",
             "messages",
-            start_key=["phone", sender, sent - AROUND_MS],
-            end_key=["phone", sender, sent + AROUND_MS],
+            start_key=["phone", phone.ending(sender), sent - AROUND_MS],
+            end_key=["phone", phone.ending(sender), sent + AROUND_MS],
             reduce=False,
             include_docs=True,
         )
-        yield from (row.doc for row in rows if row.doc is not None and row.doc.get("sms_message"))
+        docs = (row.doc for row in rows if row.doc is not None and row.doc.get("sms_message"))
+        yield from (doc for doc in docs if doc.get("from") == sender)
 
 
 def _same(doc: Document, message: IncomingMessage) -> bool:

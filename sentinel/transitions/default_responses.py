@@ -1,4 +1,4 @@
-"""Answer what no keyword matched, as CHT's default_responses does: only messages reported after the start date."""
+"""Answer what no keyword matched, as CHT's default_responses does: only messages of the start date and later."""
 
 from mjumbe import text
 from mjumbe.documents import Document, datetime_of, read_moment
@@ -13,7 +13,7 @@ def filter(doc: Document, context: Context) -> bool:
     start, reported = context.settings.default_responses.start_date, read_moment(doc.get("reported_date"))
     if start is None or reported is None or not is_fresh(doc, context, NAME) or _is_off(context):
         return False
-    return datetime_of(reported).date() > start and not doc.get("form")
+    return datetime_of(reported).date() >= start and not doc.get("form")
 
 
 def _is_off(context: Context) -> bool:

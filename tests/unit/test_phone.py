@@ -2,7 +2,7 @@
 
 import pytest
 
-from mjumbe.phone import Refusal, canonical, masked, normalise, refusal, replace_prefix
+from mjumbe.phone import Refusal, canonical, ending, masked, normalise, number_to_send_to, refusal, replace_prefix
 from mjumbe.settings import parse
 
 NORMALISED = [
@@ -51,12 +51,36 @@ def test_normalise_in_other_countries() -> None:
     assert normalise("(202) 555-0123", "1") == "+12025550123"
     assert normalise("0712 345678", "256") == "+256712345678"
     assert normalise("0712 345678", "999") is None
+    assert normalise("254711000111", "999") == "+254711000111"
+    assert normalise("254711000111", "7") == "+254711000111", "Russia's have 10 digits or 14"
+
+
+@pytest.mark.parametrize(
+    ("number", "country_code"), [("97123456", "229"), ("22997123456", "229"), ("57123456", "225"), ("39123456", "256")]
+)
+def test_what_is_too_short_for_its_country_is_not_another_countrys(number: str, country_code: str) -> None:
+    assert normalise(number, country_code) is None
 
 
 def test_normal_form_stays_as_it_is() -> None:
     for _, number in NORMALISED:
         if number:
             assert normalise(number, "1") == number
+
+
+@pytest.mark.parametrize(
+    ("number", "end"),
+    [
+        ("+254711000111", "1000111"),
+        ("0711 000-111", "1000111"),
+        ("00254 711 000 111", "1000111"),
+        ("22000", "22000"),
+        ("SAFARICOM", "SAFARICOM"),
+        ("", ""),
+    ],
+)
+def test_ending(number: str, end: str) -> None:
+    assert ending(number) == end
 
 
 @pytest.mark.parametrize(
@@ -79,6 +103,22 @@ def test_masked(number: str, shown: str) -> None:
 )
 def test_replace_prefix(number: str, match: str, replace: str, expected: str) -> None:
     assert replace_prefix(number, match, replace) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "match", "replace", "expected"),
+    [
+        ("0711000111", "+254", "+256", "+256711000111"),
+        ("+254711000111", "+254", "0", "+254711000111"),
+        ("+254 711 000111", "+25471", "+25478", "+254781000111"),
+        ("+254711000111", "+255", "0", "+254711000111"),
+        ("20880", "2", "3", "30880"),
+    ],
+)
+def test_what_was_replaced_is_a_number_in_full_again(written: str, match: str, replace: str, expected: str) -> None:
+    """In another spelling the person's opt-out would not be found, nor the service's answer for it."""
+    values = {"default_country_code": "254", "outgoing_phone_replace": {"match": match, "replace": replace}}
+    assert number_to_send_to(written, parse(values)) == expected
 
 
 OFF = {"outgoing_deny_shorter_than": 0, "outgoing_deny_with_alphas": False}
@@ -125,6 +165,10 @@ CHT_CASES = [
     ("gateway_number", "20880", "+254711020880", False),
     ("gateway_number", "MJUMBE", "65862300000", False),
     ("gateway_number", "", "+254700000000", False),
+    ("outgoing_deny_list", "+254711", "0711000111", True),
+    ("outgoing_deny_list", "+254711", "00254 711 000111", True),
+    ("outgoing_deny_list", "0711", "0711000111", True),
+    ("outgoing_deny_list", "+254711", "0722000111", False),
     ("outgoing_deny_with_alphas", True, "МТС", True),
 ]
 

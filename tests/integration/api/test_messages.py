@@ -283,6 +283,22 @@ def test_listing_newest_first_in_pages(api: Process, couch: Couch, program: Logi
     assert pages(api, program, phone=phone, state="pending") == [ids[::2]]
 
 
+def test_a_number_is_found_in_every_spelling(api: Process, couch: Couch, program: Login) -> None:
+    """Programs that write documents themselves write the number as they have it."""
+    phone = number()
+    national = phone.removeprefix("+254")
+    spellings = [phone, f"0{national}", f"254{national}", f"00254 {national}", f"+254-{national[:3]} {national[3:]}"]
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    ids = [uuid.uuid4().hex for _ in spellings]
+    for written, message_uuid in zip([*spellings, f"+255{national}"], [*ids, "another"], strict=True):
+        task = documents.new_task(written, "Habari", at, due=at, message_uuid=message_uuid)
+        couch.main.put(documents.outgoing_document(task, at, None))
+    for query in (phone, f"0{national}"):
+        found = pages(api, program, phone=query, limit=2)
+        assert sorted(message_uuid for page in found for message_uuid in page) == sorted(ids)
+    assert pages(api, program, phone=f"+255{national}") == [["another"]]
+
+
 def test_bounds(api: Process, couch: Couch, program: Login) -> None:
     phone = number()
     ids = conversation(couch, phone, 5)

@@ -181,10 +181,10 @@ def test_a_translation_that_is_no_template_answers_nothing_and_stops_nothing() -
     [
         (None, NOW, {}, False),
         ("2026-01-09", NOW, {}, True),
-        ("2026-01-10", NOW, {}, False),
+        ("2026-01-10", NOW, {}, True),
         ("2026-01-11", NOW, {}, False),
-        ("2026-01-09", datetime(2026, 1, 10, tzinfo=UTC), {}, True),
-        ("2026-01-09", datetime(2026, 1, 9, 23, 59, 59, tzinfo=UTC), {}, False),
+        ("2026-01-09", datetime(2026, 1, 8, 23, 59, 59, tzinfo=UTC), {}, False),
+        ("2026-01-09", datetime(2026, 1, 9, tzinfo=UTC), {}, True),
         ("2026-01-09", NOW, {"form": "P"}, False),
     ],
 )
@@ -412,14 +412,16 @@ def test_odd_documents(odd: dict[str, Any]) -> None:
     transitions.run(doc, context({**ANSWERING, **REPLIES}, translations=TRANSLATIONS))
 
 
+@pytest.mark.parametrize("replace", ["+254", "0", ""])
 @pytest.mark.parametrize(
     ("to", "state"), [(OTHER, "denied"), ("0711000002", "denied"), (SENDER, "pending"), ("+254711000003", "pending")]
 )
-def test_people_who_opted_out_get_nothing(to: str, state: str) -> None:
+def test_people_who_opted_out_get_nothing(to: str, state: str, replace: str) -> None:
     registers = Registers.of(MemoryDatabase())
     registers.opt_outs.record(Entry(OTHER, OPTED_OUT, 1, "test"))
     doc = record(task(to=to))
-    transitions.run(doc, context(registers=registers))
+    values = {"outgoing_phone_replace": {"match": "+254", "replace": replace}}
+    transitions.run(doc, context(values, registers=registers))
     assert doc["tasks"][0]["state"] == state
 
 

@@ -1,13 +1,18 @@
-// Every message, in and out: ['all', ms], ['phone', number, ms] and ['state', state, ms]; value: the message's uuid.
+// Every message, in and out: ['all', ms], ['phone', ending, ms] and ['state', state, ms]; value: the message's uuid.
 function (doc) {
   function moment(value) {
     if (typeof value !== 'string') { return value; }
     // What names no zone is UTC, as our own code reads it; newer engines take the server's zone.
     return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }
+  // The end of a number is the same in every spelling: authors write it with the country's code, or without.
+  function ending(phone) {
+    var digits = String(phone).replace(/[^0-9]/g, '');
+    return digits.length < 7 ? phone : digits.slice(-7);
+  }
   function message(phone, state, at, id) {
     emit(['all', at], id);
-    emit(['phone', phone, at], id);
+    emit(['phone', ending(phone), at], id);
     emit(['state', state, at], id);
   }
   function each(tasks) {
