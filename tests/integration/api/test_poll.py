@@ -91,6 +91,12 @@ def test_greeting(api: Process, phone: Login) -> None:
     assert (answer.status_code, answer.json()) == (200, {"medic-gateway": True})
 
 
+def test_a_poll_without_a_body_brings_nothing(api: Process, couch: Couch, phone: Login) -> None:
+    [given] = assigned(couch, 1)
+    answer = requests.post(f"{api.url}/api/sms", auth=phone, timeout=30)
+    assert [message["id"] for message in answer.json()["messages"]] == [given]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_who_may_poll(api: Process, couch: Couch, admin: Login, method: str) -> None:
     def status(login: Login | None) -> requests.Response:
