@@ -139,6 +139,11 @@ class OutgoingMessage:
     def key(self) -> tuple[str, str]:
         return (self.doc_id, self.uuid)
 
+    @property
+    def wanted(self) -> tuple[object, ...]:
+        """What its author says is to be sent, and may correct while it waits."""
+        return (self.uuid, self.to, self.text, self.premium, self.route.via)
+
 
 def incoming_id(gateway: str, ref: str) -> str:
     """The `_id` of an incoming message: the same for the same message, whoever stores it."""

@@ -105,5 +105,6 @@ class Notices:
             return phone.canonical(str(doc["phone"]), code)
         customer = str(doc.get("customer") or "").strip()
         is_id = bool(customer) and not customer.startswith("_") and not phone.normalise(customer, code)
-        contact = self._couch.main.get(customer) if is_id else None
+        # Not by `get`: what a stranger wrote may be no path, and an error here would hold up every report behind it.
+        contact = self._couch.main.fetch([customer]).get(customer) if is_id else None
         return phone.normalise(str((contact or {}).get("phone") or customer), code)

@@ -236,7 +236,9 @@ def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list
     message = str(data.get("Message") or "") if isinstance(data, dict) else ""
     if not isinstance(rows, list) or not rows:
         return [_without_recipients(message)] * len(recipients)
-    by_number = {_digits(row.get("number")): row for row in rows if isinstance(row, dict)}
+    # Of several rows of one number that which accepted counts: whoever is asked again for another would have it twice.
+    accepted_last = sorted(objects(rows), key=lambda row: _given(row.get("messageId")) is not None)
+    by_number = {_digits(row.get("number")): row for row in accepted_last}
     asked = {_digits(number) for number in recipients}
     # Accepted under a number that we did not write: whoever is not named may be meant, and would have it twice.
     unclear = any(_given(row.get("messageId")) for number, row in by_number.items() if number not in asked)
@@ -258,7 +260,7 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime, *, unclear:
         return Outcome("the answer does not name this recipient", failure=Failure.RETRY)
     try:
         code = int(row.get("statusCode") or 0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for 1e999, which Python reads as infinite
         code = 0
     word = str(row.get("status") or "")
     meaning = CODES.get(code, Code(word or "no statusCode", None, Failure.RETRY))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -21,19 +22,38 @@ print(json.dumps([key for view in rows for key, _ in view]))
 EIGHT = 1_769_846_400_000  # 2026-01-31T08:00:00Z
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Africa/Nairobi", "America/New_York"])
-@pytest.mark.parametrize("due", ["2026-01-31T08:00:00", "2026-01-31 08:00", "2026-01-31T08:00:00.000Z", EIGHT])
-def test_a_moment_without_a_zone_is_utc_wherever_couchdb_runs(zone: str, due: str | int) -> None:
-    task = {"state": "pending", "service": "medic-gateway", "due": due, "messages": [{"to": "+1", "uuid": "u"}]}
+def keys_of(doc: dict[str, Any], zone: str = "UTC") -> list[list[Any]]:
+    """What the views of `mjumbe` list a document under, in a CouchDB that runs in a time zone."""
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps({"_id": "d", "tasks": [task]})],
+        [sys.executable, "-c", SCRIPT, json.dumps({"_id": "d", **doc})],
         env={**os.environ, "TZ": zone},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    keys = json.loads(ran.stdout)
+    keys: list[list[Any]] = json.loads(ran.stdout)
+    return keys
+
+
+def task(**facts: Any) -> dict[str, Any]:
+    return {"state": "pending", "service": "medic-gateway", "messages": [{"to": "+1", "uuid": "u"}], **facts}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Africa/Nairobi", "America/New_York"])
+@pytest.mark.parametrize("due", ["2026-01-31T08:00:00", "2026-01-31 08:00", "2026-01-31T08:00:00.000Z", EIGHT])
+def test_a_moment_without_a_zone_is_utc_wherever_couchdb_runs(zone: str, due: str | int) -> None:
+    keys = keys_of({"tasks": [task(due=due)]}, zone)
     assert ["assigned", EIGHT] in keys, "of the view due"
     assert ["all", EIGHT] in keys
     assert ["medic-gateway", 1, EIGHT] in keys
+
+
+@pytest.mark.parametrize("name", ["due", "retry_at", "timestamp"])
+def test_what_is_no_moment_is_never_compared_with_one(name: str) -> None:
+    """A list ended the sentinel, which compares such keys, and every poll of a phone."""
+    odd: list[Any] = [[], [1], {}, {"a": 1}, True, "soon", [None]]
+    for state in ("scheduled", "pending", "forwarded-to-gateway"):
+        for facts in ({}, {"service": None}):
+            keys = keys_of({"tasks": [task(state=state, **facts, **{name: value}) for value in odd]})
+            assert {key[-1] for key in keys if key[0] in (state, "assigned", "medic-gateway", "all")} == {0}

@@ -65,6 +65,16 @@ def test_whoever_registers_is_written_to_by_viber_until_they_leave(town: Town, v
     assert service_of(town, to) == TEXTBEE
 
 
+@pytest.mark.parametrize(
+    "words", ["Amina\nKisumu", "ሰላም " * 1_000, "../medic", "%00"], ids=["lines", "long", "path", "escape"]
+)
+def test_whatever_is_written_behind_the_register_word_holds_nobody_up(town: Town, words: str) -> None:
+    town.hear(VIBER, number(), f"register {words}")
+    to = number()
+    town.hear(VIBER, to, f"register {to}")
+    until(town, f"viber-user:{to}", lambda doc: doc["value"])
+
+
 @pytest.mark.parametrize("ending", ["99905", "99906"])
 def test_whom_viber_does_not_know_any_more_is_written_to_by_the_next_service(
     town: Town, viber_first: None, ending: str

@@ -262,6 +262,14 @@ def test_a_recipient_that_may_be_meant_by_another_number_is_in_doubt(number: str
     assert [outcome.failure for outcome in outcomes] == [Failure.RETRY, None], "nobody was sent anything by that"
 
 
+@pytest.mark.parametrize("refusal", [405, 403, 500])
+@pytest.mark.parametrize("accepted_first", [True, False])
+def test_a_recipient_that_is_named_twice_was_accepted_if_one_row_says_so(refusal: int, accepted_first: bool) -> None:
+    rows = [row(FIRST, ref="r1"), row(FIRST, refusal, "None")]
+    (outcome,) = read_answer(answer(*(rows if accepted_first else reversed(rows))), (FIRST,), NOW)
+    assert (outcome.state, outcome.failure, outcome.ref) == (State.SENT, None, "r1")
+
+
 @pytest.mark.parametrize("ref", ["None", "", None, " "])
 def test_references_that_are_none(ref: Any) -> None:
     (outcome,) = read_answer(answer(row(FIRST, ref=ref)), (FIRST,), NOW)
@@ -275,6 +283,7 @@ def test_references_that_are_none(ref: Any) -> None:
         ({"statusCode": "Success"}, None),
         ({"statusCode": None}, None),
         ({"statusCode": [101]}, None),
+        ({"statusCode": float("inf")}, None),
         ({"messageParts": "1"}, State.SENT),
         ({"messageParts": None}, State.SENT),
         ({"messageId": 17}, State.SENT),

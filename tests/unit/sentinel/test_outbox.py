@@ -247,6 +247,32 @@ def test_what_is_offered_twice_is_sent_once(lab: Lab) -> None:
     assert len(lab.desk.batches) == 1
 
 
+@pytest.mark.parametrize(
+    ("correction", "sent"),
+    [
+        ({"messages": [{"uuid": "u", "to": "+254711000002", "message": "Habari"}]}, [("Habari", "+254711000002")]),
+        ({"messages": [{"uuid": "u", "to": PHONE, "message": "Come on Tuesday"}]}, [("Come on Tuesday", PHONE)]),
+        ({"premium": True}, [("Habari", PHONE)]),
+        ({"via": "textbee"}, [("Habari", PHONE)]),
+        ({"state_details": "seen by Amina"}, [("Habari", PHONE)]),
+    ],
+    ids=["number", "text", "charge", "service", "nothing that is sent"],
+)
+def test_what_is_corrected_while_it_waits_is_sent_as_it_is_now(
+    lab: Lab, correction: dict[str, Any], sent: list[tuple[str, str]]
+) -> None:
+    lab.offer(doc(message_uuid="u"))
+    corrected = lab.stored()
+    corrected["tasks"][0] |= correction
+    lab.database.store(corrected)
+    lab.run()
+    lab.outbox.offer(due_messages(lab.stored()))  # as the clock does
+    lab.run()
+    assert [(batch.text, *batch.recipients) for batch in lab.desk.batches] == sent
+    assert [batch.premium.wanted for batch in lab.desk.batches] == [correction.get("premium")]
+    assert lab.task()["state"] == "sent"
+
+
 def change(lab: Lab, state: str) -> None:
     """Somebody else writes between our read and our write, once."""
     lab.database.before_bulk = lambda: None

@@ -6,7 +6,8 @@
 function (doc) {
   var WAITING = { scheduled: true, pending: true, 'forwarded-to-gateway': true };
   function moment(value) {
-    if (typeof value !== 'string') { return value; }
+    // Others write anything. Keys are compared with moments, and what is none stands first, not behind all of them.
+    if (typeof value !== 'string') { return typeof value === 'number' ? value : 0; }
     // What names no zone is UTC, as our own code reads it; newer engines take the server's zone.
     return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }

@@ -1,7 +1,8 @@
 // Every message, in and out: ['all', ms], ['phone', ending, ms] and ['state', state, ms]; value: the message's uuid.
 function (doc) {
   function moment(value) {
-    if (typeof value !== 'string') { return value; }
+    // Others write anything. Keys are compared with moments, and what is none stands first, not behind all of them.
+    if (typeof value !== 'string') { return typeof value === 'number' ? value : 0; }
     // What names no zone is UTC, as our own code reads it; newer engines take the server's zone.
     return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }
