@@ -322,12 +322,8 @@ def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[
             skip=skip,
             update=index,
         )
-        # Others write anything for a date, and for a uuid.
-        yield from (
-            row
-            for row in rows
-            if (documents.read_moment(row.key[2]) or 0) >= oldest and isinstance(row.value["uuid"], str)
-        )
+        # Others write anything: for a date what is none, for a uuid what is no text.
+        yield from (row for row in rows if (row.key[2] or 0) >= oldest and isinstance(row.value["uuid"], str))
         if len(rows) < size:
             return
 
