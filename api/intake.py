@@ -19,6 +19,10 @@ from mjumbe.batcher import Batcher
 from mjumbe.couch import CouchError, Database, Saved, UnavailableError
 from mjumbe.documents import Document
 
+# While CouchDB writes one batch, requests make up the next: a writer that let all of them have their turn first would
+# leave CouchDB idle, and us after that. More writers cost more than they gain (docs/performance.md).
+WRITERS = 2
+ENOUGH = 8  # documents that are written without waiting for company
 RETRY_SECONDS = 0.5  # how long a write is tried again when CouchDB is away, before it is spooled
 PAUSES = (0.05, 0.1, 0.25, 0.5)  # seconds between the attempts; the last repeats
 # Services give up after 5 s (Africa's Talking, Viber): what takes much longer answers nobody.
@@ -31,7 +35,7 @@ Answer = bool | Exception
 
 
 class Intake:
-    """Group commit of documents with an `_id` and a `receipt`, one writer thread a database."""
+    """Group commit of documents with an `_id` and a `receipt`, WRITERS threads a database."""
 
     def __init__(
         self, metrics: Metrics, spool: Spool, databases: Sequence[Database], retry_seconds: float = RETRY_SECONDS
@@ -42,7 +46,7 @@ class Intake:
         self._retry_seconds = retry_seconds
         self._databases = {database.name: database for database in databases}
         self._batchers = {
-            name: Batcher(f"intake {name}", partial(self._write_all, database))
+            name: Batcher(f"intake {name}", partial(self._write_all, database), enough=ENOUGH, threads=WRITERS)
             for name, database in self._databases.items()
         }
         self._closing = threading.Event()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -15,7 +16,7 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """One thread that calls `work(items)` with up to `limit` items and gives each submitter its own answer.
+    """Threads that call `work(items)` with up to `limit` items and give each submitter its own answer.
 
     `work` returns one answer an item, in their order; an answer that is an exception is raised to that submitter
     alone, an exception that `work` raises reaches everybody in the batch.
@@ -27,14 +28,22 @@ class Batcher(Generic[Item, Answer]):
         work: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
         limit: int = 500,
         linger: float = 0.0,
+        enough: int | None = None,
+        threads: int = 1,
     ) -> None:
-        """`linger` is how long (seconds) a batch that is not full waits for company."""
+        """A batch that has not `enough` items, `limit` where that is not given, waits `linger` seconds for company.
+
+        With 0 it waits for those who are just about to hand something in. With several `threads` as many batches are
+        under way at once.
+        """
         self._work = work
         self._limit = limit
         self._linger = linger
+        self._enough = enough or limit
         self._queue: queue.SimpleQueue[tuple[Item, Future[Answer]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, item: Item) -> "Future[Answer]":
         """Hand in an item; the future has its answer when the batch with it is done."""
@@ -43,27 +52,34 @@ class Batcher(Generic[Item, Answer]):
         return future
 
     def close(self) -> None:
-        """Finish what was handed in, then end the thread."""
-        self._queue.put(None)
-        self._thread.join()
+        """Finish what was handed in, then end the threads."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         open_ = True
         while open_:
-            batch = []
-            entry = self._queue.get()
-            closes = time.monotonic() + self._linger
-            while entry is not None:
-                batch.append(entry)
-                if len(batch) == self._limit:
-                    break
-                try:
-                    entry = self._queue.get(timeout=max(0.0, closes - time.monotonic()))
-                except queue.Empty:
-                    break
-            open_ = entry is not None
+            gathered = self._gather()
+            open_ = gathered[-1] is not None
+            batch = [entry for entry in gathered if entry is not None]
             if batch:
                 self._answer(batch)
+
+    def _gather(self) -> "list[tuple[Item, Future[Answer]] | None]":
+        """The next batch, which ends in None when it is this thread's last."""
+        batch = [self._queue.get()]
+        self._add_what_waits(batch)
+        if len(batch) < self._enough and batch[-1] is not None:
+            time.sleep(self._linger)
+            self._add_what_waits(batch)
+        return batch
+
+    def _add_what_waits(self, batch: "list[tuple[Item, Future[Answer]] | None]") -> None:
+        with suppress(queue.Empty):
+            while len(batch) < self._limit and batch[-1] is not None:
+                batch.append(self._queue.get_nowait())
 
     def _answer(self, batch: "list[tuple[Item, Future[Answer]]]") -> None:
         try:

@@ -52,20 +52,35 @@ def test_a_batch_has_a_limit() -> None:
     batcher.close()
 
 
-def test_a_batch_that_lingers_waits_for_company() -> None:
-    batches: list[list[int]] = []
+def test_a_batch_waits_once_for_company_unless_it_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    company: list[Future[int]] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        company.append(batcher.submit(4))
+
+    monkeypatch.setattr("mjumbe.batcher.time.sleep", sleep)
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work, linger=0.01, enough=2)
+    futures = gather(batcher, work, [6, 8])
+    batcher.close()
+    assert [future.result(SOON) for future in (*futures, *company)] == [0, 12, 16, 8]
+    assert work.batches == [[0, 4], [6, 8]]
+    assert waited == [0.01]
+
+
+def test_several_threads_have_as_many_batches_under_way() -> None:
+    meet = threading.Barrier(2)
 
     def work(items: Sequence[int]) -> list[int | Exception]:
-        batches.append(list(items))
+        meet.wait(SOON)
         return list(items)
 
-    batcher: Batcher[int, int] = Batcher("test", work, limit=3, linger=SOON * 10)
-    futures = [batcher.submit(item) for item in range(3)]
-    assert [future.result(SOON) for future in futures] == [0, 1, 2], "a full one does not wait"
-    last = batcher.submit(3)
+    batcher: Batcher[int, int] = Batcher("test", work, limit=1, threads=2)
+    futures = [batcher.submit(item) for item in range(4)]
     batcher.close()
-    assert last.result(0) == 3, "nor does one at the end"
-    assert batches == [[0, 1, 2], [3]]
+    assert [future.result(0) for future in futures] == [0, 1, 2, 3]
 
 
 def test_an_answer_that_is_an_exception_is_its_submitters_alone() -> None:

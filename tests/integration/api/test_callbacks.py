@@ -296,7 +296,8 @@ def test_started_while_couchdb_is_away(
     data = tmp_path_factory.mktemp("late")
     store = start_store(data)
     store.stop()
-    other = start_api(store.url.replace("://", "://admin:a-test-password@") + "/medic")
+    url = store.url.replace("://", "://admin:a-test-password@") + "/medic"
+    other = start_api(url, MJUMBE_DATA=str(data))  # a machine's first start: it knows of no key
     assert post(other, INCOMING, message(new_id())).status_code == 503
     start_store(data, store.port)
     eventually(lambda: post(other, INCOMING, message(new_id())).status_code == 403)
