@@ -206,11 +206,10 @@ def test_what_is_not_left_to_phones_anew(lab: Lab, days_ago: float, facts: dict[
     assert {name: task.get(name) for name in ("service", "claim")} == {"service": None, "claim": None} | facts
 
 
-@pytest.mark.parametrize("at", [None, {"year": 2026}, [2026], "soon"])
-def test_a_date_that_is_none_keeps_nothing_from_being_left_to_phones(lab: Lab, at: object) -> None:
+def test_a_date_that_is_none_keeps_nothing_from_being_left_to_phones(lab: Lab) -> None:
     def with_odd(doc: Document) -> Iterable[tuple[Any, Any]]:
         yield from due(doc)
-        yield ["forwarded-to-gateway", at], {"uuid": "u", "service": None, "via": None}
+        yield ["forwarded-to-gateway", None], {"uuid": "u", "service": None, "via": None}  # "soon"
 
     lab.couch.main.view = lambda *_, **__: [  # type: ignore[method-assign]
         Row(doc_id, key, value) for doc_id, doc in lab.couch.main.docs.items() for key, value in with_odd(doc)
