@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from mjumbe import phone, states, text
-from mjumbe.documents import TASK_LISTS, Document, message_of, tasks_of
+from mjumbe.documents import TASK_LISTS, Document, message_of, milliseconds, read_moment, tasks_of
 from mjumbe.states import DUE, State, Task
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, locale_of
@@ -103,7 +103,7 @@ def _compose(task: Task, doc: Document, context: Context) -> None:
     trouble = "its text is not in the translations" if recipient else "its recipient is not known"
     if context.settings.sms.clear_failing_schedules:
         states.move(task, State.CLEARED, context.now, f"cleared: {trouble}")
-    elif not task.get("retry_at") or task["retry_at"] <= states.timestamp(context.now):
+    elif (read_moment(task.get("retry_at")) or 0) <= milliseconds(context.now):
         states.wait(task, context.now, trouble, context.now + RETRY_TEXT)
 
 

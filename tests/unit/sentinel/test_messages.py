@@ -121,6 +121,12 @@ def test_a_recipient_that_nobody_knows() -> None:
     assert again == before, "not before its time, and said once"
 
 
+@pytest.mark.parametrize("retry_at", [1, [], {"no": "date"}, "soon"])
+def test_what_others_wrote_for_the_next_attempt_s_date_may_be_none(retry_at: object) -> None:
+    (finished,) = finish(unfinished(message_key="nowhere", retry_at=retry_at))
+    assert (finished["state_details"], finished["retry_at"]) == ("its text is not in the translations", at(hours=1))
+
+
 def test_failing_schedules_are_cleared_on_demand() -> None:
     (finished,) = finish(unfinished(message_key="nowhere"), {"sms": {"clear_failing_schedules": True}})
     assert (finished["state"], finished["state_details"]) == ("cleared", "cleared: its text is not in the translations")
