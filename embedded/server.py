@@ -86,7 +86,7 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
     async def handler(request: web.Request) -> web.StreamResponse:
         return await handle(service, request)
 
-    app.router.add_route("*", "/{path:.*}", handler)
+    app.router.add_route("*", r"/{path:(?s:.*)}", handler)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     try:

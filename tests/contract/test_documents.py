@@ -163,7 +163,17 @@ def test_post(db):
 
 @pytest.mark.parametrize(
     "doc_id",
-    ["with space", "slash/inside", "plus+254", "ünïcode-Σ-😀", "question?mark", "a:b@c", "percent%25", "UPPER"],
+    [
+        "with space",
+        "slash/inside",
+        "plus+254",
+        "ünïcode-Σ-😀",
+        "question?mark",
+        "a:b@c",
+        "percent%25",
+        "UPPER",
+        "two\nlines",
+    ],
 )
 def test_ids(db, doc_id):
     path = f"/{quote(doc_id, safe='')}"
