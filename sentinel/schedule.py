@@ -144,7 +144,10 @@ class Clock:
 
     def _process(self, rows: Sequence[Row]) -> None:
         if rows:
-            self._pipeline.process(list(self._couch.main.fetch(str(row.id) for row in rows).values()))
+            docs = list(self._couch.main.fetch(str(row.id) for row in rows).values())
+            # A message may come here before the feed has heard how the settings were changed before it was written.
+            self._settings.refresh()
+            self._pipeline.process(docs)
 
     def doubt_claims(self, grace: float) -> None:
         """What is claimed and not under way here, seen first `grace` seconds ago or before: its outcome is in doubt.

@@ -38,6 +38,8 @@ class Lab:
         self.left: Callable[[str], bool] = lambda doc_id: False
         self.brought: list[str] = []
         self.full: set[str | None] = set()  # those by whom so many messages wait that no more fit into memory
+        self.changed = settings.parse({})  # the settings in CouchDB
+        self.live = SimpleNamespace(current=self.changed, refresh=self._refresh)
         outbox = SimpleNamespace(
             has_room=lambda: True,
             takes=lambda route: route.via not in self.full,
@@ -46,12 +48,15 @@ class Lab:
         )
         self.clock = Clock(
             self.couch.as_couch(),
-            cast(LiveSettings, SimpleNamespace(current=settings.parse({}))),
+            cast(LiveSettings, self.live),
             cast(Pipeline, SimpleNamespace(process=self._process)),
             cast(Services, SimpleNamespace(choose=lambda route: self.chosen)),
             cast(Outbox, outbox),
             cast(Reports, None),
         )
+
+    def _refresh(self) -> None:
+        self.live.current = self.changed
 
     def _process(self, docs: Sequence[Document]) -> None:
         self.brought += [doc["_id"] for doc in docs]
@@ -86,6 +91,14 @@ def test_what_fits_into_a_page_is_brought_oldest_first(lab: Lab) -> None:
     lab.write("b", 10, 1)
     lab.write("a", 10, 2)
     assert lab.bring() == [f"{name}{n:05}" for name in "ab" for n in range(10)]
+
+
+def test_what_was_written_after_the_settings_changed_goes_by_the_new_ones(lab: Lab) -> None:
+    """The feed may not have heard of the change yet."""
+    lab.changed = settings.parse({"sms": {"outgoing_service": "textbee"}})
+    lab.write("a", 1, 0)
+    assert lab.bring() == ["a00000"]
+    assert lab.live.current is lab.changed
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
