@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.bodies import json_object
 from api.context import context
-from api.errors import ApiError
+from api.errors import ApiError, BadRequestError
 from api.openapi import Error, describe
 from mjumbe import settings_document
 from mjumbe.settings import Problem, SettingsError
 from mjumbe.settings_document import DOCUMENT_ID, values
 
 SETTINGS_BYTES = 8 * 1024 * 1024  # CHT's settings hold all forms and can be megabytes
+DEEPEST = 100  # levels: what is much deeper can be stored, but not copied, so that it could not be changed again
 # CHT takes any text in the query for a yes; its own tool cht-conf writes `replace=1`.
 OFF = ("", "false", "0", "no")
 
@@ -86,6 +87,8 @@ def change() -> ResponseReturnValue:
     here = context()
     user = here.users.require(request)
     given = json_object(request, SETTINGS_BYTES)
+    if _is_deeper(given, DEEPEST):
+        raise BadRequestError("body", f"objects and lists within each other at most {DEEPEST} deep")
     overwrite, replace = (request.args.get(name, "").lower() not in OFF for name in ("overwrite", "replace"))
     try:
         updated = settings_document.change(here.couch.main, given, overwrite=overwrite, replace=replace)
@@ -95,6 +98,18 @@ def change() -> ResponseReturnValue:
     if updated:
         log.info("settings changed", by=user.name, keys=sorted(given), overwrite=overwrite, replace=replace)
     return {"success": True, "updated": updated}
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether objects and lists stand within each other more than `levels` deep."""
+    layer = [value]
+    for _ in range(levels + 1):
+        inner: list[object] = []
+        for each in layer:
+            if isinstance(each, dict | list):
+                inner += each.values() if isinstance(each, dict) else each
+        layer = inner
+    return bool(layer)
 
 
 def _refused(problems: list[Problem]) -> ApiError:

@@ -56,6 +56,15 @@ def test_merge(api: Process, admin: Login) -> None:
     assert after["permissions"] == before["permissions"]
 
 
+@pytest.mark.parametrize(("levels", "status"), [(100, 200), (101, 400), (480, 400)])
+def test_what_could_not_be_changed_again_is_not_stored(api: Process, admin: Login, levels: int, status: int) -> None:
+    deep: object = "the innermost"
+    for level in range(levels - 1):
+        deep = [deep] if level % 2 else {"a": deep}
+    assert put(api, admin, {"forms": deep}).status_code == status
+    assert put(api, admin, {"locale": "sw"}).status_code == 200
+
+
 def test_the_same_again_changes_nothing(api: Process, couch: Couch, admin: Login) -> None:
     put(api, admin, {"locale": "sw"})
     before = couch.main.get("settings")
