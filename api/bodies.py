@@ -68,6 +68,14 @@ def object_or_query(request: Request, limit: int) -> dict[str, Any]:
     return json_object(request, limit) if raw_body(request, limit) else request.args.to_dict()
 
 
+def optional_object(request: Request, limit: int) -> dict[str, Any]:
+    """The JSON object in the body, one without fields when there is no body. Raises 400, 413 and 415."""
+    if not raw_body(request, limit):
+        return {}
+    demand_json(request)
+    return json_object(request, limit)
+
+
 def json_body(request: Request, limit: int) -> Any:
     """The JSON value in the body, its texts made safe. Raises 400 and 413."""
     return _decoded(raw_body(request, limit))

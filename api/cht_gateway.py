@@ -19,7 +19,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import User
-from api.bodies import POLL_BYTES, demand_json, json_object, raw_body
+from api.bodies import POLL_BYTES, optional_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
@@ -113,14 +113,6 @@ def _user(here: Context) -> User:
     return here.users.require(request, {ROLE, *permitted})
 
 
-def _posted() -> dict[str, Any]:
-    """The poll's object; as in CHT, no body is a poll that brings nothing."""
-    if not raw_body(request, POLL_BYTES):
-        return {}
-    demand_json(request)
-    return json_object(request, POLL_BYTES)
-
-
 @blueprint.get("/api/sms")
 @describe("Greet the phone gateway", tag="phone gateway", security="user", answers={200: GatewayGreeting})
 def greet() -> ResponseReturnValue:
@@ -144,7 +136,7 @@ def poll() -> ResponseReturnValue:
     began, began_at = time.monotonic(), states.now()
     here = context()
     user = _user(here)
-    posted = _posted()
+    posted = optional_object(request, POLL_BYTES)  # as in CHT, no body is a poll that brings nothing
     here.settings.refresh_soon(SETTINGS_AGE)
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")

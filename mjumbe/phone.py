@@ -18,6 +18,7 @@ FRACTION = re.compile(r"^(\d+)\.0$")  # some programs' JSON has every number as 
 INTERNATIONAL_PREFIX = re.compile(r"00+(?=[1-9])")  # 00 in most countries, 000 in Kenya, Uganda and Tanzania
 SEVERAL = re.compile(r"[,;]")  # what services and phones part recipients by
 SHOWN_DIGITS = 3
+ENDING_DIGITS = 7  # as in ddocs/medic/mjumbe/views/messages/map.js
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def ending(number: str) -> str:
     """What a number ends in, however it is spelt: by it the view mjumbe/messages lists a person's messages, and those
     of others whose number ends alike."""
     digits = re.sub(r"[^0-9]", "", number)
-    return digits[-7:] if len(digits) >= 7 else number
+    return digits[-ENDING_DIGITS:] if len(digits) >= ENDING_DIGITS else number
 
 
 def masked(number: str) -> str:

@@ -128,8 +128,8 @@ class Polls:
             reduce=False,
             include_docs=True,
         )
-        docs = (row.doc for row in rows if row.doc is not None and row.doc.get("sms_message"))
-        yield from (doc for doc in docs if doc.get("from") == sender)
+        docs = (row.doc for row in rows if row.doc is not None)
+        yield from (doc for doc in docs if doc.get("sms_message") and doc.get("from") == sender)
 
 
 def _same(doc: Document, message: IncomingMessage) -> bool:
