@@ -314,8 +314,8 @@ def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[
             skip=skip,
             update=index,
         )
-        # Others write anything: for a date what is none, for a uuid what is no text.
-        yield from (row for row in rows if (row.key[2] or 0) >= oldest and isinstance(row.value["uuid"], str))
+        # Others write anything for a uuid.
+        yield from (row for row in rows if row.key[2] >= oldest and isinstance(row.value["uuid"], str))
         if len(rows) < size:
             return
 

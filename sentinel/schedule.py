@@ -171,7 +171,7 @@ class Clock:
         """What CHT handed to a phone, and no phone has acknowledged, waits for phones here too, as it did there: the
         app sends an id once, however often it is given it. What is too old to be sent stays as it is."""
         oldest = oldest_due(states.now(), self._settings.current.sms)
-        ids = [str(row.id) for row in rows if (row.key[1] or 0) >= oldest]
+        ids = [str(row.id) for row in rows if row.key[1] >= oldest]
         for start in range(0, len(ids), PAGE):
             updates = self._couch.main.update(dict.fromkeys(ids[start : start + PAGE], _leave_to_phones))
             if count := sum(update.written for update in updates.values()):

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_batch_waits_once_for_company_unless_it_has_enough(monkeypatch: pytest
         waited.append(seconds)
         company.append(batcher.submit(4))
 
-    monkeypatch.setattr("mjumbe.batcher.time.sleep", sleep)
+    monkeypatch.setattr("mjumbe.batcher.time", SimpleNamespace(sleep=sleep))
     work = Work()
     batcher: Batcher[int, int] = Batcher("test", work, linger=0.01, enough=2)
     futures = gather(batcher, work, [6, 8])

@@ -1,7 +1,7 @@
 """What the clock brings to the outbox: fairly from what waits, and back from the phone gateway. A store in memory."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import NotFoundError, Row
+from mjumbe.couch import NotFoundError
 from mjumbe.documents import Document
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
@@ -217,17 +217,6 @@ def test_what_is_not_left_to_phones_anew(lab: Lab, days_ago: float, facts: dict[
     task = given(lab, days_ago, **facts)
     assert task["state_history"] == [task["state_history"][0]]
     assert {name: task.get(name) for name in ("service", "claim")} == {"service": None, "claim": None} | facts
-
-
-def test_a_date_that_is_none_keeps_nothing_from_being_left_to_phones(lab: Lab) -> None:
-    def with_odd(doc: Document) -> Iterable[tuple[Any, Any]]:
-        yield from due(doc)
-        yield ["forwarded-to-gateway", None], {"uuid": "u", "service": None, "via": None}  # "soon"
-
-    lab.couch.main.view = lambda *_, **__: [  # type: ignore[method-assign]
-        Row(doc_id, key, value) for doc_id, doc in lab.couch.main.docs.items() for key, value in with_odd(doc)
-    ]
-    assert given(lab, 1)["service"] == PHONE_GATEWAY
 
 
 # ---- claims that nobody answered
