@@ -95,6 +95,7 @@ def run(
         "loglevel": "warning",
         "forwarded_allow_ips": "",  # MJUMBE_TRUSTED_PROXIES decides whom we believe
         "forwarder_headers": "",
+        "sendfile": False,  # would pass by _Client
         "limit_request_line": 8190,
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,
@@ -268,15 +269,39 @@ class _Worker(GeventWorker):  # type: ignore[misc]
 
 
 class _Client:
-    """A client's connection, which is in `waiting` while we wait for the client to send something."""
+    """A client's connection, which is in `waiting` while we wait for the client to send something.
+
+    Gunicorn writes an answer's head and its body apart, for a packet and a turn of the client each: the head is kept
+    until the body comes, or there is none.
+    """
 
     def __init__(self, connection: Any, waiting: dict[gevent.Greenlet, object]) -> None:
         self._connection = connection
         self._waiting = waiting
+        self._head = b""
         self._given_up = False
+
+    def sendall(self, data: bytes) -> None:
+        """As a socket's; what ends like a head may be sent later, but before anything is waited for."""
+        self._head += data
+        if not data.endswith(b"\r\n\r\n"):
+            self._flush()
+
+    def close(self) -> None:
+        """As a socket's."""
+        try:
+            self._flush()
+        finally:
+            self._connection.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            data, self._head = self._head, b""
+            self._connection.sendall(data)
 
     def recv(self, size: int) -> bytes:
         """As a socket's. Raises TimeoutError when the silence was too long, or ended from outside; b"" ever after."""
+        self._flush()
         if self._given_up:
             return b""
         current = gevent.getcurrent()

@@ -119,6 +119,27 @@ def test_broken_requests_leak_no_key_and_end_nothing(api: Process, request_bytes
     assert "the-key-in-the-url" not in api.log()
 
 
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+CLOSING = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_bytes", [GET, HEAD, CLOSING], ids=["with a body", "without", "without, the last"])
+def test_an_answer_comes_in_one_piece(api: Process, request_bytes: bytes) -> None:
+    with closing(connect(api)) as client:
+        client.sendall(request_bytes)
+        head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert bool(body) is (request_bytes == GET)
+
+
+def test_requests_that_come_at_once_are_answered_in_their_order(api: Process) -> None:
+    answers = raw(api, HEAD + HEAD + GET + HEAD + GET)
+    heads = answers.split(b"HTTP/1.1 200 OK\r\n")
+    assert heads.pop(0) == b""
+    assert [one.partition(b"\r\n\r\n")[2] != b"" for one in heads] == [False, False, True, False, True]
+
+
 @pytest.mark.parametrize(
     "tail",
     [
