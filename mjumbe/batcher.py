@@ -27,18 +27,14 @@ class Batcher(Generic[Item, Answer]):
         name: str,
         work: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
         limit: int = 500,
-        linger: float = 0.0,
         enough: int | None = None,
         threads: int = 1,
     ) -> None:
-        """A batch that has not `enough` items, `limit` where that is not given, waits `linger` seconds for company.
-
-        With 0 it waits for those who are just about to hand something in. With several `threads` as many batches are
-        under way at once.
+        """A batch that has not `enough` items, `limit` where that is not given, waits for those who are just about to
+        hand something in. With several `threads` as many batches are under way at once.
         """
         self._work = work
         self._limit = limit
-        self._linger = linger
         self._enough = enough or limit
         self._queue: queue.SimpleQueue[tuple[Item, Future[Answer]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
@@ -72,7 +68,7 @@ class Batcher(Generic[Item, Answer]):
         batch = [self._queue.get()]
         self._add_what_waits(batch)
         if len(batch) < self._enough and batch[-1] is not None:
-            time.sleep(self._linger)
+            time.sleep(0)
             self._add_what_waits(batch)
         return batch
 

@@ -13,18 +13,16 @@ from functools import partial
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import edits_of
 from mjumbe.documents import Document, OutgoingMessage, find_task, oldest_due
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel import outcomes
-from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
-from sentinel.patience import Patience
 from sentinel.pipeline import due_messages
 from sentinel.recent import RecentMessages
 from sentinel.registers import Register
+from sentinel.writer import Write, Writer
 
 log = structlog.get_logger(__name__)
 
@@ -41,27 +39,25 @@ class Claimed:
 
 
 class Claims:
-    """Takes messages for the services. Used by one thread; all methods raise what `fence` raises."""
+    """Takes messages for the services, for any thread. Raises FencedError when this process leads no more."""
 
     def __init__(
         self,
-        echoes: Echoes,
+        writer: Writer,
         settings: LiveSettings,
         recent: RecentMessages,
         opt_outs: Register,
         number: Callable[[OutgoingMessage], str],
-        fence: Callable[[], None],
     ) -> None:
-        """`number` tells where a message goes; `fence` raises when this process leads no more."""
-        self._echoes = echoes
+        """`number` tells where a message goes."""
+        self._writer = writer
         self._settings = settings
         self._recent = recent
         self._opt_outs = opt_outs
         self._number = number
-        self._fence = fence
 
     def take(self, service: str, messages: Sequence[OutgoingMessage]) -> dict[tuple[str, str], Claimed]:
-        """Take these messages in one bulk write; those that are not due any more, or too often sent, are left out."""
+        """Take these messages; those that are not due any more, or too often sent, are left out."""
         claim_id = uuid.uuid4().hex
         claimed: dict[tuple[str, str], Claimed] = {}
         counted: set[tuple[str, str]] = set()
@@ -149,9 +145,9 @@ class Claims:
         Returns the ids of the documents that are now as `change` left them: not those that are gone, or that CouchDB
         refuses.
         """
-        edits = edits_of((message.doc_id, partial(change, message)) for message in messages)
+        edits = [(message.doc_id, partial(change, message)) for message in messages]
         known = {message.doc_id: message.doc for message in messages if message.doc is not None}
-        updates = self._echoes.insist(edits, known, Patience("claims wait for CouchDB"), self._fence)
+        updates = self._writer.submit(Write(edits, known, fenced=True)).result()
         for doc_id, update in updates.items():
             if update.error:
                 log.error("a document takes no claim, so nothing of it is sent", doc=doc_id, reason=update.error)

@@ -2,11 +2,10 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from mjumbe.couch import Database, Edit, Update
 from mjumbe.documents import Document
-from sentinel.patience import Patience
 
 REMEMBERED = 20_000
 
@@ -30,24 +29,6 @@ class Echoes:
             while len(self._revisions) > REMEMBERED:
                 self._revisions.popitem(last=False)
         return updates
-
-    def insist(
-        self,
-        edits: Mapping[str, Edit],
-        known: Mapping[str, Document],
-        patience: Patience,
-        before: Callable[[], None] = lambda: None,
-    ) -> dict[str, Update]:
-        """As `update`, however long CouchDB is away. `before` is called before each attempt, and may raise to end
-        them."""
-
-        def attempt() -> dict[str, Update]:
-            nonlocal known
-            before()
-            read, known = known, {}  # an attempt changes them in place
-            return self.update(edits, read)
-
-        return patience.insist(attempt)
 
     def is_one(self, doc_id: str, rev: str) -> bool:
         """Whether this is the document as we wrote it last."""

@@ -1,14 +1,14 @@
 """The outbox: due messages → claim → gateway → result.
 
 A message waits in a queue in memory, which the changes feed and the clock fill; CouchDB stays the truth, and a
-message that falls out of memory is found there again. Claims are written before a request is made, for as many
-requests as may start, and a request's place is free only when its results are stored: so what may be in doubt after a
-crash is never more than `concurrency` requests.
+message that falls out of memory is found there again. A claim is written before a request is made, and behind the
+results of the request whose place it takes: so what may be sent twice after a crash is never more than `concurrency`
+requests.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,8 +16,7 @@ from functools import partial
 import structlog
 
 from mjumbe import phone, states, text
-from mjumbe.batcher import Batcher
-from mjumbe.couch import CouchError, Edit, UnavailableError, Update, edits_of
+from mjumbe.couch import CouchError, Edit, UnavailableError, Update
 from mjumbe.documents import Document, OutgoingMessage, Route, find_task
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
@@ -33,14 +32,13 @@ from sentinel.recent import RecentMessages
 from sentinel.registers import Registers
 from sentinel.service import Service
 from sentinel.services import Services
+from sentinel.writer import Updates, Write, Writer
 
 log = structlog.get_logger(__name__)
 
 ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
 LEFT_SECONDS = 60.0  # whom a service cannot reach is left to the phone gateway for so long before it is offered again
 IDLE_SECONDS = 0.5
-# Under load, claims and results wait this long for company: one write for ten messages instead of ten.
-LINGER_SECONDS = 0.01
 # As much of a text is looked for in what a service says of it; a shorter one may well be a word of the service's own.
 REPEATED, LEAST_REPEATED = 20, 4
 # Given back, lest whoever leads now must take it for perhaps sent.
@@ -57,16 +55,19 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What is to be stored of one message: the edit, and its document as it was when it was claimed, if we have it."""
+class Exchange:
+    """A request that was made: its messages and their results, those that another service may take, and what the
+    writer will say of the results."""
 
-    doc_id: str
-    edit: Edit
-    doc: Document | None
+    messages: Sequence[OutgoingMessage]
+    results: Sequence[Outcome]
+    elsewhere: Mapping[tuple[str, str], OutgoingMessage]
+    stored: "Future[Updates]"
 
 
 class Outbox:
-    """Sends what is offered. One thread claims, `concurrency` threads talk to the services, one writes results."""
+    """Sends what is offered. One thread chooses who sends what, and as many claim, talk to the services and hand in
+    results as there are places and results to be stored; one writes."""
 
     def __init__(
         self,
@@ -78,10 +79,10 @@ class Outbox:
         heard: Heard,
         fence: Callable[[], None],
     ) -> None:
-        self._echoes = echoes
         self._settings = settings
         self._services = services
-        self._claims = Claims(echoes, settings, recent, registers.opt_outs, self._number, fence)
+        self._writer = Writer(echoes, fence)
+        self._claims = Claims(self._writer, settings, recent, registers.opt_outs, self._number)
         self._heard = heard
         self._fence = fence
         self._queue = Queue(self._number)
@@ -90,7 +91,6 @@ class Outbox:
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._workers = ThreadPoolExecutor(max_workers=256, thread_name_prefix="send")
-        self._results: Batcher[Result, Document | None] = Batcher("results", self._store, linger=LINGER_SECONDS)
 
     # ---- what comes in
 
@@ -126,10 +126,10 @@ class Outbox:
         with self._lock:
             return not self._queue.is_full(route)
 
-    # ---- the claiming thread
+    # ---- the choosing thread
 
     def run(self, stop: threading.Event) -> None:
-        """Claim and send until `stop` is set, then let what is under way finish and store it."""
+        """Send until `stop` is set, then let what is under way finish and store it."""
         patience = Patience("messages wait for CouchDB")
         while not stop.is_set():
             try:
@@ -137,7 +137,6 @@ class Outbox:
                 self._bell.clear()
                 if self._dispatch():
                     patience.is_over()
-                    stop.wait(LINGER_SECONDS)
                 else:
                     self._services.say_if_none()
                     self._bell.wait(IDLE_SECONDS)
@@ -152,22 +151,23 @@ class Outbox:
     def close(self) -> None:
         """Let what is under way finish and store it."""
         self._workers.shutdown(wait=True)
-        self._results.close()
+        self._writer.close()
 
     def wake(self) -> None:
         """Look at the queue again now: something changed."""
         self._bell.set()
 
     def _dispatch(self) -> bool:
-        """Claim and start as many requests as may start; answers whether there were any."""
+        """Start as many requests as may start; answers whether there were any."""
         self._fence()
         with self._lock:
             routes = self._queue.routes()
         for route in routes:
             chosen = self._services.choose(route)
             if isinstance(chosen, Service):
-                batches = self._take_batches(chosen, route)
-                self._guarded(partial(self._start, chosen, batches), [each for batch in batches for each in batch])
+                for batch in self._take_batches(chosen, route):
+                    chosen.started()
+                    self._workers.submit(self._send, chosen, batch)
                 return True
             if chosen is not None:
                 self._leave(route, self._assign)
@@ -222,17 +222,6 @@ class Outbox:
         with self._lock:
             self._known.difference_update(message.key for message in messages)
 
-    # ---- claims
-
-    def _start(self, service: Service, batches: Sequence[Sequence[OutgoingMessage]]) -> None:
-        claimed = self._claims.take(service.name, [message for batch in batches for message in batch])
-        for batch in batches:
-            held = [claimed[message.key] for message in batch if message.key in claimed]
-            self._forget(message for message in batch if message.key not in claimed)
-            if held:
-                service.started()
-                self._workers.submit(self._send, service, held)
-
     def _assign(self, messages: Sequence[OutgoingMessage]) -> None:
         """Leave messages to the phone gateway, and do not offer them again for a while."""
         self._claims.leave_to_phone(messages)
@@ -249,21 +238,36 @@ class Outbox:
 
     # ---- the sending threads
 
-    def _send(self, service: Service, batch: Sequence[Claimed]) -> None:
-        """One request, its results stored before its place is given to another."""
+    def _send(self, service: Service, batch: Sequence[OutgoingMessage]) -> None:
+        """One request: its claim, what the service says, its results."""
         try:
-            gateway = service.gateway
-            results = self._ask(gateway, batch)
-            # One that was called by another key, or elsewhere, says nothing of the service as it is now.
-            if results is not None and gateway is service.gateway and service.answered(results):
+            try:
+                exchange = self._exchange(service, batch)
+            finally:
+                service.finished()
                 self.wake()
-            self._keep(service, batch, results or [NOT_SENT] * len(batch))
+            if exchange is not None:
+                self._settle(service, exchange)
+        except FencedError:
+            self._forget(batch)
         except Exception:
-            log.exception("a request's results could not be stored; its messages are in doubt", service=service.name)
-            self._forget(claimed.message for claimed in batch)
-        finally:
-            service.finished()
+            log.exception("a request failed on our side; what was claimed of it is in doubt", service=service.name)
+            self._forget(batch)
+
+    def _exchange(self, service: Service, batch: Sequence[OutgoingMessage]) -> Exchange | None:
+        """Claim the messages, ask the service, and hand in its results; None when nothing is to be sent any more."""
+        held = self._claims.take(service.name, batch)
+        self._forget(message for message in batch if message.key not in held)
+        claimed = [held[message.key] for message in batch if message.key in held]
+        if not claimed:
+            return None
+        gateway = service.gateway
+        with service.asked():
+            results = self._ask(gateway, claimed)
+        # One that was called by another key, or elsewhere, says nothing of the service as it is now.
+        if results is not None and gateway is service.gateway and service.answered(results):
             self.wake()
+        return self._hand_in(service, claimed, results or [NOT_SENT] * len(claimed))
 
     def _ask(self, gateway: Gateway, batch: Sequence[Claimed]) -> list[Outcome] | None:
         """The outcomes of a request; None when this process may no longer send, and did not."""
@@ -282,31 +286,39 @@ class Outbox:
         cut = f"; the text was cut to {limit} parts (multipart_sms_limit)" if body != first.text else ""
         return [_said(outcome, first.text, cut) for outcome in results]
 
-    def _keep(self, service: Service, batch: Sequence[Claimed], results: Sequence[Outcome]) -> None:
+    def _hand_in(self, service: Service, batch: Sequence[Claimed], results: Sequence[Outcome]) -> Exchange:
+        """Let the results be stored, whoever leads by now: one that is not stored is a message sent twice."""
         # First: a message whose result is stored is not asked about again.
         self._tell(service.name, [(claimed.number, each) for claimed, each in zip(batch, results, strict=True)])
         now, sms = states.now(), self._settings.current.sms
-        stored: list[Future[Document | None]] = []
+        edits: list[tuple[str, Edit]] = []
         elsewhere: dict[tuple[str, str], OutgoingMessage] = {}
         for claimed, outcome in zip(batch, results, strict=True):
             at_once = self._services.goes_elsewhere(claimed.message.route, service.name, outcome)
             if at_once:
                 elsewhere[claimed.message.key] = claimed.message
             edit = partial(_apply, claimed, partial(outcomes.apply, now=now, sms=sms, at_once=at_once), outcome)
-            stored.append(self._results.submit(Result(claimed.message.doc_id, edit, claimed.message.doc)))
-        docs = [future.result() for future in stored]
-        self._heard.references([outcome.ref for outcome in results if outcome.ref])
+            edits.append((claimed.message.doc_id, edit))
+        known = {claimed.message.doc_id: claimed.message.doc for claimed in batch if claimed.message.doc is not None}
+        stored = self._writer.submit(Write(edits, known, fenced=False))
+        return Exchange([claimed.message for claimed in batch], results, elsewhere, stored)
+
+    def _settle(self, service: Service, exchange: Exchange) -> None:
+        """What follows when the results are stored. Raises CouchError when a document did not take its own."""
+        docs = [_stored(doc_id, update) for doc_id, update in exchange.stored.result().items()]
+        self._heard.references([outcome.ref for outcome in exchange.results if outcome.ref])
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
         again = [
             replace(due[key], route=message.route.last_by(service.name))
-            for key, message in elsewhere.items()
+            for key, message in exchange.elsewhere.items()
             if key in due
         ]
-        self._forget(claimed.message for claimed in batch if claimed.message.key not in {each.key for each in again})
+        kept = {each.key for each in again}
+        self._forget(message for message in exchange.messages if message.key not in kept)
         self._queue_again(again)
         # A message given back at once (a held service) is due again without anybody's changing it.
-        self.offer(message for key, message in due.items() if key not in elsewhere)
+        self.offer(message for key, message in due.items() if key not in exchange.elsewhere)
 
     def _tell(self, service: str, answered: Sequence[tuple[str, Outcome]]) -> None:
         """Keep who opted out or left by what a service answered, however long CouchDB is away."""
@@ -316,14 +328,6 @@ class Outbox:
             self._heard.left([number for number, outcome in answered if outcome.left], service)
 
         Patience("who opted out waits for CouchDB").insist(tell)
-
-    def _store(self, results: Sequence[Result]) -> list[Document | Exception | None]:
-        """Write the results of many requests in one bulk. Whoever leads by now: one that is not stored is a message
-        sent twice."""
-        edits = edits_of((result.doc_id, result.edit) for result in results)
-        known = {result.doc_id: result.doc for result in results if result.doc is not None}
-        updates = self._echoes.insist(edits, known, Patience("results wait for CouchDB"))
-        return [_stored(result.doc_id, updates[result.doc_id]) for result in results]
 
 
 def _said(outcome: Outcome, message: str, cut: str) -> Outcome:
@@ -351,5 +355,7 @@ def _apply(claimed: Claimed, store: Callable[[Task, Outcome, Claim], bool], outc
     return task is not None and store(task, outcome, claimed.claim)
 
 
-def _stored(doc_id: str, update: Update) -> Document | Exception | None:
-    return CouchError(409, f"document {doc_id} did not take its result: {update.error}") if update.error else update.doc
+def _stored(doc_id: str, update: Update) -> Document | None:
+    if update.error:
+        raise CouchError(409, f"document {doc_id} did not take its result: {update.error}")
+    return update.doc

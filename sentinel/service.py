@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum, auto
@@ -50,7 +51,8 @@ class Service:
         # Whether it is asked by one request at a time, because what held it may be over.
         self._is_tried = before is not None and before.held
         self._lock = threading.Lock()
-        self._in_flight = 0
+        self._places = 0  # taken by requests: from before their claim until their results are handed in
+        self._asking = 0  # requests that wait for the service's answer
         self._failures = 0
         self._cause: Cause | None = None  # while it is held
         self._held_until = 0.0  # monotonic
@@ -72,8 +74,8 @@ class Service:
         """How many requests may start now. A held service, and one that was, gets single probes."""
         with self._lock:
             if self.status.held or self._is_tried:
-                return 1 if time.monotonic() >= self._held_until and self._in_flight == 0 else 0
-            free = self.limits.concurrency - self._in_flight
+                return 1 if time.monotonic() >= self._held_until and self._places == 0 else 0
+            free = self.limits.concurrency - self._places
             return min(free, self._fill()) if self.limits.max_per_second else free
 
     @property
@@ -84,12 +86,12 @@ class Service:
     def is_over_rate(self) -> bool:
         """Whether only its rate keeps it from taking another request."""
         with self._lock:
-            return bool(self.limits.max_per_second) and self._in_flight < self.limits.concurrency and self._fill() < 1
+            return bool(self.limits.max_per_second) and self._places < self.limits.concurrency and self._fill() < 1
 
     def is_silent(self) -> bool:
         """Whether requests are under way and none has been answered for SILENT_SECONDS."""
         with self._lock:
-            return self._in_flight > 0 and time.monotonic() - self._heard > SILENT_SECONDS
+            return self._asking > 0 and time.monotonic() - self._heard > SILENT_SECONDS
 
     def _fill(self) -> int:
         """The requests that the rate allows now: a bucket that fills with `max_per_second`."""
@@ -100,17 +102,28 @@ class Service:
         return int(self._tokens)
 
     def started(self) -> None:
-        """A request is about to be made."""
+        """A request takes a place."""
         with self._lock:
-            if self._in_flight == 0:
-                self._heard = time.monotonic()
-            self._in_flight += 1
+            self._places += 1
             self._tokens -= 1
 
-    def finished(self) -> None:
-        """A request is over, its results stored."""
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """While a request waits for its answer."""
         with self._lock:
-            self._in_flight -= 1
+            if self._asking == 0:
+                self._heard = time.monotonic()
+            self._asking += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+
+    def finished(self) -> None:
+        """A request is over, its results handed in: its place is another's."""
+        with self._lock:
+            self._places -= 1
 
     # ---- health
 
@@ -167,7 +180,7 @@ class Service:
         """Whether its failures hold it, and no message waits that would have asked it again."""
         with self._lock:
             since = time.monotonic() - self._held_until
-            return self._cause is Cause.FAILURES and self._in_flight == 0 and since > LEFT_ALONE_SECONDS
+            return self._cause is Cause.FAILURES and self._places == 0 and since > LEFT_ALONE_SECONDS
 
     def recovered(self) -> None:
         """It answers again, so that its failures hold it no more. Other causes only a message can ask about."""

@@ -63,12 +63,12 @@ def test_a_batch_waits_once_for_company_unless_it_has_enough(monkeypatch: pytest
 
     monkeypatch.setattr("mjumbe.batcher.time", SimpleNamespace(sleep=sleep))
     work = Work()
-    batcher: Batcher[int, int] = Batcher("test", work, linger=0.01, enough=2)
+    batcher: Batcher[int, int] = Batcher("test", work, enough=2)
     futures = gather(batcher, work, [6, 8])
     batcher.close()
     assert [future.result(SOON) for future in (*futures, *company)] == [0, 12, 16, 8]
     assert work.batches == [[0, 4], [6, 8]]
-    assert waited == [0.01]
+    assert waited == [0]
 
 
 def test_several_threads_have_as_many_batches_under_way() -> None:

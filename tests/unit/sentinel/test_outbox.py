@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ from sentinel.recent import RecentMessages
 from sentinel.registers import Registers
 from sentinel.service import Service
 from sentinel.services import Services
+from sentinel.writer import Updates, Write
 from tests.unit.sentinel.memory import MemoryCouch, MemoryDatabase, away
 
 PHONE = "+254711000001"
@@ -108,7 +109,7 @@ class Lab:
 
     def close(self) -> None:
         self.outbox._workers.shutdown(wait=True)
-        self.outbox._results.close()
+        self.outbox._writer.close()
 
     def check(self) -> None:
         self.fence()
@@ -404,6 +405,37 @@ def test_a_held_service_gives_its_messages_back(lab: Lab) -> None:
         task = lab.task(f"d{number}")
         assert (task["state"], task["attempts"]) == ("pending", 0)
         assert lab.outbox.knows((f"d{number}", task["messages"][0]["uuid"])), "queued again by itself"
+
+
+def test_a_place_is_anothers_before_its_results_are_stored_but_nothing_is_asked_before(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.service = Service("africas-talking", cast(Gateway, lab.desk), ServiceSettings(concurrency=1))
+    go_on, third = threading.Event(), threading.Event()
+    submit, writes = lab.outbox._writer.submit, iter(range(1, 5))
+
+    def watched(write: Write) -> "Future[Updates]":
+        future = submit(write)
+        if next(writes) == 3:
+            third.set()
+        return future
+
+    def wait_with_results() -> None:
+        assert not lab.desk.batches or go_on.wait(SOON)
+
+    monkeypatch.setattr(lab.outbox._writer, "submit", watched)
+    lab.database.before_bulk = wait_with_results
+    lab.offer(doc("d1", text="one"), doc("d2", text="two"))
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lab.outbox.run, stop)
+        assert third.wait(SOON), "the claim of the second message waits behind the results of the first"
+        assert len(lab.desk.batches) == 1
+        go_on.set()
+        stop.set()
+        running.result(SOON)
+    assert [batch.text for batch in lab.desk.batches] == ["one", "two"]
+    assert lab.task("d2")["state"] == "sent"
 
 
 # ---- duplicates

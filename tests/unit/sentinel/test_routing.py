@@ -131,7 +131,7 @@ class Lab:
 
     def close(self) -> None:
         self.outbox._workers.shutdown(wait=True)
-        self.outbox._results.close()
+        self.outbox._writer.close()
 
 
 @pytest.fixture

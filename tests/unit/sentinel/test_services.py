@@ -85,12 +85,15 @@ def test_a_service_that_hangs_is_not_waited_for_when_another_takes_messages(time
     hanging = config.service()
     hanging.started()
     hanging.started()
-    time.seconds += 2
-    assert config.chosen() is None, "it is only busy"
-    time.seconds += 2
-    assert config.chosen() == PHONE_GATEWAY
-    assert config.chosen(AT) is None, "a message bound to it waits"
-    hanging.answered([SENT])
+    time.seconds += 10
+    assert config.chosen() is None, "its claims wait for CouchDB: it is not asked yet"
+    with hanging.asked(), hanging.asked():
+        time.seconds += 2
+        assert config.chosen() is None, "it is only busy"
+        time.seconds += 2
+        assert config.chosen() == PHONE_GATEWAY
+        assert config.chosen(AT) is None, "a message bound to it waits"
+        hanging.answered([SENT])
     hanging.finished()
     assert config.chosen() == AT
 
@@ -112,10 +115,11 @@ def test_one_that_hangs_alone_is_used_as_far_as_it_has_room(time: Time) -> None:
     config = Config(africas_talking={"username": "sandbox", "concurrency": 2})
     config.services.refresh()
     config.service().started()
-    time.seconds += SILENT_SECONDS + 0.1
-    assert config.chosen() == AT
-    config.service().started()
-    assert config.chosen() is None
+    with config.service().asked():
+        time.seconds += SILENT_SECONDS + 0.1
+        assert config.chosen() == AT
+        config.service().started()
+        assert config.chosen() is None
     assert not config.services.status()[AT].held, "slow is not broken"
 
 
@@ -123,8 +127,8 @@ def test_how_long_nothing_was_under_way_does_not_count(time: Time) -> None:
     subject = service()
     ask(subject, SENT)
     time.seconds += 3600
-    subject.started()
-    assert not subject.is_silent()
+    with subject.asked():
+        assert not subject.is_silent()
 
 
 # ---- what is known of a service

@@ -1,0 +1,87 @@
+"""Claims and results reach CouchDB in shared bulk writes, in the order in which they are handed in.
+
+A request's place is another's as soon as its result waits here: whoever takes it claims behind that result, so that
+both are one write, and no request is made whose place still belongs to one without a stored result.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import structlog
+
+from mjumbe.batcher import Batcher
+from mjumbe.couch import Edit, Update, edits_of
+from mjumbe.documents import Document
+from mjumbe.gateways.base import FencedError
+from sentinel.echoes import Echoes
+from sentinel.patience import Patience
+
+log = structlog.get_logger(__name__)
+
+Updates = Mapping[str, Update]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Edits by their documents' ids, with those documents as they were, if we have them.
+
+    `fenced`: only while this process leads. What is not is stored whoever leads by now.
+    """
+
+    edits: Sequence[tuple[str, Edit]]
+    known: Mapping[str, Document]
+    fenced: bool
+
+
+class Writer:
+    """One thread, which writes what many hand in, however long CouchDB is away. Edits run in that thread alone."""
+
+    def __init__(self, echoes: Echoes, fence: Callable[[], None]) -> None:
+        """`fence` raises FencedError when this process leads no more."""
+        self._echoes = echoes
+        self._fence = fence
+        self._batcher: Batcher[Write, Updates] = Batcher("writes", self._write)
+
+    def submit(self, write: Write) -> "Future[Updates]":
+        """The future has what became of each document, or FencedError, or what an edit raised."""
+        return self._batcher.submit(write)
+
+    def close(self) -> None:
+        """Write what was handed in, then end the thread."""
+        self._batcher.close()
+
+    def _write(self, writes: Sequence[Write]) -> Sequence[Updates | Exception]:
+        try:
+            return self._together(writes)
+        except Exception as error:
+            if len(writes) == 1:
+                return [error]
+            # One odd document's claim must not put the results of others in doubt. What is known of the documents is
+            # read again: edits have changed it, and would find their work done.
+            log.exception("some of many writes failed, so each is made by itself")
+            return [self._write([replace(write, known={})])[0] for write in writes]
+
+    def _together(self, writes: Sequence[Write]) -> Sequence[Updates | Exception]:
+        known = {doc_id: doc for write in writes for doc_id, doc in write.known.items()}
+        fenced: FencedError | None = None
+
+        def attempt() -> Updates:
+            nonlocal known, fenced
+            fenced = self._fenced()
+            edits = edits_of(edit for write in writes if not (write.fenced and fenced) for edit in write.edits)
+            read, known = known, {}  # an attempt changes them in place
+            return self._echoes.update(edits, read)
+
+        updates = Patience("claims and results wait for CouchDB").insist(attempt)
+        return [
+            fenced if write.fenced and fenced else {doc_id: updates[doc_id] for doc_id, _ in write.edits}
+            for write in writes
+        ]
+
+    def _fenced(self) -> FencedError | None:
+        try:
+            self._fence()
+        except FencedError as error:
+            return error
+        return None
