@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mjumbe.couch import Database
 
 WINDOW_SECONDS = 30 * 60
+PAGE = 5_000  # messages read at once: a broadcast leaves hundreds of thousands
 
 
 class RecentMessages:
@@ -26,9 +27,14 @@ class RecentMessages:
 
         `number_of` tells the number behind a recipient as it was written, which is what is counted.
         """
-        since = int((time.time() - WINDOW_SECONDS) * 1000)
-        for row in database.view("mjumbe", "sent_recently", start_key=since):
-            self.add(number_of(str(row.value.get("to"))), str(row.value.get("message")), int(row.key) // 1000)
+        since, skip = int((time.time() - WINDOW_SECONDS) * 1000), 0
+        while rows := database.view("mjumbe", "sent_recently", start_key=since, skip=skip, limit=PAGE):
+            for row in rows:
+                self.add(number_of(str(row.value.get("to"))), str(row.value.get("message")), int(row.key) // 1000)
+            last = rows[-1].key
+            # The next page begins with the last moment of this one, behind what was read of it.
+            skip = sum(row.key == last for row in rows) + (skip if last == since else 0)
+            since = last
 
     def count(self, to: str, message: str) -> int:
         """How often `message` went to `to` within the window."""

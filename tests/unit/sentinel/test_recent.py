@@ -74,3 +74,15 @@ def test_what_the_database_tells(time: Time) -> None:
     assert (counted.count(FIRST, "a"), counted.count(SECOND, "a")) == (2, 1), "in whatever spelling"
     time.seconds += 120
     assert counted.count(FIRST, "a") == 1
+
+
+def test_the_database_is_read_in_pages(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "PAGE", 2)
+    now = int(time.seconds * 1000)
+    moments = [now - 5, now - 4, now - 4, now - 4, now - 4, now - 4, now - 3, now - 3, now, now]
+    database = MemoryDatabase()
+    database.views["sent_recently"] = lambda doc: [(doc["at"], {"to": FIRST, "message": "a"})]
+    database.store(*({"_id": str(number), "at": at} for number, at in enumerate(moments)))
+    counted = RecentMessages()
+    counted.load(database, str)
+    assert counted.count(FIRST, "a") == len(moments)
