@@ -19,7 +19,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import User
-from api.bodies import POLL_BYTES, optional_object
+from api.bodies import optional_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
@@ -136,7 +136,7 @@ def poll() -> ResponseReturnValue:
     began, began_at = time.monotonic(), states.now()
     here = context()
     user = _user(here)
-    posted = optional_object(request, POLL_BYTES)  # as in CHT, no body is a poll that brings nothing
+    posted = optional_object(request)  # as in CHT, no body is a poll that brings nothing
     here.settings.refresh_soon(SETTINGS_AGE)
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
 
 from api.auth import SMS
-from api.bodies import demand_json, json_object, raw_body
+from api.bodies import posted_object, raw_body
 from api.context import context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
@@ -44,8 +44,7 @@ class Verdict(BaseModel):
 def settle(message_uuid: str) -> ResponseReturnValue:
     """Store the verdict; the message's record as it is then."""
     user = context().users.require(request, [SMS])
-    demand_json(request)
-    sent = json_object(request, BODY_BYTES).get("sent")
+    sent = posted_object(request, BODY_BYTES).get("sent")
     if not isinstance(sent, bool):
         raise BadRequestError("sent", "true or false")
 

@@ -7,7 +7,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
 
-from api.bodies import POLL_BYTES, optional_object
+from api.bodies import optional_object
 from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
@@ -151,7 +151,7 @@ def said(check: Check) -> ResponseReturnValue:
 
 
 def _number(here: Context) -> str | None:
-    posted = optional_object(request, POLL_BYTES)
+    posted = optional_object(request)
     if unknown := posted.keys() - {"to", "number"}:
         raise BadRequestError(min(unknown), "only `to`, a phone number")
     to = posted.get("to") or posted.get("number")

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, checked, demand_json, json_object, object_or_query
+from api.bodies import checked, object_or_query, posted_object
 from api.callbacks import store
 from api.context import PHONE_NUMBER, context
 from api.errors import BadRequestError
@@ -92,8 +92,7 @@ def opted_out() -> ResponseReturnValue:
 def opt_out() -> ResponseReturnValue:
     """202 once it is on disk."""
     user = context().users.require(request, [SMS])
-    demand_json(request)
-    return _told("opt-out", json_object(request, POLL_BYTES), user.name)
+    return _told("opt-out", posted_object(request), user.name)
 
 
 @blueprint.delete("/api/v1/opt-outs")
@@ -109,7 +108,7 @@ def opt_out() -> ResponseReturnValue:
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
     user = context().users.require(request, [SMS])
-    return _told("opt-in", object_or_query(request, POLL_BYTES), user.name)
+    return _told("opt-in", object_or_query(request), user.name)
 
 
 def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:

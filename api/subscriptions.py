@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, Text, checked, demand_json, json_object, object_or_query
+from api.bodies import Text, checked, object_or_query, posted_object
 from api.callbacks import store
 from api.context import PHONE_NUMBER, Context, context
 from api.errors import ApiError
@@ -103,8 +103,7 @@ def subscribe() -> ResponseReturnValue:
     """Nothing is stored before the notification."""
     here = context()
     here.users.require(request, [SMS])
-    demand_json(request)
-    subscription, number = _subscription(here, json_object(request, POLL_BYTES))
+    subscription, number = _subscription(here, posted_object(request))
     return said(_account(here).subscribe(number, subscription.short_code, subscription.keyword))
 
 
@@ -122,7 +121,7 @@ def unsubscribe() -> ResponseReturnValue:
     """A notification tells when it is done."""
     here = context()
     here.users.require(request, [SMS])
-    subscription, number = _subscription(here, object_or_query(request, POLL_BYTES))
+    subscription, number = _subscription(here, object_or_query(request))
     return said(_account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
 
 
@@ -140,8 +139,7 @@ def fetch() -> ResponseReturnValue:
     """Takes nobody out: who left is told by notifications alone."""
     here = context()
     here.users.require(request, [SMS])
-    demand_json(request)
-    product = checked(Product, json_object(request, POLL_BYTES), _expected)
+    product = checked(Product, posted_object(request), _expected)
     country = here.settings.loaded().default_country_code
     told = _account(here).subscribers(product.short_code, product.keyword)
     known = {doc["phone"] for doc in active(here.couch.main, product)}
