@@ -10,7 +10,7 @@ from flask import current_app
 
 from api.auth import Users
 from api.deliveries import Deliveries
-from api.errors import ApiError, BadRequestError
+from api.errors import BadRequestError, BusyError
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
@@ -56,9 +56,9 @@ class Context:
 
     @contextmanager
     def inspection(self) -> Iterator[None]:
-        """Around what asks CouchDB much and may be asked by anybody: one at a time. Raises ApiError 503."""
+        """Around what asks CouchDB much and may be asked by anybody: one at a time. Raises BusyError."""
         if not self._inspecting.acquire(timeout=INSPECTION_WAIT):
-            raise ApiError(503, "CouchDB is slow to answer, and is being asked already.", {"Retry-After": "5"})
+            raise BusyError("CouchDB is slow to answer, and is being asked already.")
         try:
             yield
         finally:

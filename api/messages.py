@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -41,8 +41,6 @@ STORED_AT_ONCE = 1_000
 # In characters. `multipart_sms_limit` cuts what is sent; the longest that it allows, 255 parts, has 39,015.
 LONGEST_TEXT = 40_000
 BODY_BYTES = 8 * 1024 * 1024
-# What JavaScript's dates can hold: the views read them.
-LATEST = 8_640_000_000_000_000
 
 blueprint = Blueprint("messages", __name__)
 log = structlog.get_logger()
@@ -50,12 +48,9 @@ log = structlog.get_logger()
 
 def _moment(value: object) -> datetime:
     moment = documents.read_moment(value)
-    try:
-        if moment is not None and abs(moment) <= LATEST:
-            return datetime.fromtimestamp(moment / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        pass
-    raise PydanticCustomError("moment", "no moment")
+    if moment is None or not documents.FIRST_MOMENT <= moment <= documents.LAST_MOMENT:
+        raise PydanticCustomError("moment", "no moment")
+    return documents.datetime_of(moment)
 
 
 class PremiumFields(BaseModel):
