@@ -22,7 +22,10 @@ Credential = Callable[[str], str | None]
 
 
 class Services:
-    """The configured services in the order in which they are tried, rebuilt when settings or credentials change."""
+    """The configured services in the order in which they are tried, rebuilt when settings or credentials change.
+
+    None are there before the first `refresh`.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Services:
         self._before = dict(before or {})
         self._services: dict[str, Service] = {}
         self._made_of: dict[str, object] = {}
-        self._troubles: dict[str, str | None] = {}
+        self._troubles: dict[str, str | None] = {}  # why a service cannot be used as it is configured
         self._since: dict[str, str] = {}  # when a service's trouble began
         self._began = states.timestamp(states.now())
         self._phone = ServiceStatus()
@@ -59,7 +62,7 @@ class Services:
         for name, definition in gateways.SERVICES.items():
             limits = definition.section(settings)
             made_of = (limits, settings.sms.reply_to, self._credential(definition.outgoing_credential))
-            trouble = self._trouble(name, settings)
+            trouble = next(iter(gateways.missing(name, settings, self._credential)), None)  # the first of several
             if trouble != self._troubles.get(name):
                 self._since[name] = states.timestamp(states.now())
             self._troubles[name] = trouble
@@ -97,7 +100,7 @@ class Services:
         order = [route.via] if route.via else sms.order
         return sorted((name for name in order if name not in route.without), key=lambda name: name in route.last)
 
-    def choose(self, route: Route) -> "Service | str | None":
+    def choose(self, route: Route) -> Service | str | None:
         """The first service that takes messages now: a Service, the name of the polling phone gateway, or None.
 
         Passed over is what is not configured, held, or over its rate; what is only busy is waited for. One that has
@@ -147,10 +150,6 @@ class Services:
         service = self._services.get(name)
         return service is not None and not self._troubles[name] and not service.status.held
 
-    def _trouble(self, name: str, settings: Settings) -> str | None:
-        """Why a service cannot be used as it is configured, as a sentence."""
-        return next(iter(gateways.missing(name, settings, self._credential)), None)
-
     def status(self) -> Mapping[str, ServiceStatus]:
         """Every service: those in the order, with why they are held or cannot be used, and the others."""
         others = {name: service.status for name, service in list(self._services.items())}
@@ -158,10 +157,8 @@ class Services:
 
     def _in_order(self) -> Iterator[tuple[str, ServiceStatus]]:
         for name in self.order():
-            service = self._services.get(name)
-            status = self._phone if name == PHONE_GATEWAY else service.status if service else ServiceStatus()
-            trouble = self._troubles[name] if service else self._trouble(name, self._settings())
-            if trouble:
+            status = self._phone if name == PHONE_GATEWAY else self._services[name].status
+            if trouble := self._troubles.get(name):
                 status = replace(status, held=True, reason=trouble, since=self._since.get(name))
             yield name, status
 

@@ -760,7 +760,6 @@ def test_the_key_is_compared_with_the_incoming_credential(query: dict[str, str],
         ),
         (AT, {"sms": {"reply_to": "22000", "africas_talking": {"username": "mtandao", "premium": True}}}, KEY, []),
         (PHONE_GATEWAY, {}, None, []),
-        ("pigeon", {}, KEY, ["mjumbe does not send by pigeon; choose another sms.outgoing_service"]),
     ],
 )
 def test_what_is_missing(name: str, values: dict[str, Any], key: str | None, sentences: list[str]) -> None:
