@@ -21,8 +21,6 @@ from mjumbe.documents import DeliveryReport, Document, IncomingMessage
 from mjumbe.gateways import CALLBACKS
 from mjumbe.gateways.base import KEY_IN_QUERY, BadCallbackError, CallbackRecord, Callbacks
 
-SETTINGS_AGE = 2.0  # seconds: how old the settings are that a callback is read by
-
 log = structlog.get_logger()
 blueprint = Blueprint("callbacks", __name__)
 
@@ -63,7 +61,7 @@ def receive(callbacks: Callbacks, route: str) -> ResponseReturnValue:
     except BadCallbackError as error:
         log.warning("callback cannot be stored", service=callbacks.slug, route=route, reason=str(error))
         raise BadRequestError(error.field, error.expected) from None
-    here.settings.refresh_soon(SETTINGS_AGE)
+    here.settings.refresh_soon()
     return {"saved": sum(store(here, record) for record in records)}
 
 

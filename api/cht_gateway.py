@@ -35,7 +35,6 @@ ROLE = "gateway"  # may always
 # may have sent it and only have no internet, and tries to tell for up to about 12 hours.
 HOLDER_SECONDS = 12 * 3600.0
 ROWS_AT_ONCE = 100  # read at least: among them are what other phones have and did not acknowledge
-SETTINGS_AGE = 2.0
 Index = Literal["true", "false"]  # CouchDB's `update` of a view query
 CURRENT: Index = "true"  # brought up to date first
 KNOWN: Index = "false"  # as it is
@@ -137,7 +136,7 @@ def poll() -> ResponseReturnValue:
     here = context()
     user = _user(here)
     posted = optional_object(request)  # as in CHT, no body is a poll that brings nothing
-    here.settings.refresh_soon(SETTINGS_AGE)
+    here.settings.refresh_soon()
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
     _store_messages(here, messages, settings)
