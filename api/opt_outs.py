@@ -17,7 +17,7 @@ from api.callbacks import store
 from api.context import PHONE_NUMBER, context
 from api.errors import BadRequestError
 from api.openapi import describe
-from mjumbe.documents import OPT_OUT, Document, Notice, entries_of
+from mjumbe.documents import OPT_OUT, Document, Notice, last_entry
 
 PREFIX = f"{OPT_OUT}:"
 MOST = 1_000
@@ -122,6 +122,5 @@ def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:
 
 
 def _shown(doc: Document) -> dict[str, Any]:
-    last = next(reversed(entries_of(doc)), {})
-    number = str(doc["_id"]).removeprefix(PREFIX)
+    number, last = str(doc["_id"]).removeprefix(PREFIX), last_entry(doc)
     return {"phone": number, "since": last.get("timestamp"), "source": last.get("source")}

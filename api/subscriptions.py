@@ -1,7 +1,6 @@
 """Premium subscriptions at Africa's Talking: who has a product, asking people whether they want it, letting them go.
 
-Who has a product is known from the service's notifications, which the sentinel keeps as documents
-`subscription:<short code>:<keyword>:<number>` whose `value` is `active` while it lasts.
+Who has a product is known from the service's notifications, which the sentinel keeps in the product's register.
 """
 
 from collections.abc import Iterator
@@ -20,12 +19,11 @@ from api.gateways import ServiceSaid, said
 from api.openapi import describe
 from mjumbe import gateways, phone
 from mjumbe.couch import Database
-from mjumbe.documents import Document, entries_of
+from mjumbe.documents import SUBSCRIBED, Document, last_entry, product_register
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.africas_talking import AfricasTalking
 from mjumbe.gateways.base import Check, SendError, Wiring
 
-ACTIVE = "active"
 PAGE = 1_000
 
 blueprint = Blueprint("subscriptions", __name__)
@@ -84,8 +82,8 @@ def subscribed() -> ResponseReturnValue:
     here = context()
     here.users.require(request, [SMS])
     product = checked(Product, request.args.to_dict(), _expected)
-    found = [{"phone": doc["phone"], "since": _since(doc)} for doc in active(here.couch.main, product)]
-    return {"subscribers": found}
+    docs = active(here.couch.main, product)
+    return {"subscribers": [{"phone": doc["phone"], "since": last_entry(doc).get("timestamp")} for doc in docs]}
 
 
 @blueprint.post("/api/v1/subscriptions")
@@ -151,16 +149,11 @@ def fetch() -> ResponseReturnValue:
 
 def active(database: Database, product: Product) -> Iterator[Document]:
     """The register's documents of those who have the product now, by number. Raises UnavailableError."""
-    prefix = f"subscription:{product.short_code}:{product.keyword}:"
+    prefix = f"{product_register(product.short_code, product.keyword)}:"
     after = ""
     while docs := database.beginning_with(prefix, after, PAGE):
-        yield from (doc for doc in docs if doc.get("value") == ACTIVE)
+        yield from (doc for doc in docs if doc.get("value") == SUBSCRIBED)
         after = docs[-1]["_id"]
-
-
-def _since(doc: Document) -> str | None:
-    last = next(reversed(entries_of(doc)), {})
-    return str(last["timestamp"]) if last.get("timestamp") else None
 
 
 def _expected(field: str) -> str:

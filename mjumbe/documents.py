@@ -26,6 +26,7 @@ Document = dict[str, Any]
 TASK_LISTS = ("tasks", "scheduled_tasks")
 INCOMING = "incoming:"  # what the ids of incoming messages begin with
 OPT_OUT = "opt-out"  # the register of who opted out: documents `opt-out:<number>`
+SUBSCRIBED = "active"  # the `value` in a product's register while somebody has the product
 # A service's message id longer than this is hashed: CouchDB keeps ids in every index.
 _LONGEST_ID = 200
 MOST_WORDS = 200  # characters that are kept of what a service says: a document that is too large takes no outcome
@@ -327,10 +328,20 @@ def datetime_of(moment: int) -> datetime:
     return datetime.fromtimestamp(max(FIRST_MOMENT, min(moment, LAST_MOMENT)) / 1000, UTC)
 
 
+def product_register(short_code: str, keyword: str) -> str:
+    """The register of who has a premium product: documents `subscription:<short code>:<keyword>:<number>`."""
+    return f"subscription:{short_code or '-'}:{keyword or '-'}"
+
+
 def entries_of(doc: Document) -> list[Document]:
     """The history of a number's document in a register, oldest first; people write such documents by hand too."""
     history = doc.get("history")
     return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+
+
+def last_entry(doc: Document) -> Document:
+    """What happened to the number last; empty when that is not known."""
+    return next(reversed(entries_of(doc)), {})
 
 
 def is_incoming(doc: Document) -> bool:
