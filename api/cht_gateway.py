@@ -164,7 +164,7 @@ def _store_messages(here: Context, entries: list[Any], settings: Settings) -> No
     messages = [message for message in read if message is not None]
     if len(messages) < len(read):
         log.warning("poll: messages without id or sender passed over", count=len(read) - len(messages))
-    received = int(time.time() * 1000)
+    received = documents.milliseconds(states.now())
     docs = [
         documents.incoming_document(message, phone.canonical(message.sender, settings.default_country_code), received)
         for message in messages

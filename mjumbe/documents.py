@@ -134,7 +134,9 @@ class OutgoingMessage:
     reply: bool  # answers somebody, so it overtakes bulk
     premium: Premium = AS_SET
     route: Route = ANY_ROUTE
-    doc: Document | None = field(default=None, repr=False, compare=False)  # when the message is its only one
+    doc: Document | None = field(
+        default=None, repr=False, compare=False
+    )  # where it is at hand and has no other message
 
     @property
     def key(self) -> tuple[str, str]:

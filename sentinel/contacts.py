@@ -14,7 +14,7 @@ REMEMBERED_SECONDS = 60.0
 
 
 class Contacts:
-    """Who has which number, remembered for a minute. Used by one thread."""
+    """Who has which number, remembered for a minute. For one thread at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -17,7 +17,7 @@ KINDS = ("opt_out", "subscription", "viber_user")
 
 
 class Notices:
-    """Applies notices. Used by the thread that follows the callbacks."""
+    """Applies notices. `take` is for the thread that follows the callbacks, `opted_out` and `left` are for any."""
 
     def __init__(self, couch: Couch, settings: LiveSettings, registers: Registers) -> None:
         self._couch = couch

@@ -100,14 +100,14 @@ MOST_PAGES = 20  # of one look into the inbox; Africa's Talking chooses how much
 # The first look walks through all that the inbox ever held, and takes only what is no older than this: nobody expects
 # an answer to the rest.
 FIRST_LOOK = timedelta(days=1)
-UNSETTLED = timedelta(minutes=1)  # what is younger is left to its webhook, which may be on its way
+UNSETTLED = timedelta(minutes=1)  # what is younger is left to its callback, which may be on its way
 FIRST_LOOK_MARK = "first:"  # begins the cursor until that walk is over
 
 
 class AfricasTalking(Gateway):
     """One account."""
 
-    inbox_ids_differ: ClassVar[bool] = True  # integers here, texts in the webhooks
+    inbox_ids_differ: ClassVar[bool] = True  # integers here, texts in the callbacks
 
     def __init__(self, wiring: Wiring) -> None:
         section = wiring.settings.sms.africas_talking
