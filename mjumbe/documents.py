@@ -134,9 +134,7 @@ class OutgoingMessage:
     reply: bool  # answers somebody, so it overtakes bulk
     premium: Premium = AS_SET
     route: Route = ANY_ROUTE
-    doc: Document | None = field(
-        default=None, repr=False, compare=False
-    )  # where it is at hand and has no other message
+    doc: Document | None = field(default=None, repr=False, compare=False)  # if at hand, with no other message in it
 
     @property
     def key(self) -> tuple[str, str]:
