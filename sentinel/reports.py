@@ -199,12 +199,14 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     if _is_of_an_earlier_attempt(task, report) and state is not State.DELIVERED:
         states.note(task, now, details, late=True, **facts)
         return True
-    if task.pop("in_doubt", None):
+    settled = task.pop("in_doubt", False)
+    if settled or not task.get("gateway_ref"):
+        states.remember_ref(task, report.ref)  # what is there may be an earlier attempt's
+    if settled:
         task.pop("retry_at", None)
         # Whatever the report says, the service has the message: it must not be sent again.
         state = state or State.RECEIVED_BY_GATEWAY
     failed = state is State.FAILED and states.is_forward(states.of(task), state)
-    states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
     if state is None:
         states.note(task, now, details, **facts)
     elif failed and report.failure == Failure.RETRY:

@@ -329,11 +329,15 @@ def test_an_odd_report_keeps_no_other_waiting(change: dict[str, Any]) -> None:
     assert (lab.task()["state"], lab.waiting) == (("sent", 1) if unread else ("delivered", 0))
 
 
-def test_a_reference_is_never_replaced_by_a_report() -> None:
+def test_the_attempt_that_a_report_settles_is_the_one_that_counts_from_then_on() -> None:
     one = task("pending", "first", in_doubt=True)
-    assert reports.apply(one, report("Success", "second"), Settings().sms)
-    assert (one["gateway_ref"], one["state"]) == ("first", State.DELIVERED)
-    assert states.history(one)[-1]["gateway_ref"] == "second"
+    assert reports.apply(one, report("Submitted", "second"), Settings().sms)
+    assert (one["gateway_ref"], one["state"]) == ("second", State.SENT)
+    assert reports.apply(one, report("Failed", "second"), Settings().sms)
+    assert one["state"] == State.FAILED
+    assert reports.apply(one, report("Success", "first"), Settings().sms)
+    assert (one["gateway_ref"], one["state"]) == ("second", State.DELIVERED)
+    assert states.history(one)[-1]["gateway_ref"] == "first"
 
 
 def test_the_reference_is_stored_while_its_report_is_looked_up() -> None:
