@@ -204,6 +204,8 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
         states.remember_ref(task, report.ref)  # what is there may be an earlier attempt's
     if settled:
         task.pop("retry_at", None)
+        if not task.get("claim"):  # else it is under way with whoever was chosen since
+            task["service"] = report.gateway
         # Whatever the report says, the service has the message: it must not be sent again.
         state = state or State.RECEIVED_BY_GATEWAY
     failed = state is State.FAILED and states.is_forward(states.of(task), state)
