@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
-from mjumbe.text import safe, safe_text
+from mjumbe.text import each_text, safe_text
 
 CALLBACK_BYTES = 64 * 1024
 OBJECT_BYTES = 1024 * 1024  # of a JSON object, where a view sets no limit of its own
@@ -124,7 +124,8 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
 
 def _decoded(body: bytes) -> Any:
     try:
-        return safe(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number, parse_float=_finite))
+        value = json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number, parse_float=_finite)
+        return each_text(value, safe_text)
     except (ValueError, RecursionError):
         raise BadRequestError("body", "JSON") from None
 

@@ -204,11 +204,11 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
     rows = _by_uuid(here, uuids, KNOWN)
     known = {row.key for row in rows if row.doc}
     rows += _by_uuid(here, [message_uuid for message_uuid in uuids if message_uuid not in known], CURRENT)
-    docs = {str(row.id): row.doc for row in rows if row.doc}
+    docs = {row.id: row.doc for row in rows if row.doc}
     homes: dict[str, set[str]] = {}
     for row in rows:
         if row.doc:
-            homes.setdefault(row.key, set()).add(str(row.id))
+            homes.setdefault(row.key, set()).add(row.id)
     if len(homes) < len(uuids):
         log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
     now = states.now()
@@ -279,13 +279,13 @@ def _pick(
 
 def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row]) -> list[dict[str, str]]:
     """Take these messages for the phone; those that it has now."""
-    docs = here.couch.main.fetch(str(row.id) for row in chosen)
+    docs = here.couch.main.fetch(row.id for row in chosen)
     opted_out = _opted_out(here, docs, chosen, settings)
     taken: dict[str, Task] = {}
-    edits = edits_of((str(row.id), partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
+    edits = edits_of((row.id, partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
     updates = here.couch.main.update(edits, known=docs)
     _report_refused(updates)
-    ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[str(row.id)].error]
+    ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[row.id].error]
     return [message for task in ours if (message := _message(task, settings))]
 
 
@@ -293,7 +293,7 @@ def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row
     """Which of these messages, by uuid, are to people who have opted out, since they were assigned perhaps."""
     registered: dict[str, str] = {}
     for row in chosen:
-        task = documents.find_task(docs.get(str(row.id), {}), row.value["uuid"]) or {}
+        task = documents.find_task(docs.get(row.id, {}), row.value["uuid"]) or {}
         number = phone.number_to_send_to(str(documents.message_of(task).get("to")), settings)
         registered[row.value["uuid"]] = f"{documents.OPT_OUT}:{number}"
     known = here.couch.main.fetch(registered.values())

@@ -97,7 +97,7 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
         decided[:] = [outgoing_record(doc, task)]
         return True
 
-    doc_id = str(rows[0].id)
+    doc_id = rows[0].id
     if not here.couch.main.update({doc_id: edit_document})[doc_id].written:
         raise ApiError(409, f"The message {message_uuid} is {otherwise}; GET it to see what became of it.")
     return decided[0]

@@ -150,13 +150,13 @@ class Reports:
             keys=list({report.ref for report in reports.values()}),
             include_docs=True,
         )
-        places: dict[str, Place] = {row.key: (str(row.id), str(row.value)) for row in rows}
+        places: dict[str, Place] = {row.key: (row.id, str(row.value)) for row in rows}
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
         found |= settled_by(unknown, self._couch.main, self._settings.current)
         updates = self._couch.main.update(
             edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),
-            known={str(row.id): row.doc for row in rows if row.doc},
+            known={row.id: row.doc for row in rows if row.doc},
         )
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
