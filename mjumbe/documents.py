@@ -1,9 +1,9 @@
 """The documents as types: what is built, read and checked in one place.
 
 Shapes are the Community Health Toolkit's (CHT); a field of ours has its own name and never changes the meaning of
-theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`,
-`parts`; in `sms_message` `gateway`, `to`, `link_id`,
-`network_code`, `sent_timestamp`; on a document `receipt` and `transitions`.
+theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`, `parts`; in
+`sms_message` `gateway`, `to`, `link_id`, `network_code`, `sent_timestamp`, `cost`; on a document `receipt`. Which
+transitions have seen a document is in `transitions`, as in CHT.
 """
 
 import hashlib
