@@ -17,6 +17,7 @@ from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow, hand_over
 from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
+from mjumbe.states import NOT_SENT
 
 FOLLOWED_SECONDS = 20.0
 
@@ -168,7 +169,7 @@ def _send(here: Context, name: str, number: str) -> dict[str, object]:
         found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task
     details = f": {found['state_details']}" if found.get("state_details") else ""
     return {
-        "ok": found["state"] not in ("failed", "denied"),
+        "ok": found["state"] not in NOT_SENT,
         "says": "The test message was delivered."
         if delivered
         else f"The test message is {found['state']} so far{details}.",

@@ -25,13 +25,12 @@ from mjumbe.documents import Document
 from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.base import CallbackRecord, CallbackRequest
-from mjumbe.states import NEVER_SENT, State, Task
+from mjumbe.states import NOT_SENT, State, Task
 
 DEFAULT_TEXT = "Hello from Africa's Talking!"
 MISSING_PHONE = "Missing 'phone' query parameter"
 ANSWERED_SECONDS = 8.0  # how long the service's answer is waited for
 NOT_ANSWERED = frozenset({State.SCHEDULED, State.PENDING, State.FORWARDED_TO_GATEWAY})
-NOT_SENT = NEVER_SENT | {State.FAILED}
 TWO_WAY_FIELDS = ("linkId", "text", "to", "id", "date", "from")
 
 blueprint = Blueprint("service", __name__)

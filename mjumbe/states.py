@@ -39,6 +39,7 @@ _ORDER = (
 _RANK = {state: rank for rank, state in enumerate(_ORDER)}
 
 NEVER_SENT = frozenset({State.DENIED, State.CLEARED, State.MUTED, State.DUPLICATE})
+NOT_SENT = NEVER_SENT | {State.FAILED}  # ended, and nobody will send it any more
 DUE = frozenset({State.PENDING, State.SCHEDULED})
 
 
