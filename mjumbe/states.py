@@ -117,7 +117,8 @@ def release(
     before = _before_this_attempt(task)
     if not spent and before and before[-1].get("state_details") == details:
         task["state_history"] = before[:-1]
-        facts["times"] = before[-1].get("times", 1) + 1
+        times = before[-1].get("times")
+        facts["times"] = times + 1 if isinstance(times, int) else 2
     _set(task, State.PENDING, at, details, facts)
 
 
