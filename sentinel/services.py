@@ -62,7 +62,7 @@ class Services:
         for name, definition in gateways.SERVICES.items():
             limits = definition.section(settings)
             made_of = (limits, settings.sms.reply_to, self._credential(definition.outgoing_credential))
-            trouble = next(iter(gateways.missing(name, settings, self._credential)), None)  # the first of several
+            trouble = self._trouble(name, settings)
             if trouble != self._troubles.get(name):
                 self._since[name] = states.timestamp(states.now())
             self._troubles[name] = trouble
@@ -149,6 +149,10 @@ class Services:
             return not self._phone.held
         service = self._services.get(name)
         return service is not None and not self._troubles[name] and not service.status.held
+
+    def _trouble(self, name: str, settings: Settings) -> str | None:
+        """Why a service cannot be used as it is configured, as a sentence."""
+        return next(iter(gateways.missing(name, settings, self._credential)), None)
 
     def status(self) -> Mapping[str, ServiceStatus]:
         """Every service: those in the order, with why they are held or cannot be used, and the others."""
