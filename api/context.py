@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
-from flask import current_app
+from flask import current_app, request
 
-from api.auth import Users
+from api.auth import User, Users
 from api.deliveries import Deliveries
 from api.errors import BadRequestError, BusyError
 from api.intake import Intake
@@ -68,3 +68,12 @@ class Context:
 def context() -> Context:
     """The context of the app that serves the current request."""
     return cast(Context, current_app.extensions[EXTENSION])
+
+
+def admit(*roles: str) -> tuple[Context, User]:
+    """The context, and the user who sent the current request: an admin, or one with one of `roles`.
+
+    Raises as Users.require.
+    """
+    here = context()
+    return here, here.users.require(request, roles)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from api.auth import SMS
 from api.bodies import posted_object, raw_body
-from api.context import context
+from api.context import admit, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, outgoing_record
@@ -43,7 +43,7 @@ class Verdict(BaseModel):
 )
 def settle(message_uuid: str) -> ResponseReturnValue:
     """Store the verdict; the message's record as it is then."""
-    user = context().users.require(request, [SMS])
+    _, user = admit(SMS)
     sent = posted_object(request, BODY_BYTES).get("sent")
     if not isinstance(sent, bool):
         raise BadRequestError("sent", "true or false")
@@ -70,7 +70,7 @@ def settle(message_uuid: str) -> ResponseReturnValue:
 )
 def cancel(message_uuid: str) -> ResponseReturnValue:
     """Store that it is not to go; the message's record as it is then."""
-    user = context().users.require(request, [SMS])
+    _, user = admit(SMS)
     raw_body(request, BODY_BYTES)  # nothing is expected in it
 
     def edit(task: Task) -> bool:

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
 
 from api.bodies import optional_object
-from api.context import Context, context
+from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from mjumbe import overview, states
@@ -82,8 +82,7 @@ class ServiceSaid(BaseModel):
 @describe("How the services stand", tag="gateways", security="user", answers={200: Gateways})
 def all_gateways() -> ResponseReturnValue:
     """Every service with what an operator asks first."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     return {
         "gateways": [
             _shown(gateway) for gateway in overview.overview(here.couch, here.settings.refresh(), here.vault.get)
@@ -117,8 +116,7 @@ def _shown(gateway: overview.GatewayOverview) -> dict[str, object]:
 )
 def test(name: str) -> ResponseReturnValue:
     """The check, then perhaps a message."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     if name not in NAMES:
         raise ApiError(404, f"There is no service {name}; there are {', '.join(NAMES)}.")
     settings = here.settings.refresh()
@@ -141,8 +139,7 @@ def test(name: str) -> ResponseReturnValue:
 )
 def set_viber_webhook() -> ResponseReturnValue:
     """A bot has one webhook: whatever had it before has it no more."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     return said(viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get)))
 
 

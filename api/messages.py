@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from api.auth import SMS
 from api.bodies import Text, checked, demand_json, json_body
-from api.context import Context, context
+from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, MessagePage, incoming_record, outgoing_record
@@ -149,8 +149,7 @@ MOST_SHOWN = 50  # characters
 )
 def send() -> ResponseReturnValue:
     """202 once the messages are on disk."""
-    here = context()
-    user = here.users.require(request, [SMS])
+    here, user = admit(SMS)
     demand_json(request)
     body = json_body(request, BODY_BYTES)
     country = here.settings.loaded().default_country_code
@@ -303,8 +302,7 @@ def _accepted(doc: Document) -> dict[str, Any]:
 )
 def show(message_uuid: str) -> ResponseReturnValue:
     """The whole record."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     record = _outgoing(here, message_uuid) or _incoming(here, message_uuid)
     if record is None:
         raise ApiError(404, f"There is no message {message_uuid}.")
@@ -336,8 +334,7 @@ def _incoming(here: Context, doc_id: str) -> dict[str, Any] | None:
 )
 def search() -> ResponseReturnValue:
     """One page, and the bookmark of the next."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     query = checked(MessageQuery, request.args.to_dict(), MessageQuery.expected)
     messages, bookmark = find(here.couch.main, query, here.settings.loaded().default_country_code)
     return {"messages": messages, "bookmark": bookmark}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import SMS
 from api.bodies import checked, object_or_query, posted_object
 from api.callbacks import store
-from api.context import PHONE_NUMBER, context
+from api.context import PHONE_NUMBER, admit, context
 from api.errors import BadRequestError
 from api.openapi import describe
 from mjumbe.documents import OPT_OUT, Document, Notice, last_entry
@@ -71,8 +71,7 @@ class Noted(BaseModel):
 )
 def opted_out() -> ResponseReturnValue:
     """A page of them."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     query = checked(OptOutQuery, request.args.to_dict(), lambda field: "only after")
     docs = here.couch.main.beginning_with(PREFIX, PREFIX + query.after if query.after else "", MOST)
     last = str(docs[-1]["_id"]).removeprefix(PREFIX) if len(docs) == MOST else None
@@ -91,7 +90,7 @@ def opted_out() -> ResponseReturnValue:
 )
 def opt_out() -> ResponseReturnValue:
     """202 once it is on disk."""
-    user = context().users.require(request, [SMS])
+    _, user = admit(SMS)
     return _told("opt-out", posted_object(request), user.name)
 
 
@@ -107,7 +106,7 @@ def opt_out() -> ResponseReturnValue:
 )
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
-    user = context().users.require(request, [SMS])
+    _, user = admit(SMS)
     return _told("opt-in", object_or_query(request), user.name)
 
 

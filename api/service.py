@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import SMS, demand_own_will
 from api.bodies import callback_request
 from api.callbacks import CallbackFields, receive
-from api.context import Context, context
+from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.messages import LONGEST_TEXT
 from api.openapi import describe
@@ -96,8 +96,7 @@ def ready() -> ResponseReturnValue:
 )
 def invoke() -> ResponseReturnValue:
     """The message's document, then the service's answer."""
-    here = context()
-    user = here.users.require(request, [SMS])
+    here, user = admit(SMS)
     _demand_own_will()
     posted = callback_request(request)
     given = {**posted.query, **posted.form}

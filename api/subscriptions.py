@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import SMS
 from api.bodies import Text, checked, object_or_query, posted_object
 from api.callbacks import store
-from api.context import PHONE_NUMBER, Context, context
+from api.context import PHONE_NUMBER, Context, admit
 from api.errors import ApiError
 from api.gateways import ServiceSaid, said
 from api.openapi import describe
@@ -79,8 +79,7 @@ TAG = "premium subscriptions"
 )
 def subscribed() -> ResponseReturnValue:
     """All of them."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     product = checked(Product, request.args.to_dict(), _expected)
     docs = active(here.couch.main, product)
     return {"subscribers": [{"phone": doc["phone"], "since": last_entry(doc).get("timestamp")} for doc in docs]}
@@ -99,8 +98,7 @@ def subscribed() -> ResponseReturnValue:
 )
 def subscribe() -> ResponseReturnValue:
     """Nothing is stored before the notification."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     subscription, number = _subscription(here, posted_object(request))
     return said(_account(here).subscribe(number, subscription.short_code, subscription.keyword))
 
@@ -117,8 +115,7 @@ def subscribe() -> ResponseReturnValue:
 )
 def unsubscribe() -> ResponseReturnValue:
     """A notification tells when it is done."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     subscription, number = _subscription(here, object_or_query(request))
     return said(_account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
 
@@ -135,8 +132,7 @@ def unsubscribe() -> ResponseReturnValue:
 )
 def fetch() -> ResponseReturnValue:
     """Takes nobody out: who left is told by notifications alone."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     product = checked(Product, posted_object(request), _expected)
     country = here.settings.loaded().default_country_code
     told = _account(here).subscribers(product.short_code, product.keyword)
