@@ -12,13 +12,12 @@ from flask import Request
 from api.errors import ApiError
 from api.limiter import FAILURES_PER_ADDRESS, FailureLimit, network
 from mjumbe.couch import Couch
-from mjumbe.login import basic_login
+from mjumbe.login import COOKIE, basic_login
 
 ADMIN = "_admin"
 SMS = "sms"  # may write and read messages
 REMEMBERED_SECONDS = 10.0
 REMEMBERED_LOGINS = 1_000
-COOKIE = "AuthSession"
 COOKIE_VALUE = re.compile(r"[\w.~+/:=-]+", re.ASCII)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # Where a browser says that a page of ours, or nobody's, made it ask.

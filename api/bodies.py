@@ -12,10 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
-from mjumbe.text import safe, safe_text
+from mjumbe.text import each_text, safe_text
 
 CALLBACK_BYTES = 64 * 1024
-POLL_BYTES = 1024 * 1024
+OBJECT_BYTES = 1024 * 1024  # of a JSON object, where a view sets no limit of its own
 MOST_FIELDS = 200
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -55,25 +55,28 @@ def checked(model: type[Model], values: Mapping[str, Any], expected: Callable[[s
         raise BadRequestError(field, expected(field)) from None
 
 
-def json_object(request: Request, limit: int) -> dict[str, Any]:
-    """The JSON object in the body. Raises 400 and 413."""
+def posted_object(request: Request, limit: int = OBJECT_BYTES) -> dict[str, Any]:
+    """The JSON object in a body that is said to be JSON. Raises 400, 413 and 415."""
+    demand_json(request)
+    return json_object(request, limit)
+
+
+def json_object(request: Request, limit: int = OBJECT_BYTES) -> dict[str, Any]:
+    """The JSON object in the body, whatever that is said to be. Raises 400 and 413."""
     value = json_body(request, limit)
     if not isinstance(value, dict):
         raise BadRequestError("body", "a JSON object")
     return value
 
 
-def object_or_query(request: Request, limit: int) -> dict[str, Any]:
+def object_or_query(request: Request) -> dict[str, Any]:
     """The JSON object in the body, or the query's fields when there is no body. Raises 400 and 413."""
-    return json_object(request, limit) if raw_body(request, limit) else request.args.to_dict()
+    return json_object(request) if raw_body(request, OBJECT_BYTES) else request.args.to_dict()
 
 
-def optional_object(request: Request, limit: int) -> dict[str, Any]:
-    """The JSON object in the body, one without fields when there is no body. Raises 400, 413 and 415."""
-    if not raw_body(request, limit):
-        return {}
-    demand_json(request)
-    return json_object(request, limit)
+def optional_object(request: Request) -> dict[str, Any]:
+    """As `posted_object`; one without fields when there is no body."""
+    return posted_object(request) if raw_body(request, OBJECT_BYTES) else {}
 
 
 def json_body(request: Request, limit: int) -> Any:
@@ -121,7 +124,8 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
 
 def _decoded(body: bytes) -> Any:
     try:
-        return safe(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number, parse_float=_finite))
+        value = json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number, parse_float=_finite)
+        return each_text(value, safe_text)
     except (ValueError, RecursionError):
         raise BadRequestError("body", "JSON") from None
 

@@ -1,6 +1,5 @@
 """What services post to us: `POST /api/v1/sms/<service>/<route>`, one route family driven by the gateways' modules."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,13 +14,11 @@ from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.limiter import network
 from api.openapi import describe
-from mjumbe import documents, phone
+from mjumbe import documents, phone, states
 from mjumbe.couch import Database
 from mjumbe.documents import DeliveryReport, Document, IncomingMessage
 from mjumbe.gateways import CALLBACKS
 from mjumbe.gateways.base import KEY_IN_QUERY, BadCallbackError, CallbackRecord, Callbacks
-
-SETTINGS_AGE = 2.0  # seconds: how old the settings are that a callback is read by
 
 log = structlog.get_logger()
 blueprint = Blueprint("callbacks", __name__)
@@ -63,7 +60,7 @@ def receive(callbacks: Callbacks, route: str) -> ResponseReturnValue:
     except BadCallbackError as error:
         log.warning("callback cannot be stored", service=callbacks.slug, route=route, reason=str(error))
         raise BadRequestError(error.field, error.expected) from None
-    here.settings.refresh_soon(SETTINGS_AGE)
+    here.settings.refresh_soon()
     return {"saved": sum(store(here, record) for record in records)}
 
 
@@ -76,7 +73,7 @@ def store(here: Context, record: CallbackRecord) -> int:
 
 
 def _document(here: Context, record: CallbackRecord) -> tuple[Database, Document]:
-    received = int(time.time() * 1000)
+    received = documents.milliseconds(states.now())
     if isinstance(record, IncomingMessage):
         sender = phone.canonical(record.sender, here.settings.loaded().default_country_code)
         return here.couch.main, documents.incoming_document(record, sender, received)

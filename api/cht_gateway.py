@@ -19,7 +19,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import User
-from api.bodies import POLL_BYTES, optional_object
+from api.bodies import optional_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
@@ -35,7 +35,6 @@ ROLE = "gateway"  # may always
 # may have sent it and only have no internet, and tries to tell for up to about 12 hours.
 HOLDER_SECONDS = 12 * 3600.0
 ROWS_AT_ONCE = 100  # read at least: among them are what other phones have and did not acknowledge
-SETTINGS_AGE = 2.0
 Index = Literal["true", "false"]  # CouchDB's `update` of a view query
 CURRENT: Index = "true"  # brought up to date first
 KNOWN: Index = "false"  # as it is
@@ -136,8 +135,8 @@ def poll() -> ResponseReturnValue:
     began, began_at = time.monotonic(), states.now()
     here = context()
     user = _user(here)
-    posted = optional_object(request, POLL_BYTES)  # as in CHT, no body is a poll that brings nothing
-    here.settings.refresh_soon(SETTINGS_AGE)
+    posted = optional_object(request)  # as in CHT, no body is a poll that brings nothing
+    here.settings.refresh_soon()
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
     _store_messages(here, messages, settings)
@@ -165,7 +164,7 @@ def _store_messages(here: Context, entries: list[Any], settings: Settings) -> No
     messages = [message for message in read if message is not None]
     if len(messages) < len(read):
         log.warning("poll: messages without id or sender passed over", count=len(read) - len(messages))
-    received = int(time.time() * 1000)
+    received = documents.milliseconds(states.now())
     docs = [
         documents.incoming_document(message, phone.canonical(message.sender, settings.default_country_code), received)
         for message in messages
@@ -205,11 +204,11 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
     rows = _by_uuid(here, uuids, KNOWN)
     known = {row.key for row in rows if row.doc}
     rows += _by_uuid(here, [message_uuid for message_uuid in uuids if message_uuid not in known], CURRENT)
-    docs = {str(row.id): row.doc for row in rows if row.doc}
+    docs = {row.id: row.doc for row in rows if row.doc}
     homes: dict[str, set[str]] = {}
     for row in rows:
         if row.doc:
-            homes.setdefault(row.key, set()).add(str(row.id))
+            homes.setdefault(row.key, set()).add(row.id)
     if len(homes) < len(uuids):
         log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
     now = states.now()
@@ -280,13 +279,13 @@ def _pick(
 
 def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row]) -> list[dict[str, str]]:
     """Take these messages for the phone; those that it has now."""
-    docs = here.couch.main.fetch(str(row.id) for row in chosen)
+    docs = here.couch.main.fetch(row.id for row in chosen)
     opted_out = _opted_out(here, docs, chosen, settings)
     taken: dict[str, Task] = {}
-    edits = edits_of((str(row.id), partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
+    edits = edits_of((row.id, partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
     updates = here.couch.main.update(edits, known=docs)
     _report_refused(updates)
-    ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[str(row.id)].error]
+    ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[row.id].error]
     return [message for task in ours if (message := _message(task, settings))]
 
 
@@ -294,7 +293,7 @@ def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row
     """Which of these messages, by uuid, are to people who have opted out, since they were assigned perhaps."""
     registered: dict[str, str] = {}
     for row in chosen:
-        task = documents.find_task(docs.get(str(row.id), {}), row.value["uuid"]) or {}
+        task = documents.find_task(docs.get(row.id, {}), row.value["uuid"]) or {}
         number = phone.number_to_send_to(str(documents.message_of(task).get("to")), settings)
         registered[row.value["uuid"]] = f"{documents.OPT_OUT}:{number}"
     known = here.couch.main.fetch(registered.values())

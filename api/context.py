@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
-from flask import current_app
+from flask import current_app, request
 
-from api.auth import Users
+from api.auth import User, Users
 from api.deliveries import Deliveries
-from api.errors import ApiError, BadRequestError
+from api.errors import BadRequestError, BusyError
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
@@ -56,9 +56,9 @@ class Context:
 
     @contextmanager
     def inspection(self) -> Iterator[None]:
-        """Around what asks CouchDB much and may be asked by anybody: one at a time. Raises ApiError 503."""
+        """Around what asks CouchDB much and may be asked by anybody: one at a time. Raises BusyError."""
         if not self._inspecting.acquire(timeout=INSPECTION_WAIT):
-            raise ApiError(503, "CouchDB is slow to answer, and is being asked already.", {"Retry-After": "5"})
+            raise BusyError("CouchDB is slow to answer, and is being asked already.")
         try:
             yield
         finally:
@@ -68,3 +68,12 @@ class Context:
 def context() -> Context:
     """The context of the app that serves the current request."""
     return cast(Context, current_app.extensions[EXTENSION])
+
+
+def admit(*roles: str) -> tuple[Context, User]:
+    """The context, and the user who sent the current request: an admin, or one with one of `roles`.
+
+    Raises as Users.require.
+    """
+    here = context()
+    return here, here.users.require(request, roles)

@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.bodies import raw_body
-from api.context import context
+from api.context import admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from mjumbe.credentials import MAX_VALUE, RefusedCredentialError
@@ -45,8 +45,7 @@ class CredentialSet(BaseModel):
 @describe("The names of the credentials", tag="credentials", security="user", answers={200: CredentialNames})
 def names() -> ResponseReturnValue:
     """What is in the vault, without values."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     return {"credentials": here.vault.names()}
 
 
@@ -56,8 +55,7 @@ def names() -> ResponseReturnValue:
 )
 def show(credential_id: str) -> ResponseReturnValue:
     """Whether it is there; never its value."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     if here.vault.get(credential_id) is None:
         raise _unknown(credential_id)
     return {"id": credential_id, "set": True}
@@ -74,8 +72,7 @@ def show(credential_id: str) -> ResponseReturnValue:
 )
 def put(credential_id: str) -> ResponseReturnValue:
     """The body, whatever it is called, is the value."""
-    here = context()
-    user = here.users.require(request)
+    here, user = admit()
     try:
         value = raw_body(request, VALUE_BYTES).decode("utf-8")
     except UnicodeDecodeError:
@@ -93,8 +90,7 @@ def put(credential_id: str) -> ResponseReturnValue:
 @describe("Delete a credential", tag="credentials", security="user", answers={200: Ok}, errors=(404,))
 def delete(credential_id: str) -> ResponseReturnValue:
     """Wherever it is kept, CHT's places too."""
-    here = context()
-    user = here.users.require(request)
+    here, user = admit()
     if not here.vault.delete(credential_id):
         raise _unknown(credential_id)
     log.info("credential deleted", credential=credential_id, by=user.name)

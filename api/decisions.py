@@ -9,8 +9,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
 
 from api.auth import SMS
-from api.bodies import demand_json, json_object, raw_body
-from api.context import context
+from api.bodies import posted_object, raw_body
+from api.context import admit, context
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, outgoing_record
@@ -43,9 +43,8 @@ class Verdict(BaseModel):
 )
 def settle(message_uuid: str) -> ResponseReturnValue:
     """Store the verdict; the message's record as it is then."""
-    user = context().users.require(request, [SMS])
-    demand_json(request)
-    sent = json_object(request, BODY_BYTES).get("sent")
+    _, user = admit(SMS)
+    sent = posted_object(request, BODY_BYTES).get("sent")
     if not isinstance(sent, bool):
         raise BadRequestError("sent", "true or false")
 
@@ -71,7 +70,7 @@ def settle(message_uuid: str) -> ResponseReturnValue:
 )
 def cancel(message_uuid: str) -> ResponseReturnValue:
     """Store that it is not to go; the message's record as it is then."""
-    user = context().users.require(request, [SMS])
+    _, user = admit(SMS)
     raw_body(request, BODY_BYTES)  # nothing is expected in it
 
     def edit(task: Task) -> bool:
@@ -98,7 +97,7 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
         decided[:] = [outgoing_record(doc, task)]
         return True
 
-    doc_id = str(rows[0].id)
+    doc_id = rows[0].id
     if not here.couch.main.update({doc_id: edit_document})[doc_id].written:
         raise ApiError(409, f"The message {message_uuid} is {otherwise}; GET it to see what became of it.")
     return decided[0]

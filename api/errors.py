@@ -16,7 +16,7 @@ SENTENCES = {
     404: "There is nothing at this path; /api/docs lists what there is.",
     405: "This path takes other methods.",
 }
-RETRY_AFTER = 5  # seconds: what a caller is asked to wait when CouchDB is away
+RETRY_AFTER = 5  # seconds: what a caller is asked to wait when we cannot serve now
 # What CouchDB answers when it does not let us in: our password was changed, our name is locked for five minutes
 # (chttpd_auth_lockout), the database is not there yet. The request itself was none of it.
 NOT_FOR_US = (401, 403, 404)
@@ -57,6 +57,13 @@ class BadRequestError(ApiError):
         super().__init__(400, f"{field}: expected {expected}", field=field, expected=expected)
 
 
+class BusyError(ApiError):
+    """503: nothing is wrong with the request, which may come again in RETRY_AFTER seconds."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(503, reason, {"Retry-After": str(RETRY_AFTER)})
+
+
 def answer(
     status: int, reason: str, headers: Mapping[str, str] | None = None, **facts: Any
 ) -> tuple[Any, int, dict[str, str]]:
@@ -84,25 +91,21 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
     return answer(error.code or 500, SENTENCES.get(error.code or 500) or error.description or error.name, headers)
 
 
-def _away(reason: str) -> ResponseReturnValue:
-    return answer(503, reason, {"Retry-After": str(RETRY_AFTER)})
-
-
 def _unavailable(error: UnavailableError) -> ResponseReturnValue:
     log.warning("CouchDB is away", reason=str(error))
-    return _away("CouchDB cannot be reached; try again.")
+    return _api_error(BusyError("CouchDB cannot be reached; try again."))
 
 
 def _refused(error: CouchError) -> ResponseReturnValue:
     if error.status not in NOT_FOR_US:
         return _unexpected(error)
     log.error("CouchDB does not serve us", reason=str(error))
-    return _away("CouchDB is not ready for us; try again, and see /readyz.")
+    return _api_error(BusyError("CouchDB is not ready for us; try again, and see /readyz."))
 
 
 def _unreadable(error: CredentialError) -> ResponseReturnValue:
     log.error("a credential cannot be used", reason=str(error))
-    return _away("A stored credential cannot be used; /readyz says which.")
+    return _api_error(BusyError("A stored credential cannot be used; /readyz says which."))
 
 
 def _unexpected(error: Exception) -> ResponseReturnValue:

@@ -7,8 +7,8 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
 
-from api.bodies import POLL_BYTES, optional_object
-from api.context import Context, context
+from api.bodies import optional_object
+from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from mjumbe import overview, states
@@ -17,6 +17,7 @@ from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow, hand_over
 from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
+from mjumbe.states import NOT_SENT
 
 FOLLOWED_SECONDS = 20.0
 
@@ -81,8 +82,7 @@ class ServiceSaid(BaseModel):
 @describe("How the services stand", tag="gateways", security="user", answers={200: Gateways})
 def all_gateways() -> ResponseReturnValue:
     """Every service with what an operator asks first."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     return {
         "gateways": [
             _shown(gateway) for gateway in overview.overview(here.couch, here.settings.refresh(), here.vault.get)
@@ -116,8 +116,7 @@ def _shown(gateway: overview.GatewayOverview) -> dict[str, object]:
 )
 def test(name: str) -> ResponseReturnValue:
     """The check, then perhaps a message."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     if name not in NAMES:
         raise ApiError(404, f"There is no service {name}; there are {', '.join(NAMES)}.")
     settings = here.settings.refresh()
@@ -140,8 +139,7 @@ def test(name: str) -> ResponseReturnValue:
 )
 def set_viber_webhook() -> ResponseReturnValue:
     """A bot has one webhook: whatever had it before has it no more."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     return said(viber.set_webhook(Wiring(here.settings.refresh(), here.vault.get)))
 
 
@@ -151,7 +149,7 @@ def said(check: Check) -> ResponseReturnValue:
 
 
 def _number(here: Context) -> str | None:
-    posted = optional_object(request, POLL_BYTES)
+    posted = optional_object(request)
     if unknown := posted.keys() - {"to", "number"}:
         raise BadRequestError(min(unknown), "only `to`, a phone number")
     to = posted.get("to") or posted.get("number")
@@ -168,7 +166,7 @@ def _send(here: Context, name: str, number: str) -> dict[str, object]:
         found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task
     details = f": {found['state_details']}" if found.get("state_details") else ""
     return {
-        "ok": found["state"] not in ("failed", "denied"),
+        "ok": found["state"] not in NOT_SENT,
         "says": "The test message was delivered."
         if delivered
         else f"The test message is {found['state']} so far{details}.",

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from api.errors import ApiError
+from api.errors import ApiError, BusyError
 
 FAILURES_PER_MINUTE = 30
 FAILURES_PER_ADDRESS = 60  # whatever names are tried: CouchDB takes a third of a second for each
@@ -48,7 +48,7 @@ class FailureLimit:
         """
         with self._ended:
             if not self._ended.wait_for(lambda: self._left(who) > self._under_way[who], TURN_SECONDS):
-                raise ApiError(503, "Too many log in at once; try again.", {"Retry-After": "5"})
+                raise BusyError("Too many log in at once; try again.")
             self._under_way[who] += 1
         wrong = False
         try:

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from api.auth import SMS
 from api.bodies import Text, checked, demand_json, json_body
-from api.context import Context, context
+from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
 from api.records import Message, MessagePage, incoming_record, outgoing_record
@@ -41,8 +41,6 @@ STORED_AT_ONCE = 1_000
 # In characters. `multipart_sms_limit` cuts what is sent; the longest that it allows, 255 parts, has 39,015.
 LONGEST_TEXT = 40_000
 BODY_BYTES = 8 * 1024 * 1024
-# What JavaScript's dates can hold: the views read them.
-LATEST = 8_640_000_000_000_000
 
 blueprint = Blueprint("messages", __name__)
 log = structlog.get_logger()
@@ -50,12 +48,9 @@ log = structlog.get_logger()
 
 def _moment(value: object) -> datetime:
     moment = documents.read_moment(value)
-    try:
-        if moment is not None and abs(moment) <= LATEST:
-            return datetime.fromtimestamp(moment / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        pass
-    raise PydanticCustomError("moment", "no moment")
+    if moment is None or not documents.FIRST_MOMENT <= moment <= documents.LAST_MOMENT:
+        raise PydanticCustomError("moment", "no moment")
+    return documents.datetime_of(moment)
 
 
 class PremiumFields(BaseModel):
@@ -154,8 +149,7 @@ MOST_SHOWN = 50  # characters
 )
 def send() -> ResponseReturnValue:
     """202 once the messages are on disk."""
-    here = context()
-    user = here.users.require(request, [SMS])
+    here, user = admit(SMS)
     demand_json(request)
     body = json_body(request, BODY_BYTES)
     country = here.settings.loaded().default_country_code
@@ -308,8 +302,7 @@ def _accepted(doc: Document) -> dict[str, Any]:
 )
 def show(message_uuid: str) -> ResponseReturnValue:
     """The whole record."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     record = _outgoing(here, message_uuid) or _incoming(here, message_uuid)
     if record is None:
         raise ApiError(404, f"There is no message {message_uuid}.")
@@ -341,8 +334,7 @@ def _incoming(here: Context, doc_id: str) -> dict[str, Any] | None:
 )
 def search() -> ResponseReturnValue:
     """One page, and the bookmark of the next."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     query = checked(MessageQuery, request.args.to_dict(), MessageQuery.expected)
     messages, bookmark = find(here.couch.main, query, here.settings.loaded().default_country_code)
     return {"messages": messages, "bookmark": bookmark}

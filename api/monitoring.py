@@ -89,7 +89,7 @@ def show() -> ResponseReturnValue:
         return {
             "version": {"app": package_version(), "python": platform.python_version(), "couchdb": couchdb},
             "couchdb": {role: _database(database, known) for role, database in _databases(here).items()},
-            "date": {"current": int(time.time() * 1000), "uptime": round(time.monotonic() - STARTED, 3)},
+            "date": {"current": documents.milliseconds(states.now()), "uptime": round(time.monotonic() - STARTED, 3)},
             "sentinel": {"backlog": known.or_(UNKNOWN, lambda: _backlog(here))},
             "messaging": {"outgoing": _outgoing(here.couch.main, known)},
         }

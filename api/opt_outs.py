@@ -12,12 +12,12 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, checked, demand_json, json_object, object_or_query
+from api.bodies import checked, object_or_query, posted_object
 from api.callbacks import store
-from api.context import PHONE_NUMBER, context
+from api.context import PHONE_NUMBER, admit, context
 from api.errors import BadRequestError
 from api.openapi import describe
-from mjumbe.documents import OPT_OUT, Document, Notice, entries_of
+from mjumbe.documents import OPT_OUT, Document, Notice, last_entry
 
 PREFIX = f"{OPT_OUT}:"
 MOST = 1_000
@@ -71,8 +71,7 @@ class Noted(BaseModel):
 )
 def opted_out() -> ResponseReturnValue:
     """A page of them."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     query = checked(OptOutQuery, request.args.to_dict(), lambda field: "only after")
     docs = here.couch.main.beginning_with(PREFIX, PREFIX + query.after if query.after else "", MOST)
     last = str(docs[-1]["_id"]).removeprefix(PREFIX) if len(docs) == MOST else None
@@ -91,9 +90,8 @@ def opted_out() -> ResponseReturnValue:
 )
 def opt_out() -> ResponseReturnValue:
     """202 once it is on disk."""
-    user = context().users.require(request, [SMS])
-    demand_json(request)
-    return _told("opt-out", json_object(request, POLL_BYTES), user.name)
+    _, user = admit(SMS)
+    return _told("opt-out", posted_object(request), user.name)
 
 
 @blueprint.delete("/api/v1/opt-outs")
@@ -108,8 +106,8 @@ def opt_out() -> ResponseReturnValue:
 )
 def opt_in() -> ResponseReturnValue:
     """202 once it is on disk."""
-    user = context().users.require(request, [SMS])
-    return _told("opt-in", object_or_query(request, POLL_BYTES), user.name)
+    _, user = admit(SMS)
+    return _told("opt-in", object_or_query(request), user.name)
 
 
 def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:
@@ -123,6 +121,5 @@ def _told(update: str, given: dict[str, Any], by: str) -> ResponseReturnValue:
 
 
 def _shown(doc: Document) -> dict[str, Any]:
-    last = next(reversed(entries_of(doc)), {})
-    number = str(doc["_id"]).removeprefix(PREFIX)
+    number, last = str(doc["_id"]).removeprefix(PREFIX), last_entry(doc)
     return {"phone": number, "since": last.get("timestamp"), "source": last.get("source")}

@@ -155,7 +155,7 @@ def _read(database: Database, prefix: Key, query: MessageQuery, position: Positi
 
 def _after(position: Position | None, row: Row) -> Position:
     same = position is not None and (row.key, row.id) == (position.key, position.doc_id)
-    return Position(row.key, str(row.id), position.count + 1 if position and same else 1)
+    return Position(row.key, row.id, position.count + 1 if position and same else 1)
 
 
 def _encoded(position: Position | None) -> str | None:

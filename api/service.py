@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import SMS, demand_own_will
 from api.bodies import callback_request
 from api.callbacks import CallbackFields, receive
-from api.context import Context, context
+from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.messages import LONGEST_TEXT
 from api.openapi import describe
@@ -25,13 +25,12 @@ from mjumbe.documents import Document
 from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.base import CallbackRecord, CallbackRequest
-from mjumbe.states import NEVER_SENT, State, Task
+from mjumbe.states import NOT_SENT, State, Task
 
 DEFAULT_TEXT = "Hello from Africa's Talking!"
 MISSING_PHONE = "Missing 'phone' query parameter"
 ANSWERED_SECONDS = 8.0  # how long the service's answer is waited for
 NOT_ANSWERED = frozenset({State.SCHEDULED, State.PENDING, State.FORWARDED_TO_GATEWAY})
-NOT_SENT = NEVER_SENT | {State.FAILED}
 TWO_WAY_FIELDS = ("linkId", "text", "to", "id", "date", "from")
 
 blueprint = Blueprint("service", __name__)
@@ -97,8 +96,7 @@ def ready() -> ResponseReturnValue:
 )
 def invoke() -> ResponseReturnValue:
     """The message's document, then the service's answer."""
-    here = context()
-    user = here.users.require(request, [SMS])
+    here, user = admit(SMS)
     _demand_own_will()
     posted = callback_request(request)
     given = {**posted.query, **posted.form}

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.bodies import json_object
-from api.context import context
+from api.context import admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import Error, describe
 from mjumbe import settings_document
@@ -67,8 +67,7 @@ class SettingsRefused(Error):
 @describe("The app settings", tag="settings", security="user", answers={200: AppSettings})
 def show() -> ResponseReturnValue:
     """The settings as the document has them."""
-    here = context()
-    here.users.require(request)
+    here, _ = admit()
     return jsonify(values(here.couch.main.get(DOCUMENT_ID)))
 
 
@@ -84,8 +83,7 @@ def show() -> ResponseReturnValue:
 )
 def change() -> ResponseReturnValue:
     """CHT's merge, `overwrite=true` and `replace=true`."""
-    here = context()
-    user = here.users.require(request)
+    here, user = admit()
     given = json_object(request, SETTINGS_BYTES)
     if _is_deeper(given, DEEPEST):
         raise BadRequestError("body", f"objects and lists within each other at most {DEEPEST} deep")

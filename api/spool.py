@@ -8,7 +8,6 @@ reason, so that the rest goes on.
 import json
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from pathlib import Path
 import structlog
 
 from api.disk import Answer, elsewhere
+from mjumbe import states
 from mjumbe.couch import CouchError, UnavailableError
-from mjumbe.documents import Document
+from mjumbe.documents import Document, milliseconds
 from mjumbe.private_files import make_private
 
 log = structlog.get_logger()
@@ -231,7 +231,7 @@ class Spool:
             self._done.clear()
 
     def _take_out(self) -> None:
-        now = int(time.time() * 1000)
+        now = milliseconds(states.now())
         done = [(*key, database, reason) for database, found in self._done.items() for key, reason in found.items()]
         with closing(self._open()) as connection, connection:
             for place, doc_id, database, reason in done:

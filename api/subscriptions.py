@@ -1,7 +1,6 @@
 """Premium subscriptions at Africa's Talking: who has a product, asking people whether they want it, letting them go.
 
-Who has a product is known from the service's notifications, which the sentinel keeps as documents
-`subscription:<short code>:<keyword>:<number>` whose `value` is `active` while it lasts.
+Who has a product is known from the service's notifications, which the sentinel keeps in the product's register.
 """
 
 from collections.abc import Iterator
@@ -12,20 +11,19 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import SMS
-from api.bodies import POLL_BYTES, Text, checked, demand_json, json_object, object_or_query
+from api.bodies import Text, checked, object_or_query, posted_object
 from api.callbacks import store
-from api.context import PHONE_NUMBER, Context, context
+from api.context import PHONE_NUMBER, Context, admit
 from api.errors import ApiError
 from api.gateways import ServiceSaid, said
 from api.openapi import describe
 from mjumbe import gateways, phone
 from mjumbe.couch import Database
-from mjumbe.documents import Document, entries_of
+from mjumbe.documents import SUBSCRIBED, Document, last_entry, product_register
 from mjumbe.gateways import africas_talking
 from mjumbe.gateways.africas_talking import AfricasTalking
 from mjumbe.gateways.base import Check, SendError, Wiring
 
-ACTIVE = "active"
 PAGE = 1_000
 
 blueprint = Blueprint("subscriptions", __name__)
@@ -81,11 +79,10 @@ TAG = "premium subscriptions"
 )
 def subscribed() -> ResponseReturnValue:
     """All of them."""
-    here = context()
-    here.users.require(request, [SMS])
+    here, _ = admit(SMS)
     product = checked(Product, request.args.to_dict(), _expected)
-    found = [{"phone": doc["phone"], "since": _since(doc)} for doc in active(here.couch.main, product)]
-    return {"subscribers": found}
+    docs = active(here.couch.main, product)
+    return {"subscribers": [{"phone": doc["phone"], "since": last_entry(doc).get("timestamp")} for doc in docs]}
 
 
 @blueprint.post("/api/v1/subscriptions")
@@ -101,10 +98,8 @@ def subscribed() -> ResponseReturnValue:
 )
 def subscribe() -> ResponseReturnValue:
     """Nothing is stored before the notification."""
-    here = context()
-    here.users.require(request, [SMS])
-    demand_json(request)
-    subscription, number = _subscription(here, json_object(request, POLL_BYTES))
+    here, _ = admit(SMS)
+    subscription, number = _subscription(here, posted_object(request))
     return said(_account(here).subscribe(number, subscription.short_code, subscription.keyword))
 
 
@@ -120,9 +115,8 @@ def subscribe() -> ResponseReturnValue:
 )
 def unsubscribe() -> ResponseReturnValue:
     """A notification tells when it is done."""
-    here = context()
-    here.users.require(request, [SMS])
-    subscription, number = _subscription(here, object_or_query(request, POLL_BYTES))
+    here, _ = admit(SMS)
+    subscription, number = _subscription(here, object_or_query(request))
     return said(_account(here).unsubscribe(number, subscription.short_code, subscription.keyword))
 
 
@@ -138,10 +132,8 @@ def unsubscribe() -> ResponseReturnValue:
 )
 def fetch() -> ResponseReturnValue:
     """Takes nobody out: who left is told by notifications alone."""
-    here = context()
-    here.users.require(request, [SMS])
-    demand_json(request)
-    product = checked(Product, json_object(request, POLL_BYTES), _expected)
+    here, _ = admit(SMS)
+    product = checked(Product, posted_object(request), _expected)
     country = here.settings.loaded().default_country_code
     told = _account(here).subscribers(product.short_code, product.keyword)
     known = {doc["phone"] for doc in active(here.couch.main, product)}
@@ -153,16 +145,11 @@ def fetch() -> ResponseReturnValue:
 
 def active(database: Database, product: Product) -> Iterator[Document]:
     """The register's documents of those who have the product now, by number. Raises UnavailableError."""
-    prefix = f"subscription:{product.short_code}:{product.keyword}:"
+    prefix = f"{product_register(product.short_code, product.keyword)}:"
     after = ""
     while docs := database.beginning_with(prefix, after, PAGE):
-        yield from (doc for doc in docs if doc.get("value") == ACTIVE)
+        yield from (doc for doc in docs if doc.get("value") == SUBSCRIBED)
         after = docs[-1]["_id"]
-
-
-def _since(doc: Document) -> str | None:
-    last = next(reversed(entries_of(doc)), {})
-    return str(last["timestamp"]) if last.get("timestamp") else None
 
 
 def _expected(field: str) -> str:

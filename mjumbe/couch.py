@@ -76,13 +76,12 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a view or of `_all_docs`: `doc` only with include_docs, `error` only for keys that are not there."""
+    """One row of a view: `id` is empty where rows were reduced to one, `doc` is there only with include_docs."""
 
-    id: str | None
+    id: str
     key: Any
     value: Any
     doc: Document | None = None
-    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +427,7 @@ class Database:
     def view(self, design: str, view: str, **query: Any) -> list[Row]:
         """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …)."""
         answer = self.couch.call(lambda client: client.post_view(db=self.name, ddoc=design, view=view, **query))
-        return [Row(r.get("id"), r.get("key"), r.get("value"), r.get("doc"), r.get("error")) for r in answer["rows"]]
+        return [Row(r.get("id") or "", r.get("key"), r.get("value"), r.get("doc")) for r in answer["rows"]]
 
     def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
         """What changed after `since` ("0", "now" or a sequence handed out before).

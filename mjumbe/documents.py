@@ -1,9 +1,9 @@
 """The documents as types: what is built, read and checked in one place.
 
 Shapes are the Community Health Toolkit's (CHT); a field of ours has its own name and never changes the meaning of
-theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`,
-`parts`; in `sms_message` `gateway`, `to`, `link_id`,
-`network_code`, `sent_timestamp`; on a document `receipt` and `transitions`.
+theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`, `parts`; in
+`sms_message` `gateway`, `to`, `link_id`, `network_code`, `sent_timestamp`, `cost`; on a document `receipt`. Which
+transitions have seen a document is in `transitions`, as in CHT.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ Document = dict[str, Any]
 TASK_LISTS = ("tasks", "scheduled_tasks")
 INCOMING = "incoming:"  # what the ids of incoming messages begin with
 OPT_OUT = "opt-out"  # the register of who opted out: documents `opt-out:<number>`
+SUBSCRIBED = "active"  # the `value` in a product's register while somebody has the product
 # A service's message id longer than this is hashed: CouchDB keeps ids in every index.
 _LONGEST_ID = 200
 MOST_WORDS = 200  # characters that are kept of what a service says: a document that is too large takes no outcome
@@ -133,7 +134,7 @@ class OutgoingMessage:
     reply: bool  # answers somebody, so it overtakes bulk
     premium: Premium = AS_SET
     route: Route = ANY_ROUTE
-    doc: Document | None = field(default=None, repr=False, compare=False)  # when the message is its only one
+    doc: Document | None = field(default=None, repr=False, compare=False)  # if at hand, with no other message in it
 
     @property
     def key(self) -> tuple[str, str]:
@@ -327,10 +328,20 @@ def datetime_of(moment: int) -> datetime:
     return datetime.fromtimestamp(max(FIRST_MOMENT, min(moment, LAST_MOMENT)) / 1000, UTC)
 
 
+def product_register(short_code: str, keyword: str) -> str:
+    """The register of who has a premium product: documents `subscription:<short code>:<keyword>:<number>`."""
+    return f"subscription:{short_code or '-'}:{keyword or '-'}"
+
+
 def entries_of(doc: Document) -> list[Document]:
     """The history of a number's document in a register, oldest first; people write such documents by hand too."""
     history = doc.get("history")
     return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+
+
+def last_entry(doc: Document) -> Document:
+    """What happened to the number last; empty when that is not known."""
+    return next(reversed(entries_of(doc)), {})
 
 
 def is_incoming(doc: Document) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 from mjumbe import states
 from mjumbe.couch import Database
 from mjumbe.documents import Document, new_task, outgoing_document, tasks_of
-from mjumbe.states import NEVER_SENT, State
+from mjumbe.states import NOT_SENT, State
 
-FINAL = NEVER_SENT | {State.DELIVERED, State.FAILED}
+FINAL = NOT_SENT | {State.DELIVERED}
 PAUSES = (0.03, 0.03, 0.05, 0.05, 0.1, 0.1, 0.2, 0.3)  # seconds between two looks at a document; the last repeats
 
 

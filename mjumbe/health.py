@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mjumbe import documents, gateways, setup, states
-from mjumbe.couch import Couch, CouchError, Database, LoginError, UnavailableError
+from mjumbe.couch import Couch, CouchError, Database, LoginError, NotFoundError, UnavailableError
 from mjumbe.credentials import CredentialError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.log import mask_numbers
@@ -89,10 +89,8 @@ def exists(database: Database) -> bool:
     """Whether the database is there. Raises UnavailableError."""
     try:
         database.info()
-    except CouchError as error:
-        if error.status == 404:
-            return False
-        raise
+    except NotFoundError:
+        return False
     return True
 
 

@@ -20,6 +20,7 @@ from mjumbe.settings_document import DOCUMENT_ID
 
 # Taking a wrong key out can bring the next to light: a list whose entry was wrong, an object that now lacks a key.
 ROUNDS = 5
+SOON_SECONDS = 2.0  # the age from which on `refresh_soon` reads them
 
 log = structlog.get_logger()
 
@@ -72,9 +73,9 @@ class LiveSettings:
         with self._lock:
             return self._refresh() if self._is_older(seconds) else self._current
 
-    def refresh_soon(self, seconds: float) -> None:
-        """The same in a thread of its own: never waits, and CouchDB being away changes nothing."""
-        if self._is_older(seconds) and self._lock.acquire(blocking=False):
+    def refresh_soon(self) -> None:
+        """`refresh` in a thread of its own, if they are not fresh: never waits, and CouchDB may be away."""
+        if self._is_older(SOON_SECONDS) and self._lock.acquire(blocking=False):
             threading.Thread(target=self._refresh_and_release, name="settings", daemon=True).start()
 
     def _is_older(self, seconds: float) -> bool:

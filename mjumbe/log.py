@@ -106,7 +106,7 @@ def configure(stream: TextIO | None = None) -> None:
 
 
 class _Lenient(TextIOBase):
-    """A stream whose failures stop nobody: a full disk under the log must not refuse webhooks or end the sentinel."""
+    """A stream whose failures stop nobody: a full disk under the log must not refuse callbacks or end the sentinel."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

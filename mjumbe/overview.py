@@ -1,4 +1,4 @@
-"""How the SMS services stand, for people: what the API's `gateways`, the command and the console show."""
+"""How the SMS services stand, for people: what the API's `gateways` and the command show."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What a CouchDB needs before mjumbe works on it: the databases, the design documents, the settings."""
 
 import re
-import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STAGED = ":staged:"
 SENTINEL_REVS_LIMIT = 5
 MANY_PENDING = 1_000
 FUNCTION_BEGINS = re.compile(r"^function\b", re.MULTILINE)
-PAUSE = threading.Event()  # never set: it only waits
+PAUSE_SECONDS = 1.0  # between two looks at an index that is being built
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _write(database: Database, doc_id: str, content: Mapping[str, Any]) -> None:
 
 def _build(database: Database, design: str, view: str) -> None:
     while not _is_built(database, design, view):
-        PAUSE.wait(1.0)  # the request itself waits too; CouchDB goes on building when it times out
+        time.sleep(PAUSE_SECONDS)  # the request itself waits too; CouchDB goes on building when it times out
 
 
 def _is_built(database: Database, design: str, view: str) -> bool:

@@ -39,6 +39,7 @@ _ORDER = (
 _RANK = {state: rank for rank, state in enumerate(_ORDER)}
 
 NEVER_SENT = frozenset({State.DENIED, State.CLEARED, State.MUTED, State.DUPLICATE})
+NOT_SENT = NEVER_SENT | {State.FAILED}  # ended, and nobody will send it any more
 DUE = frozenset({State.PENDING, State.SCHEDULED})
 
 
@@ -116,7 +117,8 @@ def release(
     before = _before_this_attempt(task)
     if not spent and before and before[-1].get("state_details") == details:
         task["state_history"] = before[:-1]
-        facts["times"] = before[-1].get("times", 1) + 1
+        times = before[-1].get("times")
+        facts["times"] = times + 1 if isinstance(times, int) else 2
     _set(task, State.PENDING, at, details, facts)
 
 

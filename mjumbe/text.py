@@ -134,11 +134,6 @@ def _breaks(costs: list[int], capacity: int) -> Iterator[int]:
             used = cost
 
 
-def safe(value: Any) -> Any:
-    """A decoded JSON value with each text in it made safe."""
-    return each_text(value, safe_text)
-
-
 def each_text(value: Any, change: Callable[[str], str]) -> Any:
     """A decoded JSON value with each text in it, and each name, changed."""
     if isinstance(value, str):

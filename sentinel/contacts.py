@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable
 from mjumbe.couch import Database
 from mjumbe.documents import Document
 from sentinel.transitions.base import Contact
-from sentinel.transitions.lineage import linked, references, upwards
+from sentinel.transitions.lineage import id_of, linked, references, upwards
 
 REMEMBERED = 10_000  # senders
 REMEMBERED_SECONDS = 60.0
 
 
 class Contacts:
-    """Who has which number, remembered for a minute. Used by one thread."""
+    """Who has which number, remembered for a minute. For one thread at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,9 +54,10 @@ class Contacts:
         docs = list(docs)
         subjects = self._subjects({reference for doc in docs for reference in references(doc)})
         starts = [*subjects.values(), *(doc.get("contact") for doc in docs)]
-        above = {place["_id"] for start in starts for place in upwards(start) if isinstance(place.get("_id"), str)}
+        above = {place_id for start in starts for place in upwards(start) if (place_id := id_of(place))}
         found = subjects | self._database.fetch(sorted(above - subjects.keys()))
-        near = {id_ for place in found.values() for id_ in (*linked(place).values(), _contact_id(place)) if id_}
+        names = (name for place in found.values() for name in (*linked(place).values(), id_of(place.get("contact"))))
+        near = {name for name in names if name}
         return found | self._database.fetch(sorted(near - found.keys()))
 
     def _subjects(self, named: set[str]) -> dict[str, Document]:
@@ -64,9 +65,3 @@ class Contacts:
         codes = sorted(named - found.keys())
         rows = self._database.view("mjumbe-contacts", "by_shortcode", keys=codes, include_docs=True) if codes else []
         return found | {row.key: row.doc for row in reversed(rows) if row.doc is not None}
-
-
-def _contact_id(place: Document) -> str | None:
-    contact = place.get("contact")
-    found = contact.get("_id") if isinstance(contact, dict) else contact
-    return found if isinstance(found, str) else None

@@ -41,7 +41,7 @@ def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> 
     for row in database.view("mjumbe", "due", keys=keys, include_docs=True) if keys else ():
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
         for service in _services(task):
-            found.setdefault((_number(task, settings), service), []).append((str(row.id), str(row.value["uuid"])))
+            found.setdefault((_number(task, settings), service), []).append((row.id, str(row.value["uuid"])))
     return found
 
 
@@ -53,7 +53,7 @@ def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Place]
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
         if task.get("claim"):
             asked = _number(task, settings), str(task.get("service"))
-            found.setdefault(asked, set()).add((str(row.id), str(row.value["uuid"])))
+            found.setdefault(asked, set()).add((row.id, str(row.value["uuid"])))
     return found
 
 

@@ -77,6 +77,7 @@ class Feed:
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
                 sure = behind = False
+                self._ahead = None  # it may be a place in a database that is another by now
                 stop.wait(1.0)
 
     def _place(self, since: str) -> str:

@@ -80,7 +80,9 @@ def _started(pid: int) -> str:
 
 
 class Lease:
-    """The right to send. `acquire` waits for it, `check` is the fence, `release` hands it on at once."""
+    """The right to send. `acquire` waits for it, `keep` holds it, `release` hands it on at once: one after the other.
+    `check` is the fence, for any thread.
+    """
 
     def __init__(self, database: Database, services: Callable[[], Mapping[str, ServiceStatus]] = dict) -> None:
         """`services` tells how the services are, to be published with each heartbeat."""
@@ -89,7 +91,6 @@ class Lease:
         self._owner = Owner.here()
         self._rev: str | None = None
         self._deadline = 0.0
-        self._heartbeat_lock = threading.Lock()
         self.previous: Document | None = None  # the document of the leader before us
 
     def acquire(self, stop: threading.Event) -> bool:
@@ -162,21 +163,20 @@ class Lease:
             raise FencedError("this sentinel no longer leads")
 
     def _write(self, *, released: bool) -> None:
-        with self._heartbeat_lock:
-            began = clock()
-            doc: Document = {
-                "_id": LEADER_ID,
-                "type": "sentinel_status",
-                "owner": asdict(self._owner),
-                "heartbeat": states.timestamp(states.now()),
-                "released": released,
-                "services": {name: asdict(status) for name, status in self._services().items()},
-            }
-            if self._rev:
-                doc["_rev"] = self._rev
-            self._rev = self._put(doc)
-            if not released:
-                self._deadline = began + LEASE_SECONDS - MARGIN_SECONDS
+        began = clock()
+        doc: Document = {
+            "_id": LEADER_ID,
+            "type": "sentinel_status",
+            "owner": asdict(self._owner),
+            "heartbeat": states.timestamp(states.now()),
+            "released": released,
+            "services": {name: asdict(status) for name, status in self._services().items()},
+        }
+        if self._rev:
+            doc["_rev"] = self._rev
+        self._rev = self._put(doc)
+        if not released:
+            self._deadline = began + LEASE_SECONDS - MARGIN_SECONDS
 
     def _put(self, doc: Document) -> str:
         """Write the document. A conflict with our own write, whose answer was lost, is none."""

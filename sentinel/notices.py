@@ -7,7 +7,7 @@ import structlog
 
 from mjumbe import phone, states
 from mjumbe.couch import Couch
-from mjumbe.documents import Document, milliseconds, read_moment
+from mjumbe.documents import SUBSCRIBED, Document, milliseconds, product_register, read_moment
 from mjumbe.live_settings import LiveSettings
 from sentinel.registers import OPTED_OUT, Entry, Register, Registers
 
@@ -17,7 +17,7 @@ KINDS = ("opt_out", "subscription", "viber_user")
 
 
 class Notices:
-    """Applies notices. Used by the thread that follows the callbacks."""
+    """Applies notices. `take` is for the thread that follows the callbacks, `opted_out` and `left` are for any."""
 
     def __init__(self, couch: Couch, settings: LiveSettings, registers: Registers) -> None:
         self._couch = couch
@@ -77,8 +77,8 @@ class Notices:
 
     def _subscription(self, doc: Document) -> bool:
         """A subscription is a register of its own for each product: who is in it."""
-        product = f"subscription:{doc.get('short_code') or '-'}:{doc.get('keyword') or '-'}"
-        value = "active" if doc["update"] == "addition" else None
+        product = product_register(doc.get("short_code") or "", doc.get("keyword") or "")
+        value = SUBSCRIBED if doc["update"] == "addition" else None
         return Register(self._couch.main, product).record(
             Entry(self._number(doc["phone"]), value, doc["received"], f"{doc['gateway']}: {doc['update']}")
         )

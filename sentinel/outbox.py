@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 ASSIGN_AT_ONCE = 500  # messages given to the polling phone gateway in one write
 LEFT_SECONDS = 60.0  # whom a service cannot reach is left to the phone gateway for so long before it is offered again
 IDLE_SECONDS = 0.5
+# Documents kept with the messages that wait: 7 KB each, and while a service is held answers may wait by the 100,000.
+MOST_DOCUMENTS = 10_000
 # As much of a text is looked for in what a service says of it; a shorter one may well be a word of the service's own.
 REPEATED, LEAST_REPEATED = 20, 4
 # Given back, lest whoever leads now must take it for perhaps sent.
@@ -95,13 +97,14 @@ class Outbox:
     # ---- what comes in
 
     def offer(self, messages: Iterable[OutgoingMessage]) -> None:
-        """Queue due messages that are not known yet. When memory is full, bulk waits in CouchDB for the clock."""
+        """Queue due messages that are not known yet. When memory is full, bulk waits in CouchDB for the clock, and
+        what is queued all the same leaves its document there."""
         with self._lock:
             for message in messages:
                 if message.key in self._known or (self._queue.is_full(message.route) and not message.reply):
                     continue
+                self._queue.add(message if len(self._known) < MOST_DOCUMENTS else replace(message, doc=None))
                 self._known.add(message.key)
-                self._queue.add(message)
         self._bell.set()
 
     def knows(self, key: tuple[str, str]) -> bool:

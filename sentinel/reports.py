@@ -150,13 +150,13 @@ class Reports:
             keys=list({report.ref for report in reports.values()}),
             include_docs=True,
         )
-        places: dict[str, Place] = {row.key: (str(row.id), str(row.value)) for row in rows}
+        places: dict[str, Place] = {row.key: (row.id, str(row.value)) for row in rows}
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
         found |= settled_by(unknown, self._couch.main, self._settings.current)
         updates = self._couch.main.update(
             edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),
-            known={str(row.id): row.doc for row in rows if row.doc},
+            known={row.id: row.doc for row in rows if row.doc},
         )
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
@@ -199,12 +199,16 @@ def apply(task: Task, report: DeliveryReport, sms: Sms) -> bool:
     if _is_of_an_earlier_attempt(task, report) and state is not State.DELIVERED:
         states.note(task, now, details, late=True, **facts)
         return True
-    if task.pop("in_doubt", None):
+    settled = task.pop("in_doubt", False)
+    if settled or not task.get("gateway_ref"):
+        states.remember_ref(task, report.ref)  # what is there may be an earlier attempt's
+    if settled:
         task.pop("retry_at", None)
+        if not task.get("claim"):  # else it is under way with whoever was chosen since
+            task["service"] = report.gateway
         # Whatever the report says, the service has the message: it must not be sent again.
         state = state or State.RECEIVED_BY_GATEWAY
     failed = state is State.FAILED and states.is_forward(states.of(task), state)
-    states.remember_ref(task, report.ref if not task.get("gateway_ref") else None)
     if state is None:
         states.note(task, now, details, **facts)
     elif failed and report.failure == Failure.RETRY:

@@ -144,7 +144,7 @@ class Clock:
 
     def _process(self, rows: Sequence[Row]) -> None:
         if rows:
-            docs = list(self._couch.main.fetch(str(row.id) for row in rows).values())
+            docs = list(self._couch.main.fetch(row.id for row in rows).values())
             # A message may come here before the feed has heard how the settings were changed before it was written.
             self._settings.refresh()
             self._pipeline.process(docs)
@@ -159,7 +159,7 @@ class Clock:
             "mjumbe", "due", start_key=[State.FORWARDED_TO_GATEWAY], end_key=[State.FORWARDED_TO_GATEWAY, {}]
         )
         self._adopt([row for row in rows if row.value["service"] is None])
-        ids = [str(row.id) for row in rows if row.value["service"] not in (None, PHONE_GATEWAY)]
+        ids = [row.id for row in rows if row.value["service"] not in (None, PHONE_GATEWAY)]
         for start in range(0, len(ids), PAGE):
             edits = dict.fromkeys(ids[start : start + PAGE], lambda doc: self._doubt(doc, seen, grace))
             updates = self._couch.main.update(edits)
@@ -171,7 +171,7 @@ class Clock:
         """What CHT handed to a phone, and no phone has acknowledged, waits for phones here too, as it did there: the
         app sends an id once, however often it is given it. What is too old to be sent stays as it is."""
         oldest = oldest_due(states.now(), self._settings.current.sms)
-        ids = [str(row.id) for row in rows if row.key[1] >= oldest]
+        ids = [row.id for row in rows if row.key[1] >= oldest]
         for start in range(0, len(ids), PAGE):
             updates = self._couch.main.update(dict.fromkeys(ids[start : start + PAGE], _leave_to_phones))
             if count := sum(update.written for update in updates.values()):
@@ -211,4 +211,4 @@ def _leave_to_phones(doc: Document) -> bool:
 
 
 def _key(row: Row) -> tuple[str, str]:
-    return str(row.id), str(row.value["uuid"])
+    return row.id, str(row.value["uuid"])

@@ -22,7 +22,10 @@ Credential = Callable[[str], str | None]
 
 
 class Services:
-    """The configured services in the order in which they are tried, rebuilt when settings or credentials change."""
+    """The configured services in the order in which they are tried, rebuilt when settings or credentials change.
+
+    None are there before the first `refresh`.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Services:
         self._before = dict(before or {})
         self._services: dict[str, Service] = {}
         self._made_of: dict[str, object] = {}
-        self._troubles: dict[str, str | None] = {}
+        self._troubles: dict[str, str | None] = {}  # why a service cannot be used as it is configured
         self._since: dict[str, str] = {}  # when a service's trouble began
         self._began = states.timestamp(states.now())
         self._phone = ServiceStatus()
@@ -97,7 +100,7 @@ class Services:
         order = [route.via] if route.via else sms.order
         return sorted((name for name in order if name not in route.without), key=lambda name: name in route.last)
 
-    def choose(self, route: Route) -> "Service | str | None":
+    def choose(self, route: Route) -> Service | str | None:
         """The first service that takes messages now: a Service, the name of the polling phone gateway, or None.
 
         Passed over is what is not configured, held, or over its rate; what is only busy is waited for. One that has
@@ -158,10 +161,8 @@ class Services:
 
     def _in_order(self) -> Iterator[tuple[str, ServiceStatus]]:
         for name in self.order():
-            service = self._services.get(name)
-            status = self._phone if name == PHONE_GATEWAY else service.status if service else ServiceStatus()
-            trouble = self._troubles[name] if service else self._trouble(name, self._settings())
-            if trouble:
+            status = self._phone if name == PHONE_GATEWAY else self._services[name].status
+            if trouble := self._troubles.get(name):
                 status = replace(status, held=True, reason=trouble, since=self._since.get(name))
             yield name, status
 

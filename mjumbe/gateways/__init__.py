@@ -47,9 +47,7 @@ def missing(name: str, settings: Settings, credential: Callable[[str], str | Non
     """What keeps a service from being used, as sentences that say what to do; empty when it is configured."""
     if name == PHONE_GATEWAY:
         return []
-    definition = SERVICES.get(name)
-    if definition is None:
-        return [f"mjumbe does not send by {name}; choose another sms.outgoing_service"]
+    definition = SERVICES[name]
     found = definition.missing(settings)
     if not is_enabled(name, settings):
         found.append(switched_off(name))

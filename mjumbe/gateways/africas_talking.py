@@ -100,25 +100,25 @@ MOST_PAGES = 20  # of one look into the inbox; Africa's Talking chooses how much
 # The first look walks through all that the inbox ever held, and takes only what is no older than this: nobody expects
 # an answer to the rest.
 FIRST_LOOK = timedelta(days=1)
-UNSETTLED = timedelta(minutes=1)  # what is younger is left to its webhook, which may be on its way
+UNSETTLED = timedelta(minutes=1)  # what is younger is left to its callback, which may be on its way
 FIRST_LOOK_MARK = "first:"  # begins the cursor until that walk is over
 
 
 class AfricasTalking(Gateway):
     """One account."""
 
-    inbox_ids_differ: ClassVar[bool] = True  # integers here, texts in the webhooks
+    inbox_ids_differ: ClassVar[bool] = True  # integers here, texts in the callbacks
 
     def __init__(self, wiring: Wiring) -> None:
-        settings = wiring.settings.sms
+        section = wiring.settings.sms.africas_talking
         self._wiring = wiring
-        self._section = settings.africas_talking
-        self._username = settings.africas_talking.username
-        self._sender = settings.reply_to  # a short code or an alphanumeric sender id
-        self._http = wiring.http(settings.africas_talking)
-        sandbox = self._username == "sandbox"
-        self._api = settings.africas_talking.base_url or (SANDBOX if sandbox else API)
-        self._content = settings.africas_talking.base_url or (SANDBOX if sandbox else CONTENT)
+        self._section = section
+        self._username = section.username
+        self._sender = wiring.settings.sms.reply_to  # a short code or an alphanumeric sender id
+        self._http = wiring.http(section)
+        sandbox = section.username == "sandbox"
+        self._api = section.base_url or (SANDBOX if sandbox else API)
+        self._content = section.base_url or (SANDBOX if sandbox else CONTENT)
 
     def send(self, batch: Batch) -> list[Outcome]:
         """One request for all recipients of the batch."""
@@ -156,8 +156,7 @@ class AfricasTalking(Gateway):
             answer = self._http.json("GET", url, params={"username": self._username}, headers=self._headers())
         except SendError as error:
             return failed_check("Africa's Talking", "the credentials", self._api, error)
-        data = answer.get("UserData") or answer.get("userData") if isinstance(answer, dict) else None
-        balance = data.get("balance") if isinstance(data, dict) else None
+        balance = dig(answer, "UserData", "balance") or dig(answer, "userData", "balance")
         if not balance:
             return Check(False, "Africa's Talking gave an answer without a balance")
         return Check(True, f"Africa's Talking took the credentials; the balance is {balance}", str(balance))
@@ -231,13 +230,12 @@ class AfricasTalking(Gateway):
 
 def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list[Outcome]:
     """One outcome for each of `recipients` from the JSON answer to a send request. `now` in UTC."""
-    data = answer.get("SMSMessageData") if isinstance(answer, dict) else None
-    rows = data.get("Recipients") if isinstance(data, dict) else None
-    message = str(data.get("Message") or "") if isinstance(data, dict) else ""
-    if not isinstance(rows, list) or not rows:
+    rows = objects(dig(answer, "SMSMessageData", "Recipients"))
+    if not rows:
+        message = str(dig(answer, "SMSMessageData", "Message") or "")
         return [_without_recipients(message)] * len(recipients)
     # Of several rows of one number that which accepted counts: whoever is asked again for another would have it twice.
-    accepted_last = sorted(objects(rows), key=lambda row: _given(row.get("messageId")) is not None)
+    accepted_last = sorted(rows, key=lambda row: _given(row.get("messageId")) is not None)
     by_number = {_digits(row.get("number")): row for row in accepted_last}
     asked = {_digits(number) for number in recipients}
     # Accepted under a number that we did not write: whoever is not named may be meant, and would have it twice.

@@ -52,11 +52,14 @@ def nearest(start: Document | None, kind: str) -> Document | None:
 def linked(place: Document) -> dict[str, str]:
     """The ids of CHT's `linked_docs`, by tag."""
     links = place.get("linked_docs")
-    ids = {
-        tag: link.get("_id") if isinstance(link, dict) else link
-        for tag, link in (links.items() if isinstance(links, dict) else ())
-    }
-    return {tag: found for tag, found in ids.items() if isinstance(found, str)}
+    ids = {tag: id_of(link) for tag, link in (links.items() if isinstance(links, dict) else ())}
+    return {tag: found for tag, found in ids.items() if found}
+
+
+def id_of(link: Any) -> str | None:
+    """The id of the document that `link` is or names: CHT writes an object with the `_id`, or the id alone."""
+    found = link.get("_id") if isinstance(link, dict) else link
+    return found if isinstance(found, str) else None
 
 
 def _whole(place: Any, context: Context) -> Document | None:
@@ -65,6 +68,5 @@ def _whole(place: Any, context: Context) -> Document | None:
     document = context.documents.get(str(place.get("_id"))) or {}
     whole = {**place, **document, "parent": _whole(place.get("parent"), context)}
     contact = whole.get("contact")
-    contact_id = contact.get("_id") if isinstance(contact, dict) else contact
-    whole["contact"] = context.documents.get(str(contact_id)) or contact
+    whole["contact"] = context.documents.get(id_of(contact) or "") or contact
     return whole

@@ -60,9 +60,8 @@ def couch_url(server_url: str) -> Iterator[str]:
     """A COUCH_URL with a database that is this module's alone."""
     url = f"{server_url}/test-{uuid.uuid4().hex}"
     yield url
-    couch = Couch(url)
-    for database in couch.databases:
-        couch.request("DELETE", f"/{database.name}")
+    for database in Couch(url).databases:
+        database.drop()
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,10 @@ def cached(couch: MemoryCouch, clock: Clock) -> CachedVault:
 
 def test_a_read_value_is_remembered_for_the_time_to_live(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
     vault_of(couch).set(INCOMING, "one")
-    couch.reads = 0
+    couch.vault.reads = 0
     for _ in range(3):
         assert cached.get(INCOMING) == "one"
-    assert couch.reads == 1
+    assert couch.vault.reads == 1
     vault_of(couch).set(INCOMING, "two")
     assert cached.get(INCOMING) == "one"
     clock.now += 5.1
@@ -51,18 +51,18 @@ def test_its_own_writes_show_at_once(cached: CachedVault) -> None:
 def test_it_answers_from_memory_while_couchdb_is_away(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
     cached.set(INCOMING, "one")
     assert cached.get("unset") is None
-    couch.away = True
+    couch.vault.away = True
     clock.now += 100_000
     assert cached.get(INCOMING) == "one"
     assert cached.get("unset") is None
     assert cached.matches(INCOMING, "one") is True
     with pytest.raises(UnavailableError):
         cached.get("never read")
-    couch.reads = 0
+    couch.vault.reads = 0
     for _ in range(10):
         cached.get(INCOMING)
-    assert couch.reads == 0  # asked again only after the time to live, so that an outage does not slow each request
-    couch.away = False
+    assert couch.vault.reads == 0, "asked again only after the time to live: an outage must not slow each request"
+    couch.vault.away = False
     vault_of(couch).set(INCOMING, "two")
     clock.now += 5.1
     assert cached.get(INCOMING) == "two"
@@ -72,7 +72,7 @@ def test_what_it_was_told_to_remember_is_known_when_couchdb_goes_away(couch: Mem
     vault_of(couch).set(INCOMING, "one")
     couch.vault.docs["credential:odd"] = {"_id": "credential:odd", "secret": "no token"}
     cached.remember([INCOMING, "odd", "unset"])
-    couch.away = True
+    couch.vault.away = True
     assert cached.matches(INCOMING, "one")
     for credential_id in ("odd", "unset"):  # the second may have been set since
         with pytest.raises(UnavailableError):
@@ -110,10 +110,10 @@ def test_what_is_made_of_a_credential(couch: MemoryCouch, cached: CachedVault, c
 def test_wrong_keys_read_at_most_once_a_second(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
     cached.set(INCOMING, "one")
     clock.now += 1.1
-    couch.reads = 0
+    couch.vault.reads = 0
     for _ in range(50):
         assert cached.matches(INCOMING, "wrong") is False
-    assert couch.reads == 1
+    assert couch.vault.reads == 1
 
 
 def test_while_one_thread_reads_the_others_answer_from_memory(

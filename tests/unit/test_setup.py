@@ -78,7 +78,7 @@ def test_couchdb_may_know_the_design_document_of_before_for_a_moment(monkeypatch
         return answer
 
     monkeypatch.setattr(database, "view", view)
-    monkeypatch.setattr(setup.PAUSE, "wait", lambda _: None)
+    monkeypatch.setattr(setup, "PAUSE_SECONDS", 0.0)
     database.store({"_id": "_design/mjumbe", "views": {"old": {}}})
     setup._install(database, Design("mjumbe", {"new": {"map": "function (doc) {}"}}))
     assert not answers

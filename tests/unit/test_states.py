@@ -153,6 +153,15 @@ def test_another_refusal_begins_another_entry() -> None:
     ]
 
 
+@pytest.mark.parametrize("times", ["3", None, [], {}])
+def test_an_odd_count_is_begun_anew(times: object) -> None:
+    task = pending()
+    task["state_history"][0] |= {"state_details": "HTTP 401", "times": times}
+    states.claim(task, AT, "africas-talking", "c")
+    states.release(task, AT, "HTTP 401", spent=False)
+    assert task["state_history"][-1]["times"] == 2
+
+
 def test_spent_attempts_are_never_collapsed() -> None:
     task = pending()
     for _ in range(3):

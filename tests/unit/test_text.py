@@ -13,11 +13,11 @@ from mjumbe.text import (
     GSM_BASIC,
     GSM_EXTENSION,
     TemplateError,
+    each_text,
     first_word,
     limit_parts,
     parts,
     render,
-    safe,
     safe_text,
     translate,
 )
@@ -236,4 +236,4 @@ def test_safe_text(given_text: str, safe_one: str) -> None:
 
 @given(st.recursive(st.text(st.characters(exclude_categories=())), st.lists))
 def test_safe_values_can_be_written(value: object) -> None:
-    assert json.dumps(safe(value), ensure_ascii=False).encode()
+    assert json.dumps(each_text(value, safe_text), ensure_ascii=False).encode()

@@ -1,10 +1,8 @@
 """An API on databases in memory: no network, no processes."""
 
-import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,63 +13,25 @@ from api import app as app_module
 from api.app import create_app
 from mjumbe import settings
 from mjumbe.config import Config
-from mjumbe.couch import ConflictError, Couch, Database, Saved, UnavailableError
-from mjumbe.documents import Document
+from mjumbe.couch import Couch, Saved, UnavailableError
+from tests.unit import memory
 
 
-class MemoryDatabase(Database):
-    """A database without views. `away` makes every call fail; `lose_answers` of bulk writes that were done."""
+class MemoryDatabase(memory.MemoryDatabase):
+    """Its bulk writes are counted; `lose_answers` of them are done, and fail."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(cast(Couch, SimpleNamespace()), name)
-        self.docs: dict[str, Document] = {}
+        super().__init__(name)
         self.bulks: list[int] = []
-        self.away = False
         self.lose_answers = 0
 
-    def _here(self) -> None:
-        if self.away:
-            raise UnavailableError("away")
-
-    def get(self, doc_id: str) -> Document | None:
-        self._here()
-        return copy.deepcopy(self.docs.get(doc_id))
-
-    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
-        [saved] = self.bulk([doc])
-        if saved.rev is None:
-            raise ConflictError(409, "conflict")
-        return saved.rev
-
     def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
-        self._here()
+        saved = super().bulk(json.loads(json.dumps(docs)))
         self.bulks.append(len(docs))
-        saved = [self._save(json.loads(json.dumps(doc))) for doc in docs]
         if self.lose_answers:
             self.lose_answers -= 1
             raise UnavailableError("the answer was lost")
         return saved
-
-    def _save(self, doc: Document) -> Saved:
-        present = self.docs.get(doc["_id"], {}).get("_rev")
-        if present != doc.get("_rev"):
-            return Saved(doc["_id"], None, "conflict", "Document update conflict.")
-        doc["_rev"] = f"{int((present or '0').partition('-')[0]) + 1}-x"
-        self.docs[doc["_id"]] = doc
-        return Saved(doc["_id"], doc["_rev"])
-
-    def delete(self, doc_id: str, rev: str) -> None:
-        self._here()
-        assert self.docs.pop(doc_id)["_rev"] == rev
-
-    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
-        self._here()
-        return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in ids if doc_id in self.docs}
-
-    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
-        self._here()
-        found = [doc for doc_id, doc in sorted(self.docs.items()) if doc_id.startswith(prefix) and doc_id > after]
-        return copy.deepcopy(found[:limit])
 
 
 class MemoryCouch:
@@ -82,7 +42,7 @@ class MemoryCouch:
         self.main, self.vault, self.sentinel, self.callbacks = self.databases = tuple(
             MemoryDatabase(name) for name in ("medic", "medic-vault", "medic-sentinel", "medic-callbacks")
         )
-        self.main.docs["settings"] = {"_id": "settings", "_rev": "1-x", "settings": settings.load_defaults()}
+        self.main.store({"_id": "settings", "settings": settings.load_defaults()})
         self.users = {"Basic YWRtaW46cHc=": ("admin", ("_admin",)), "Basic cDpw": ("p", ("gateway",))}
         self.logins: list[Mapping[str, str]] = []
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from api.context import Context
 from api.gateways import _send
 from tests.unit.api.conftest import MemoryDatabase
@@ -18,9 +20,30 @@ class Leaving(MemoryDatabase):
         return rev
 
 
+class Refusing(MemoryDatabase):
+    """A database in which every message that is written has ended so."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__("medic")
+        self.state = state
+
+    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
+        return super().put({**doc} | {"tasks": [task | {"state": self.state} for task in doc["tasks"]]}, surely=surely)
+
+
+def sent_by(database: MemoryDatabase) -> dict[str, object]:
+    here = cast(Context, SimpleNamespace(couch=SimpleNamespace(main=database)))
+    return _send(here, "africas-talking", "+254711000001")
+
+
+@pytest.mark.parametrize("state", ["failed", "denied", "duplicate", "cleared"])
+def test_a_test_message_that_will_not_be_sent_is_not_well(state: str) -> None:
+    said = sent_by(Refusing(state))
+    assert (said["ok"], said["says"]) == (False, f"The test message is {state} so far.")
+
+
 def test_a_test_message_that_was_handed_over_is_never_said_to_have_failed() -> None:
     database = Leaving("medic")
-    here = cast(Context, SimpleNamespace(couch=SimpleNamespace(main=database)))
-    said = _send(here, "africas-talking", "+254711000001")
+    said = sent_by(database)
     [doc] = database.docs.values()
     assert (said["ok"], said["uuid"]) == (True, doc["tasks"][0]["messages"][0]["uuid"])

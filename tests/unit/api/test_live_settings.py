@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mjumbe import live_settings
 from mjumbe.couch import UnavailableError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings
@@ -83,7 +84,8 @@ def test_a_deleted_document_leaves_the_last_good_ones(database: MemoryDatabase) 
     assert (live.refresh().locale, live.problems) == ("fr", ())
 
 
-def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase) -> None:
+def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_settings, "SOON_SECONDS", 0.0)
     live = LiveSettings(database)
     write(database, {"locale": "sw"})
     live.refresh()
@@ -91,6 +93,6 @@ def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase) -> Non
     with pytest.raises(UnavailableError):
         live.refresh()
     assert live.loaded().locale == "sw"
-    live.refresh_soon(0)
+    live.refresh_soon()
     with live._lock:  # until the thread is done
         assert live.current.locale == "sw"

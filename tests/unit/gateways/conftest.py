@@ -10,7 +10,14 @@ from flask import Request
 from werkzeug.test import EnvironBuilder
 
 from api.bodies import callback_request
-from mjumbe.gateways.base import CallbackRequest, Matches
+from mjumbe.gateways.base import Batch, CallbackRequest, Gateway, Matches, Outcome, SendError
+
+
+def refused(gateway: Gateway, number: str) -> Outcome:
+    """What became of a request with one message that failed as a whole."""
+    with pytest.raises(SendError) as caught:
+        gateway.send(Batch("Habari", (number,)))
+    return caught.value.outcome
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from mjumbe.gateways.base import (
     Wiring,
 )
 from mjumbe.states import State
+from tests.unit.gateways.conftest import refused
 
 AT = "africas-talking"
 KEY = "atsk_0123456789abcdef"
@@ -164,9 +165,8 @@ def test_timeouts_go_with_every_request(service: responses.RequestsMock) -> None
 
 
 def test_nothing_is_sent_without_a_key() -> None:
-    with responses.RequestsMock(), pytest.raises(SendError) as caught:
-        gateway(key=None).send(Batch("Habari", (FIRST,)))
-    assert caught.value.outcome.failure is Failure.CONFIGURATION
+    with responses.RequestsMock():
+        assert refused(gateway(key=None), FIRST).failure is Failure.CONFIGURATION
 
 
 # ---- answers
@@ -322,7 +322,7 @@ def test_odd_recipients(odd: dict[str, Any], state: State | None) -> None:
         (b'{"SMSMessageData":{"Message":"Sent"}}', Failure.RETRY, None, "Sent"),
         (b'{"SMSMessageData":{"Message":null,"Recipients":null}}', Failure.RETRY, None, "an answer without recipients"),
         (b'{"SMSMessageData":[]}', Failure.RETRY, None, "an answer without recipients"),
-        (b'{"SMSMessageData":{"Recipients":["x"]}}', Failure.RETRY, None, "the answer does not name this recipient"),
+        (b'{"SMSMessageData":{"Recipients":["x"]}}', Failure.RETRY, None, "an answer without recipients"),
         (b"{}", Failure.RETRY, None, "an answer without recipients"),
         (b"[]", Failure.RETRY, None, "an answer without recipients"),
         (b"null", Failure.RETRY, None, "an answer without recipients"),
@@ -369,19 +369,16 @@ def test_requests_that_fail_as_a_whole(
     service: responses.RequestsMock, status: int, body: bytes, failure: Failure, state: State | None, details: str
 ) -> None:
     service.post(SENDING, body=body, status=status, content_type="text/plain")
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (FIRST,)))
-    outcome = caught.value.outcome
+    outcome = refused(gateway(), FIRST)
     assert (outcome.failure, outcome.state, outcome.details) == (failure, state, details)
-    assert KEY not in str(caught.value)
+    assert KEY not in outcome.details
 
 
 def test_too_many_requests_hold_the_service_until_it_says(service: responses.RequestsMock) -> None:
     service.post(SENDING, status=429, headers={"Retry-After": "120"})
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (FIRST,)))
-    assert (caught.value.outcome.failure, caught.value.outcome.state) == (Failure.QUOTA, None)
-    assert caught.value.outcome.retry_at is not None
+    outcome = refused(gateway(), FIRST)
+    assert (outcome.failure, outcome.state) == (Failure.QUOTA, None)
+    assert outcome.retry_at is not None
 
 
 def test_another_2xx_will_do(service: responses.RequestsMock) -> None:
@@ -760,7 +757,6 @@ def test_the_key_is_compared_with_the_incoming_credential(query: dict[str, str],
         ),
         (AT, {"sms": {"reply_to": "22000", "africas_talking": {"username": "mtandao", "premium": True}}}, KEY, []),
         (PHONE_GATEWAY, {}, None, []),
-        ("pigeon", {}, KEY, ["mjumbe does not send by pigeon; choose another sms.outgoing_service"]),
     ],
 )
 def test_what_is_missing(name: str, values: dict[str, Any], key: str | None, sentences: list[str]) -> None:

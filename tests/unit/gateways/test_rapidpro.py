@@ -25,6 +25,7 @@ from mjumbe.gateways.base import (
 from mjumbe.gateways.rapidpro import CALLBACKS, DEFINITION, RapidPro
 from mjumbe.settings import SettingsError
 from mjumbe.states import State
+from tests.unit.gateways.conftest import refused
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 URL = "https://rapidpro.example.org"
@@ -77,9 +78,7 @@ def test_a_request_has_one_recipient() -> None:
 
 
 def test_nothing_is_sent_without_a_key() -> None:
-    with pytest.raises(SendError) as caught:
-        gateway(key=None).send(Batch("Habari", (NUMBER,)))
-    assert caught.value.outcome.failure is Failure.CONFIGURATION
+    assert refused(gateway(key=None), NUMBER).failure is Failure.CONFIGURATION
 
 
 @pytest.mark.parametrize(
@@ -122,18 +121,14 @@ def test_refusals(
     service: responses.RequestsMock, status: int, body: bytes, failure: Failure, state: State | None, details: str
 ) -> None:
     service.post(SENDING, body=body, status=status, content_type="application/json")
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (NUMBER,)))
-    outcome = caught.value.outcome
+    outcome = refused(gateway(), NUMBER)
     assert (outcome.failure, outcome.state, outcome.details) == (failure, state, details)
 
 
 def test_the_rate_limit_holds_the_service_until_it_says(service: responses.RequestsMock) -> None:
     service.post(SENDING, status=429, headers={"Retry-After": "1800"})
     before = datetime.now(UTC)
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (NUMBER,)))
-    outcome = caught.value.outcome
+    outcome = refused(gateway(), NUMBER)
     assert outcome.failure is Failure.QUOTA
     assert outcome.retry_at is not None
     assert before <= outcome.retry_at - timedelta(seconds=1800) <= datetime.now(UTC)

@@ -26,6 +26,7 @@ from mjumbe.gateways.base import (
 from mjumbe.gateways.textbee import CALLBACKS, DEFINITION, FIRST_LOOK, TextBee, limit_ends
 from mjumbe.settings import SettingsError
 from mjumbe.states import State
+from tests.unit.gateways.conftest import refused
 
 KEY = "1f0c2e5a-key"
 API = "https://api.textbee.dev/api/v1"
@@ -76,10 +77,8 @@ def test_a_request_has_one_recipient() -> None:
 
 
 def test_nothing_is_sent_without_a_key() -> None:
-    with pytest.raises(SendError) as caught:
-        gateway(key=None).send(Batch("Habari", (NUMBER,)))
     details = "no credential textbee:outgoing; PUT it to /api/v1/credentials/textbee:outgoing"
-    assert caught.value.outcome == Outcome(details, failure=Failure.CONFIGURATION)
+    assert refused(gateway(key=None), NUMBER) == Outcome(details, failure=Failure.CONFIGURATION)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +134,14 @@ def test_refusals(
     service: responses.RequestsMock, status: int, body: bytes, failure: Failure, state: State | None, details: str
 ) -> None:
     service.post(SENDING, body=body, status=status, content_type="application/json")
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (NUMBER,)))
-    outcome = caught.value.outcome
+    outcome = refused(gateway(), NUMBER)
     assert (outcome.failure, outcome.state, outcome.details) == (failure, state, details)
 
 
 def test_too_many_requests_hold_the_service_until_it_says(service: responses.RequestsMock) -> None:
     service.post(SENDING, body=b"{}", status=429, headers={"Retry-After": "60"})
     before = datetime.now(UTC)
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (NUMBER,)))
-    outcome = caught.value.outcome
+    outcome = refused(gateway(), NUMBER)
     assert (outcome.failure, outcome.details) == (Failure.QUOTA, "HTTP 429: too many requests")
     assert outcome.retry_at is not None
     assert before <= outcome.retry_at - timedelta(seconds=60) <= datetime.now(UTC)
@@ -157,9 +152,7 @@ def test_a_used_up_plan_holds_the_service(service: responses.RequestsMock, statu
     body = b'{"message":"You have reached your daily limit, you only have 0 remaining","hasReachedLimit":true,'
     body += b'"dailyLimit":50,"dailyRemaining":0,"monthlyLimit":300,"monthlyRemaining":120,"bulkSendLimit":50}'
     service.post(SENDING, body=body, status=status)
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (NUMBER,)))
-    outcome = caught.value.outcome
+    outcome = refused(gateway(), NUMBER)
     assert (outcome.failure, outcome.state) == (Failure.QUOTA, None)
     assert outcome.details == f"HTTP {status}: You have reached your daily limit, you only have 0 remaining"
     assert outcome.retry_at is not None

@@ -20,12 +20,12 @@ from mjumbe.gateways.base import (
     Failure,
     Matches,
     Outcome,
-    SendError,
     Wiring,
 )
 from mjumbe.gateways.viber import CALLBACKS, DEFINITION, Viber, customer_of, read_answer
 from mjumbe.settings import SettingsError
 from mjumbe.states import State
+from tests.unit.gateways.conftest import refused
 
 TOKEN = "44b935abea139fd6-53fa53b32559c4a6-12dbd3d883b06835"
 API = "https://chatapi.viber.com/pa"
@@ -73,9 +73,7 @@ def test_a_request_has_one_recipient() -> None:
 
 
 def test_nothing_is_sent_without_a_token() -> None:
-    with pytest.raises(SendError) as caught:
-        gateway(token=None).send(Batch("Habari", (NUMBER,)))
-    assert caught.value.outcome.failure is Failure.CONFIGURATION
+    assert refused(gateway(token=None), NUMBER).failure is Failure.CONFIGURATION
 
 
 PERMANENT, CONFIGURATION, FAILED, DENIED = Failure.PERMANENT, Failure.CONFIGURATION, State.FAILED, State.DENIED
@@ -157,9 +155,7 @@ def test_answers_that_are_not_vibers(
     service: responses.RequestsMock, status: int, body: bytes, failure: Failure
 ) -> None:
     service.post(SENDING, body=body, status=status)
-    with pytest.raises(SendError) as caught:
-        gateway().send(Batch("Habari", (NUMBER,)))
-    assert caught.value.outcome.failure is failure
+    assert refused(gateway(), NUMBER).failure is failure
 
 
 # ---- the account

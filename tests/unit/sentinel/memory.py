@@ -1,63 +1,39 @@
 """A CouchDB in memory, as far as the sentinel's modules need one."""
 
 import copy
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from mjumbe.couch import ConflictError, Couch, Database, Row, Saved, UnavailableError
+from mjumbe.couch import Couch, Row, Saved, UnavailableError
 from mjumbe.documents import Document, due_of, tasks_of
+from tests.unit import memory
 
 
-class MemoryDatabase(Database):
-    """Documents with revisions. `before_bulk` runs before each bulk write, `after_bulk` when it is stored."""
+class MemoryDatabase(memory.MemoryDatabase):
+    """With views. `before_bulk` runs before each bulk write, `after_bulk` when it is stored; `refused` are never."""
 
     def __init__(self, name: str = "medic") -> None:
-        super().__init__(cast(Couch, None), name)
-        self.docs: dict[str, Document] = {}
+        super().__init__(name)
         self.refused: set[str] = set()
         self.before_bulk: Callable[[], None] = lambda: None
         self.after_bulk: Callable[[], None] = lambda: None
         self.views: dict[str, Callable[[Document], Iterable[tuple[Any, Any]]]] = {}
         self.purged: list[str] = []
         self.bulks = 0
-        self._revs = itertools.count(1)
-
-    def store(self, *docs: Document) -> None:
-        """Somebody else's write: whatever revision is there."""
-        for doc in docs:
-            self.docs[doc["_id"]] = {**copy.deepcopy(doc), "_rev": f"{next(self._revs)}-x"}
-
-    def get(self, doc_id: str) -> Document | None:
-        return copy.deepcopy(self.docs.get(doc_id))
-
-    def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
-        if (self.docs.get(doc["_id"]) or {}).get("_rev") != doc.get("_rev"):
-            raise ConflictError(409, "Document update conflict.")
-        self.store(dict(doc))
-        return str(self.docs[doc["_id"]]["_rev"])
-
-    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
-        return {doc_id: copy.deepcopy(self.docs[doc_id]) for doc_id in dict.fromkeys(ids) if doc_id in self.docs}
 
     def bulk(self, docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
         if not docs:
             return []
         self.bulks += 1
         self.before_bulk()
-        saved = [self._save(doc) for doc in docs]
+        saved = super().bulk(docs)
         self.after_bulk()
         return saved
 
     def _save(self, doc: Mapping[str, Any]) -> Saved:
-        if doc["_id"] in self.refused:
-            return Saved(doc["_id"], None, "forbidden", "no")
-        try:
-            return Saved(doc["_id"], self.put(doc))
-        except ConflictError:
-            return Saved(doc["_id"], None, "conflict", "Document update conflict.")
+        return Saved(doc["_id"], None, "forbidden", "no") if doc["_id"] in self.refused else super()._save(doc)
 
     def view(self, design: str, view: str, **query: Any) -> list[Row]:
         emitted = self.views[view]
@@ -79,10 +55,6 @@ class MemoryDatabase(Database):
         ]
         skip, limit = query.get("skip", 0), query.get("limit")
         return found[skip : None if limit is None else skip + limit]
-
-    def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
-        found = [doc for doc_id, doc in sorted(self.docs.items()) if doc_id.startswith(prefix) and doc_id > after]
-        return copy.deepcopy(found[:limit])
 
     def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
         for doc in docs:

@@ -126,22 +126,26 @@ def test_what_others_wrote_is_processed_once_and_a_persons_message_early(count: 
     assert first <= (count // 5_000) * 5 + 1, "it does not wait for all that came before it"
 
 
-def test_a_sequence_that_is_no_longer_known_while_far_behind() -> None:
-    database = Busy(5_000)
-    changes, older = database.changes, {"1200"}
-    refused: list[str] = []
+@pytest.mark.parametrize("requests", range(1, 9))
+def test_sequences_that_are_no_longer_known_while_far_behind(requests: int) -> None:
+    """After so many requests another database, of another kind of server, stands in the place of the first."""
+    database = Busy(13_000)
+    changes, known = database.changes, {"0"}
+    asked: list[str] = []
 
-    def restored(since: str, **query: Any) -> Changes:
-        if since == "0" and database.fetched:
-            older.clear()  # the sequences from now on are its own
-        if since in older:
-            refused.append(since)
-            if len(refused) > 3:
-                database.stop.set()
+    def replaced(since: str, **query: Any) -> Changes:
+        asked.append(since)
+        if len(asked) == requests + 1:
+            known.intersection_update({"0"})
+        if len(asked) == 1_000:
+            database.stop.set()
+        if since not in known:
             raise CouchError(400, "bad_request: Malformed sequence supplied in 'since' parameter.")
-        return changes(since, **query)
+        found = changes(since, **query)
+        known.add(found.last_seq)
+        return found
 
-    database.changes = restored  # type: ignore[method-assign]
+    database.changes = replaced  # type: ignore[method-assign]
     processed = Processed(database)
     assert set(processed.learned) == {one for one in database.ids if not one.startswith("ours")}
 

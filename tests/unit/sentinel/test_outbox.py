@@ -198,6 +198,14 @@ def test_what_waits_for_a_held_service_takes_no_others_room(lab: Lab) -> None:
     assert lab.outbox.knows(message.key)
 
 
+def test_answers_without_end_do_not_keep_their_documents_in_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentinel.outbox.MOST_DOCUMENTS", 2)
+    heard = {"type": "data_record", "from": PHONE, "sms_message": {"message": "HELP"}}
+    lab.offer(*(doc(f"d{n}", to=f"+25471100000{n}") | heard for n in range(4)))
+    held = {message.doc_id: message.doc is not None for message in lab.outbox._queue.take(Route(), 4)}
+    assert held == {"d0": True, "d1": True, "d2": False, "d3": False}
+
+
 def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
     both = doc()
     went = {**both["tasks"][0], "state": "sent"}

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from mjumbe import states
 from mjumbe.couch import Changes, UnavailableError
 from mjumbe.documents import DeliveryReport, Document, milliseconds
+from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
@@ -329,11 +330,31 @@ def test_an_odd_report_keeps_no_other_waiting(change: dict[str, Any]) -> None:
     assert (lab.task()["state"], lab.waiting) == (("sent", 1) if unread else ("delivered", 0))
 
 
-def test_a_reference_is_never_replaced_by_a_report() -> None:
+@pytest.mark.parametrize(
+    ("told", "via"),
+    [(DeliveryReport("textbee", "r1", "sent", State.SENT), None), (failure("r1", Failure.RETRY), "textbee")],
+)
+def test_the_service_whose_report_settles_a_doubt_has_the_message(told: DeliveryReport, via: str | None) -> None:
+    one = task("pending", None, in_doubt=True, service=PHONE_GATEWAY)
+    assert reports.apply(one, told, Settings().sms)
+    assert (one["service"], one.get("via")) == ("textbee", via)
+
+
+def test_a_message_that_is_under_way_stays_with_its_service_when_a_doubt_is_settled() -> None:
+    one = task("forwarded-to-gateway", None, in_doubt=True, service="rapidpro", claim="c")
+    assert reports.apply(one, DeliveryReport("textbee", "r1", "sent", State.SENT), Settings().sms)
+    assert one["service"] == "rapidpro"
+
+
+def test_the_attempt_that_a_report_settles_is_the_one_that_counts_from_then_on() -> None:
     one = task("pending", "first", in_doubt=True)
-    assert reports.apply(one, report("Success", "second"), Settings().sms)
-    assert (one["gateway_ref"], one["state"]) == ("first", State.DELIVERED)
-    assert states.history(one)[-1]["gateway_ref"] == "second"
+    assert reports.apply(one, report("Submitted", "second"), Settings().sms)
+    assert (one["gateway_ref"], one["state"]) == ("second", State.SENT)
+    assert reports.apply(one, report("Failed", "second"), Settings().sms)
+    assert one["state"] == State.FAILED
+    assert reports.apply(one, report("Success", "first"), Settings().sms)
+    assert (one["gateway_ref"], one["state"]) == ("second", State.DELIVERED)
+    assert states.history(one)[-1]["gateway_ref"] == "first"
 
 
 def test_the_reference_is_stored_while_its_report_is_looked_up() -> None:
