@@ -78,6 +78,7 @@ def test_a_document_that_cannot_be_dealt_with_is_said_once(monkeypatch: pytest.M
         ({"_id": OPT_OUT, "value": "opted-out", "history": [{"value": "opted-out"}]}, start()),
         ({"_id": OPT_OUT, "value": "opted-out", "history": 5}, start()),
         (start(reported_date=1.7e18),),
+        ({"_id": OPT_OUT, "value": "opted-out", "history": []}, start(transitions=5)),
         (start(reported_date=-1e18),),
         of_place({"name": "Ann"}),
         of_place(5),
