@@ -91,10 +91,10 @@ class Services:
     def order(self, route: Route = ANY_ROUTE) -> list[str]:
         """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks.
 
-        Those that have just failed come last, but they come: the others may be held for much longer.
+        Those that have just failed come last, but they come: the others may be held for much longer. None when there is
+        no service of the name that a route is bound to.
         """
-        sms = self._settings().sms
-        order = [route.via] if route.via else sms.order
+        order = [name for name in gateways.NAMES if name == route.via] if route.via else self._settings().sms.order
         return sorted((name for name in order if name not in route.without), key=lambda name: name in route.last)
 
     def choose(self, route: Route) -> "Service | str | None":
