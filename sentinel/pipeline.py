@@ -47,6 +47,7 @@ class Pipeline:
     ) -> None:
         self._registers = registers
         self._database = couch.main
+        self._callbacks = couch.callbacks
         self._echoes = echoes
         self._settings = settings
         self._adopted = adopted
@@ -90,7 +91,8 @@ class Pipeline:
         # Before the documents are marked as seen: a word that is heard twice is one entry.
         heard = opt_words.entries(fresh, self._settings.current, self._registers)
         if heard:
-            self._registers.opt_outs.record(*heard)
+            refused = self._registers.opt_outs.record(*heard)
+            self._callbacks.bulk([opt_words.notice(entry) for entry in refused])
         return Context(
             settings=self._settings.current,
             now=states.now(),

@@ -72,8 +72,8 @@ class Register:
         """All numbers for which this value held last, and nothing does now."""
         return [number for number, held in list(self._former.items()) if held == value]
 
-    def record(self, *entries: Entry) -> bool:
-        """Store what happened; answers whether CouchDB took all of it.
+    def record(self, *entries: Entry) -> list[Entry]:
+        """Store what happened; returns what CouchDB refused to take.
 
         Of two entries for one number the later one holds, whatever order they come in.
         """
@@ -85,7 +85,7 @@ class Register:
                 log.error("what happened to a number is not stored", doc=doc_id, reason=update.error)
             if update.doc is not None:
                 self.learn(update.doc)
-        return not any(update.error for update in updates.values())
+        return [entry for entry in in_order if updates[self._prefix + entry.number].error]
 
     def _edit(self, entry: Entry) -> Edit:
         happened = {
