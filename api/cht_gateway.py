@@ -141,7 +141,7 @@ def poll() -> ResponseReturnValue:
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
     _store_messages(here, messages, settings)
-    _apply_updates(here, updates)
+    _apply_updates(here, user, updates)
     here.phones.polled(user.name)
     with here.deliveries.lock:
         # What a poll brought has just changed the index. It need not wait for that: the sentinel asks the index every
@@ -194,7 +194,7 @@ def _word(value: Any) -> str:
 # ---- what became of what went out
 
 
-def _apply_updates(here: Context, entries: list[Any]) -> None:
+def _apply_updates(here: Context, user: User, entries: list[Any]) -> None:
     read = [_read_update(entry) for entry in entries]
     told = [update for update in read if update is not None]
     if len(told) < len(read):
@@ -213,7 +213,9 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
     if len(homes) < len(uuids):
         log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
     now = states.now()
-    edits = edits_of((doc_id, partial(_apply, update, now)) for update in told for doc_id in homes.get(update.uuid, ()))
+    edits = edits_of(
+        (doc_id, partial(_apply, update, user, now)) for update in told for doc_id in homes.get(update.uuid, ())
+    )
     _report_refused(here.couch.main.update(edits, known=docs))
 
 
@@ -234,14 +236,26 @@ def _read_update(entry: Any) -> Told | None:
     return Told(uuid, state or State.UNRECOGNISED, reason or None if state else status)
 
 
-def _apply(update: Told, now: datetime, doc: Document) -> bool:
-    """Apply to a document what was told of a message of it; answers whether that was anything new."""
+def _apply(update: Told, user: User, now: datetime, doc: Document) -> bool:
+    """Apply to a document what `user`'s phone told of a message of it; answers whether that was anything new."""
     task = documents.find_task(doc, update.uuid)
     if task is None or _was_told(task, update):
         return False
+    if _is_of_an_earlier_attempt(task, update, user):
+        states.come_late(task, update.state, now, update.details, service=PHONE_GATEWAY)
+        return True
     states.move(task, update.state, now, update.details, service=PHONE_GATEWAY)
     task.pop("claim", None)  # acknowledged: nobody is given it again
     return True
+
+
+def _is_of_an_earlier_attempt(task: Task, update: Told, user: User) -> bool:
+    """Whether another service was given the message since; or, where this one failed, another phone was, or a person
+    gave it back to go again. That it arrived counts in any case."""
+    if task.get("service") not in (PHONE_GATEWAY, None):  # None: another server gave it to the phone
+        return update.state is not State.DELIVERED
+    given_on = states.of(task) is State.PENDING or task.get("claim") not in (user.name, None)
+    return update.state is State.FAILED and given_on
 
 
 def _was_told(task: Task, update: Told) -> bool:
