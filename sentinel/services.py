@@ -46,6 +46,8 @@ class Services:
         self._since: dict[str, str] = {}  # when a service's trouble began
         self._began = states.timestamp(states.now())
         self._phone = ServiceStatus()
+        self._polled: str | None = None  # when a phone last polled, as far as we looked
+        self._heard = time.monotonic()  # the same by a clock that nobody sets, and not before our start
         self._checked = 0.0
         self._said: str | None = None
 
@@ -79,8 +81,10 @@ class Services:
         if PHONE_GATEWAY not in self.order():
             return
         before, polled = self._phone, self._last_poll()
-        silent = milliseconds(states.now()) - (read_moment(max(polled or "", self._began)) or 0)
-        if silent < settings.sms.medic_gateway.silent_after * 1000:
+        if polled and polled != self._polled:
+            ago = milliseconds(states.now()) - (read_moment(polled) or 0)
+            self._polled, self._heard = polled, max(self._heard, time.monotonic() - max(ago, 0) / 1000)
+        if time.monotonic() - self._heard < settings.sms.medic_gateway.silent_after:
             self._phone = ServiceStatus(last_success=polled)
         else:
             reason = f"no phone has polled since {polled}" if polled else "no phone has polled yet"

@@ -79,6 +79,30 @@ def test_a_phone_that_does_not_poll_is_the_last_resort(time: Time) -> None:
     assert config.services.status()[PHONE_GATEWAY].reason == f"no phone has polled since {config.polled}"
 
 
+@pytest.mark.parametrize("set_by", [-3 * 86_400, -600, 600, 3 * 86_400])
+def test_a_clock_that_is_set_makes_no_phone_silent_nor_one_that_is_heard(time: Time, set_by: float) -> None:
+    config = Config(outgoing_service=PHONE_GATEWAY, fallback_services=[AT])
+    config.polled = timestamp(time.now())
+    look_again(config, time, 290)
+    time.ahead = set_by
+    look_again(config, time, 9)
+    assert config.chosen() == PHONE_GATEWAY
+    look_again(config, time, 9)
+    assert config.chosen() == AT, "it has not polled since"
+    config.polled = timestamp(time.now())
+    look_again(config, time, 3)
+    assert config.chosen() == PHONE_GATEWAY
+
+
+def test_a_phone_that_was_silent_before_it_came_into_use_is_not_waited_for(time: Time) -> None:
+    config = Config()
+    config.polled = timestamp(time.now())
+    time.seconds += 3600
+    config.change(outgoing_service=PHONE_GATEWAY, fallback_services=[AT])
+    config.services.refresh()
+    assert config.chosen() == AT
+
+
 def test_a_service_that_hangs_is_not_waited_for_when_another_takes_messages(time: Time) -> None:
     config = Config(fallback_services=[PHONE_GATEWAY], africas_talking={"username": "sandbox", "concurrency": 2})
     config.services.refresh()
