@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count, islice
 from typing import Any, Literal
@@ -34,6 +34,7 @@ ROLE = "gateway"  # may always
 # How long a message that one user's phone took and never acknowledged is kept from the phones of other users: the phone
 # may have sent it and only have no internet, and tries to tell for up to about 12 hours.
 HOLDER_SECONDS = 12 * 3600.0
+MEANWHILE = timedelta(minutes=2)  # longer than any poll takes
 ROWS_AT_ONCE = 100  # read at least: among them are what other phones have and did not acknowledge
 SETTINGS_AGE = 2.0
 Index = Literal["true", "false"]  # CouchDB's `update` of a view query
@@ -341,7 +342,8 @@ def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
         return True
     given = documents.datetime_of(documents.read_moment(row.value["since"]) or 0)
     if row.value["claim"] in (None, user.name):
-        return given < began
+        # What lies further ahead was given before the clock was set back, not while this poll is under way.
+        return not timedelta(0) <= given - began < MEANWHILE
     return (began - given).total_seconds() > patience
 
 
