@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
 from mjumbe import gateways, states
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import ANY_ROUTE, DeliveryReport, Route, milliseconds, read_moment
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Outcome, Wiring
@@ -33,7 +35,10 @@ class Services:
         last_poll: Callable[[], str | None] = lambda: None,
         before: Mapping[str, ServiceStatus] | None = None,
     ) -> None:
-        """`last_poll` tells when a phone last polled, `before` how the services were under the leader before."""
+        """`credential` raises CredentialError for one that cannot be read.
+
+        `last_poll` tells when a phone last polled, `before` how the services were under the leader before.
+        """
         self._address_of = address_of
         self._last_poll = last_poll
         self._settings = settings
@@ -60,14 +65,14 @@ class Services:
         self._look_for_the_phone(settings)
         for name, definition in gateways.SERVICES.items():
             limits = definition.section(settings)
-            made_of = (limits, settings.sms.reply_to, self._credential(definition.outgoing_credential))
+            made_of = (limits, settings.sms.reply_to, self._key(definition.outgoing_credential))
             trouble = self._trouble(name, settings)
             if trouble != self._troubles.get(name):
                 self._since[name] = states.timestamp(states.now())
             self._troubles[name] = trouble
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
-                gateway = definition.build(Wiring(settings, self._credential, self._fence, self._address_of))
+                gateway = definition.build(Wiring(settings, self._key, self._fence, self._address_of))
                 if name in self._services:
                     self._services[name].change(gateway, limits)
                 else:
@@ -153,7 +158,16 @@ class Services:
 
     def _trouble(self, name: str, settings: Settings) -> str | None:
         """Why a service cannot be used as it is configured, as a sentence."""
-        return next(iter(gateways.missing(name, settings, self._credential)), None)
+        try:
+            return next(iter(gateways.missing(name, settings, self._credential)), None)
+        except CredentialError as error:
+            return f"for the sentinel, {error}"
+
+    def _key(self, credential_id: str) -> str | None:
+        """A credential; None also for one that cannot be read, of which `_trouble` tells."""
+        with suppress(CredentialError):
+            return self._credential(credential_id)
+        return None
 
     def status(self) -> Mapping[str, ServiceStatus]:
         """Every service: those in the order, with why they are held or cannot be used, and the others."""

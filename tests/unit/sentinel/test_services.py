@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import settings
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.states import timestamp
@@ -51,6 +52,22 @@ def test_the_outgoing_service(time: Time) -> None:
     config = Config()
     config.services.refresh()
     assert (config.chosen(), config.chosen(AT), config.chosen(PHONE_GATEWAY)) == (AT, AT, PHONE_GATEWAY)
+
+
+def test_a_credential_that_cannot_be_read_is_said_and_not_taken_for_none(time: Time) -> None:
+    config = Config()
+    problem = "credential africastalking.com:outgoing cannot be read with the key in MJUMBE_VAULT_KEY"
+
+    def unreadable(credential_id: str) -> str | None:
+        raise CredentialError(problem)
+
+    config.services._credential = unreadable
+    config.services.refresh()
+    assert config.chosen() is None
+    assert config.services.status()[AT].reason == f"for the sentinel, {problem}"
+    config.services._credential = config.keys.get
+    look_again(config, time, 3)
+    assert config.chosen() == AT
 
 
 def test_the_phone_gateway(time: Time) -> None:
