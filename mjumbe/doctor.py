@@ -68,14 +68,8 @@ def house_of(config: Config) -> House:
     """What the checks look at. Without a vault key nothing is made: what needs one says so."""
     couch = Couch(config.couch_url, READ_SECONDS)
     indexes, settings = Indexes(couch), LiveSettings(couch.main)
-    path = config.data / credentials.KEY_FILE
     try:
-        if not config.vault_key and not path.exists():
-            raise CredentialError(
-                f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
-                "them (the first of them to start makes the file)"
-            )
-        vault = CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
+        vault = CachedVault(couch, VaultKeys.find(config.vault_key, config.data))
     except CredentialError as error:
         trouble = error
 
