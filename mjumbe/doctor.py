@@ -19,7 +19,7 @@ from mjumbe import credentials, health, states
 from mjumbe.config import Config
 from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
-from mjumbe.documents import milliseconds
+from mjumbe.documents import find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
@@ -28,7 +28,7 @@ from mjumbe.sessions import plain_session
 from mjumbe.settings_document import DOCUMENT_ID, values
 from mjumbe.settings_reference import misspelt
 from mjumbe.setup import Indexes
-from mjumbe.states import State
+from mjumbe.states import State, Task
 
 OLDEST_COUCHDB = 3
 READ_SECONDS = 15.0  # a doctor does not wait for a view to be built
@@ -213,21 +213,29 @@ def _overdue(house: House) -> Said:
 
 
 def _in_doubt(house: House) -> Said:
-    count = _count(house, ["in-doubt"], ["in-doubt", {}])
-    if not count:
-        return True, "No message is in doubt."
-    if house.settings.refresh().sms.in_doubt == "retry":
-        again = _number(
-            count,
-            "message may have been sent already, and is sent again by itself",
-            "messages may have been sent already, and are sent again by themselves",
+    """What was held once stays so, whatever the settings say now."""
+    first, last = ["in-doubt"], ["in-doubt", {}]
+    rows = house.couch.main.view("mjumbe", "due", start_key=first, end_key=last, limit=MOST_COUNTED, include_docs=True)
+    held = sum(_is_held(find_task(row.doc or {}, str(row.value["uuid"])) or {}) for row in rows)
+    if held:
+        says = _number(held, "message may have been sent and is held", "messages may have been sent and are held")
+        return False, (
+            f"{says} (sms.in_doubt); find such with "
+            "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
         )
-        return True, f"{again} (sms.in_doubt)."
-    held = _number(count, "message may have been sent and is held", "messages may have been sent and are held")
-    return False, (
-        f"{held} (sms.in_doubt); find such with "
-        "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
+    if not rows:
+        return True, "No message is in doubt."
+    again = _number(
+        len(rows),
+        "message may have been sent already, and is sent again by itself",
+        "messages may have been sent already, and are sent again by themselves",
     )
+    return True, f"{again} (sms.in_doubt)."
+
+
+def _is_held(task: Task) -> bool:
+    """Whether a message in doubt waits for a person, and is not with a service again."""
+    return states.of(task) is State.FORWARDED_TO_GATEWAY and not task.get("claim")
 
 
 def _with_phones(house: House) -> Said:
