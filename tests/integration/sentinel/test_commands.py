@@ -108,6 +108,16 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     assert failing(house)["in doubt"].startswith("1 message may have been sent and is held (sms.in_doubt)")
 
 
+def test_messages_that_wait_for_a_service_of_their_own(house: World) -> None:
+    """It need not be among those in use, of which the checks before tell."""
+    at = states.now() - timedelta(hours=2)
+    for facts in ({}, {"via": "viber"}):
+        task = documents.new_task(number(), "x", at) | facts
+        house.couch.main.put(documents.outgoing_document(task, at, None))
+    says = "2 messages have been due for more than an hour, 1 of them for viber alone: `mjumbe gateways` says what"
+    assert failing(house)["overdue"].startswith(says)
+
+
 def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:
     for hours, service in ((2, "medic-gateway"), (2, "africas-talking"), (0.5, "medic-gateway")):
         at = states.now() - timedelta(hours=hours)
