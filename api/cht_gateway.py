@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count, islice
 from typing import Any, Literal
@@ -34,6 +34,7 @@ ROLE = "gateway"  # may always
 # How long a message that one user's phone took and never acknowledged is kept from the phones of other users: the phone
 # may have sent it and only have no internet, and tries to tell for up to about 12 hours.
 HOLDER_SECONDS = 12 * 3600.0
+MEANWHILE = timedelta(minutes=2)  # longer than any poll takes
 ROWS_AT_ONCE = 100  # read at least: among them are what other phones have and did not acknowledge
 Index = Literal["true", "false"]  # CouchDB's `update` of a view query
 CURRENT: Index = "true"  # brought up to date first
@@ -140,7 +141,7 @@ def poll() -> ResponseReturnValue:
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
     _store_messages(here, messages, settings)
-    _apply_updates(here, updates)
+    _apply_updates(here, user, updates)
     here.phones.polled(user.name)
     with here.deliveries.lock:
         # What a poll brought has just changed the index. It need not wait for that: the sentinel asks the index every
@@ -193,7 +194,7 @@ def _word(value: Any) -> str:
 # ---- what became of what went out
 
 
-def _apply_updates(here: Context, entries: list[Any]) -> None:
+def _apply_updates(here: Context, user: User, entries: list[Any]) -> None:
     read = [_read_update(entry) for entry in entries]
     told = [update for update in read if update is not None]
     if len(told) < len(read):
@@ -212,7 +213,9 @@ def _apply_updates(here: Context, entries: list[Any]) -> None:
     if len(homes) < len(uuids):
         log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
     now = states.now()
-    edits = edits_of((doc_id, partial(_apply, update, now)) for update in told for doc_id in homes.get(update.uuid, ()))
+    edits = edits_of(
+        (doc_id, partial(_apply, update, user, now)) for update in told for doc_id in homes.get(update.uuid, ())
+    )
     _report_refused(here.couch.main.update(edits, known=docs))
 
 
@@ -233,14 +236,26 @@ def _read_update(entry: Any) -> Told | None:
     return Told(uuid, state or State.UNRECOGNISED, reason or None if state else status)
 
 
-def _apply(update: Told, now: datetime, doc: Document) -> bool:
-    """Apply to a document what was told of a message of it; answers whether that was anything new."""
+def _apply(update: Told, user: User, now: datetime, doc: Document) -> bool:
+    """Apply to a document what `user`'s phone told of a message of it; answers whether that was anything new."""
     task = documents.find_task(doc, update.uuid)
     if task is None or _was_told(task, update):
         return False
+    if _is_of_an_earlier_attempt(task, update, user):
+        states.come_late(task, update.state, now, update.details, service=PHONE_GATEWAY)
+        return True
     states.move(task, update.state, now, update.details, service=PHONE_GATEWAY)
     task.pop("claim", None)  # acknowledged: nobody is given it again
     return True
+
+
+def _is_of_an_earlier_attempt(task: Task, update: Told, user: User) -> bool:
+    """Whether another service was given the message since; or, where this one failed, another phone was, or a person
+    gave it back to go again. That it arrived counts in any case."""
+    if task.get("service") not in (PHONE_GATEWAY, None):  # None: another server gave it to the phone
+        return update.state is not State.DELIVERED
+    given_on = states.of(task) is State.PENDING or task.get("claim") not in (user.name, None)
+    return update.state is State.FAILED and given_on
 
 
 def _was_told(task: Task, update: Told) -> bool:
@@ -326,7 +341,8 @@ def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
         return True
     given = documents.datetime_of(documents.read_moment(row.value["since"]) or 0)
     if row.value["claim"] in (None, user.name):
-        return given < began
+        # What lies further ahead was given before the clock was set back, not while this poll is under way.
+        return not timedelta(0) <= given - began < MEANWHILE
     return (began - given).total_seconds() > patience
 
 

@@ -22,6 +22,7 @@ from mjumbe.commands import Commands, connect, open_vault, prepare, send_and_fol
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities
+from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
 from mjumbe.stopping import stop_event
@@ -70,7 +71,7 @@ def sentinel() -> None:
     from sentinel.process import Sentinel  # noqa: PLC0415
 
     config, couch = connect()
-    Sentinel(couch, open_vault(config, couch)).run(stop_event())
+    Sentinel(couch, CachedVault(couch, VaultKeys.load(config.vault_key, config.data))).run(stop_event())
 
 
 @main.command(context_settings=PASSED_ON)
@@ -106,8 +107,9 @@ def set_credential(name: str, value: str | None) -> None:
     """Store VALUE under NAME (africastalking.com:outgoing); without VALUE it is asked for, or read from a pipe."""
     given = value or (sys.stdin.read() if not sys.stdin.isatty() else click.prompt("Value", hide_input=True))
     config, couch = connect()
+    vault = open_vault(config, couch)
     prepare(couch)
-    open_vault(config, couch).set(name, given)
+    vault.set(name, given)
     click.echo(f"Stored {name}.")
     used = credential_names()
     if name not in used:

@@ -35,7 +35,8 @@ def connect() -> tuple[Config, Couch]:
 
 
 def open_vault(config: Config, couch: Couch) -> CachedVault:
-    return CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
+    """The vault with the key that the API and the sentinel have. Raises CredentialError where there is none."""
+    return CachedVault(couch, VaultKeys.find(config.vault_key, config.data))
 
 
 def prepare(couch: Couch) -> None:

@@ -333,11 +333,17 @@ class Database:
         try:
             self.couch.call(lambda client: client.put_database(db=self.name))
         except CouchError as error:
-            if error.status == 412:
+            if error.status != 412:
+                raise
+            if not self._is_unfinished():
                 return False
-            raise
         self.couch.request("PUT", f"{self._path}/_security", body=ADMINS_ONLY)
         return True
+
+    def _is_unfinished(self) -> bool:
+        """Whether it is open to everybody and nothing was ever written to it: who made it was cut off."""
+        is_open = not self.couch.request("GET", f"{self._path}/_security")
+        return is_open and sequence_number(self.info()["update_seq"]) == 0
 
     def drop(self) -> None:
         """Delete the database with all that is in it; nothing when there is none."""

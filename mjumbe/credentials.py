@@ -91,6 +91,17 @@ class VaultKeys:
             raise CredentialError(f"the vault's key file {path} cannot be used: {error}") from error
         return VaultKeys(str(path), _fernets(content.replace("\n", ","), str(path)))
 
+    @staticmethod
+    def find(given: str | None, data_dir: str | Path) -> "VaultKeys":
+        """As `load`, but no key file is made: what was encrypted under a second one, nobody else could read."""
+        path = Path(data_dir) / KEY_FILE
+        if not (given and given.strip()) and not path.exists():
+            raise CredentialError(
+                f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
+                "them (the first of them to start makes the file)"
+            )
+        return VaultKeys.load(given, data_dir)
+
     def seal(self, credential_id: str, value: str) -> str:
         """The token that holds `value`, good for this id only."""
         payload = json.dumps({"id": credential_id, "value": value}).encode()

@@ -17,9 +17,9 @@ import requests
 
 from mjumbe import credentials, health, states
 from mjumbe.config import Config
-from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, UnavailableError
+from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, Row, UnavailableError
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
-from mjumbe.documents import milliseconds
+from mjumbe.documents import MOST_WORDS, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
@@ -28,7 +28,8 @@ from mjumbe.sessions import plain_session
 from mjumbe.settings_document import DOCUMENT_ID, values
 from mjumbe.settings_reference import misspelt
 from mjumbe.setup import Indexes
-from mjumbe.states import State
+from mjumbe.states import State, Task
+from mjumbe.text import shortened
 
 OLDEST_COUCHDB = 3
 READ_SECONDS = 15.0  # a doctor does not wait for a view to be built
@@ -68,14 +69,8 @@ def house_of(config: Config) -> House:
     """What the checks look at. Without a vault key nothing is made: what needs one says so."""
     couch = Couch(config.couch_url, READ_SECONDS)
     indexes, settings = Indexes(couch), LiveSettings(couch.main)
-    path = config.data / credentials.KEY_FILE
     try:
-        if not config.vault_key and not path.exists():
-            raise CredentialError(
-                f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
-                "them (the first of them to start makes the file)"
-            )
-        vault = CachedVault(couch, VaultKeys.load(config.vault_key, config.data))
+        vault = CachedVault(couch, VaultKeys.find(config.vault_key, config.data))
     except CredentialError as error:
         trouble = error
 
@@ -208,40 +203,51 @@ def _callback_keys(house: House, names: list[str]) -> Said:
 
 def _overdue(house: House) -> Said:
     until = milliseconds(states.now() - OVERDUE)
-    waiting = {state: _count(house, [state], [state, until]) for state in ("scheduled", "pending", *FOR_THE_PHONE)}
-    total, for_the_phone = sum(waiting.values()), sum(waiting[state] for state in FOR_THE_PHONE)
-    if not total:
+    waiting = {state: _due(house, [state], [state, until]) for state in ("scheduled", "pending", *FOR_THE_PHONE)}
+    rows = [row for found in waiting.values() for row in found]
+    if not rows:
         return True, "No message is due for more than an hour."
-    count = f"{_number(total, 'message has', 'messages have')} been due for more than an hour"
+    count = f"{_number(len(rows), 'message has', 'messages have')} been due for more than an hour"
+    for_the_phone = sum(len(waiting[state]) for state in FOR_THE_PHONE)
     if for_the_phone:
         return False, f"{count}, {for_the_phone} of them for the phone gateway ({PHONE_GATEWAY}): does it poll?"
+    bound = [shortened(row.value["via"], MOST_WORDS) for row in rows if row.value["via"]]
+    if bound:
+        names = ", ".join(sorted(set(bound)))
+        return False, f"{count}, {len(bound)} of them for {names} alone: `mjumbe gateways` says what that lacks."
     return False, f"{count}; see above whether the sentinel runs and a service takes messages."
 
 
 def _in_doubt(house: House) -> Said:
-    count = _count(house, ["in-doubt"], ["in-doubt", {}])
-    if not count:
-        return True, "No message is in doubt."
-    if house.settings.refresh().sms.in_doubt == "retry":
-        again = _number(
-            count,
-            "message may have been sent already, and is sent again by itself",
-            "messages may have been sent already, and are sent again by themselves",
+    """What was held once stays so, whatever the settings say now."""
+    rows = _due(house, ["in-doubt"], ["in-doubt", {}], docs=True)
+    held = sum(_is_held(find_task(row.doc or {}, str(row.value["uuid"])) or {}) for row in rows)
+    if held:
+        says = _number(held, "message may have been sent and is held", "messages may have been sent and are held")
+        return False, (
+            f"{says} (sms.in_doubt); find such with "
+            "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
         )
-        return True, f"{again} (sms.in_doubt)."
-    held = _number(count, "message may have been sent and is held", "messages may have been sent and are held")
-    return False, (
-        f"{held} (sms.in_doubt); find such with "
-        "GET /api/v1/messages?state=forwarded-to-gateway, and ask the service or the people."
+    if not rows:
+        return True, "No message is in doubt."
+    again = _number(
+        len(rows),
+        "message may have been sent already, and is sent again by itself",
+        "messages may have been sent already, and are sent again by themselves",
     )
+    return True, f"{again} (sms.in_doubt)."
+
+
+def _is_held(task: Task) -> bool:
+    """Whether a message in doubt waits for a person, and is not with a service again."""
+    return states.of(task) is State.FORWARDED_TO_GATEWAY and not task.get("claim")
 
 
 def _with_phones(house: House) -> Said:
     """What phones were given and said nothing of; by when it was due, which is before it was given."""
     until = milliseconds(states.now() - OVERDUE)
-    given = [State.FORWARDED_TO_GATEWAY]
-    rows = house.couch.main.view("mjumbe", "due", start_key=given, end_key=[*given, until], limit=MOST_COUNTED)
-    count = sum(row.value["service"] == PHONE_GATEWAY for row in rows)
+    given: list[object] = [State.FORWARDED_TO_GATEWAY]
+    count = sum(row.value["service"] == PHONE_GATEWAY for row in _due(house, given, [*given, until]))
     if not count:
         return True, "No phone has kept a message to itself for more than an hour."
     given_away = _number(
@@ -258,7 +264,6 @@ def _number(count: int, one: str, more: str) -> str:
     return f"{count} {one if count == 1 else more}"
 
 
-def _count(house: House, start: list[object], end: list[object]) -> int:
-    """How many of the due view's rows there are, as far as MOST_COUNTED."""
-    rows = house.couch.main.view("mjumbe", "due", start_key=start, end_key=end, limit=MOST_COUNTED)
-    return len(rows)
+def _due(house: House, start: list[object], end: list[object], *, docs: bool = False) -> list[Row]:
+    """The due view's rows, as far as MOST_COUNTED."""
+    return house.couch.main.view("mjumbe", "due", start_key=start, end_key=end, limit=MOST_COUNTED, include_docs=docs)

@@ -1,6 +1,7 @@
 """The phones that poll `/api/sms`: when one was last heard of, in `<db>-sentinel`, where both processes find it."""
 
 import time
+from datetime import timedelta
 
 from mjumbe import states
 from mjumbe.couch import Couch
@@ -9,6 +10,7 @@ from mjumbe.gateways.base import Check
 from mjumbe.settings import Settings
 
 PREFIX = "phone:"  # and the phone's user
+AHEAD = timedelta(minutes=1)  # that another machine's clock may be
 NOTED_SECONDS = 15.0  # a poll within so many of the last one that was noted is not: no write for each
 
 
@@ -26,16 +28,20 @@ class Phones:
         moment = states.timestamp(states.now())
 
         def note(doc: Document) -> bool:
-            doc.update(type="phone", user=user, polled=max(moment, str(doc.get("polled") or "")))
+            doc.update(type="phone", user=user, polled=moment)
             return True
 
         self._database.update({PREFIX + user: note}, create=True)
         self._noted[user] = time.monotonic()
 
     def last_poll(self) -> str | None:
-        """When any phone last polled (ISO 8601, UTC), None when none ever did. Raises UnavailableError."""
-        docs = self._database.beginning_with(PREFIX)
-        return max((str(doc.get("polled") or "") for doc in docs), default="") or None
+        """When any phone last polled (ISO 8601, UTC), None when none ever did. Raises UnavailableError.
+
+        A moment that is yet to come was noted before the clock was set back, perhaps of a phone that is no more.
+        """
+        polls = [str(doc.get("polled") or "") for doc in self._database.beginning_with(PREFIX)]
+        latest = states.timestamp(states.now() + AHEAD)
+        return max((polled for polled in polls if polled <= latest), default="") or None
 
     def check(self, settings: Settings) -> Check:
         """Whether a phone polls, as far as can be told: nothing here can call it. Raises UnavailableError."""

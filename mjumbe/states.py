@@ -83,10 +83,15 @@ def move(task: Task, target: State, at: datetime, details: str | None = None, **
     `details` is a sentence or a service's word, `facts` go into the history entry. Answers whether the state changed.
     """
     if not is_forward(of(task), target):
-        _append(task, target, at, details, {**facts, "late": True})
+        come_late(task, target, at, details, **facts)
         return False
     _set(task, target, at, details, facts)
     return True
+
+
+def come_late(task: Task, told: State, at: datetime, details: str | None = None, **facts: Any) -> None:
+    """Keep in the history a state that was `told` of the task and is not its own any more."""
+    _append(task, told, at, details, {**facts, "late": True})
 
 
 def claim(task: Task, at: datetime, service: str, claim_id: str) -> None:

@@ -13,10 +13,11 @@ from functools import partial
 import structlog
 
 from mjumbe import states
-from mjumbe.documents import Document, OutgoingMessage, find_task, oldest_due
-from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.documents import MOST_WORDS, Document, OutgoingMessage, Route, find_task, oldest_due
+from mjumbe.gateways import NAMES, PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
+from mjumbe.text import shortened
 from sentinel import outcomes
 from sentinel.outcomes import Claim
 from sentinel.pipeline import due_messages
@@ -100,15 +101,14 @@ class Claims:
         self._write(messages, leave)
 
     def set_aside(self, messages: Sequence[OutgoingMessage]) -> None:
-        """None of the services reaches these recipients: they stay due, and are looked at again after a while."""
+        """No service takes these messages: they stay due, say why, and are looked at again after a while."""
 
         def wait(message: OutgoingMessage, doc: Document) -> bool:
             task = find_task(doc, message.uuid)
             if task is None or not self._is_due(doc, message):
                 return False
-            details = f"no service reaches this number: {', '.join(sorted(message.route.without))} cannot"
             now = states.now()
-            states.wait(task, now, details, now + UNREACHED_WAIT)
+            states.wait(task, now, _why_by_none(message.route), now + UNREACHED_WAIT)
             return True
 
         self._write(messages, wait)
@@ -152,3 +152,10 @@ class Claims:
             if update.error:
                 log.error("a document takes no claim, so nothing of it is sent", doc=doc_id, reason=update.error)
         return {doc_id for doc_id, update in updates.items() if update.doc is not None and not update.error}
+
+
+def _why_by_none(route: Route) -> str:
+    """Why no service takes what goes by this route."""
+    if route.without:
+        return f"no service reaches this number: {', '.join(sorted(route.without))} cannot"
+    return f"`via` is {shortened(str(route.via), MOST_WORDS)!r}; expected one of {', '.join(NAMES)}"

@@ -37,7 +37,7 @@ class Notices:
         """Keep what a notice tells; False when it is none that can be read, or CouchDB does not take what it tells."""
         try:
             if doc["type"] == "opt_out":
-                return self._opt_outs.record(self._opt_out(doc))
+                return not self._opt_outs.record(self._opt_out(doc))
             if doc["type"] == "subscription":
                 return self._subscription(doc)
             return self._viber_user(doc)
@@ -79,9 +79,8 @@ class Notices:
         """A subscription is a register of its own for each product: who is in it."""
         product = product_register(doc.get("short_code") or "", doc.get("keyword") or "")
         value = SUBSCRIBED if doc["update"] == "addition" else None
-        return Register(self._couch.main, product).record(
-            Entry(self._number(doc["phone"]), value, doc["received"], f"{doc['gateway']}: {doc['update']}")
-        )
+        entry = Entry(self._number(doc["phone"]), value, doc["received"], f"{doc['gateway']}: {doc['update']}")
+        return not Register(self._couch.main, product).record(entry)
 
     def _viber_user(self, doc: Document) -> bool:
         user, source = str(doc.get("user") or ""), f"viber: {doc.get('update')}"
@@ -96,7 +95,7 @@ class Notices:
             entries = [Entry(number, user, doc["received"], source)] if number and user else []
         if not entries:
             log.info("a Viber user is not known by number", update=doc.get("update"))
-        return self._viber_users.record(*entries)
+        return not self._viber_users.record(*entries)
 
     def _registered_number(self, doc: Document) -> str | None:
         """The number that the person shared, or wrote, or that stands in the contact whose id they wrote."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mjumbe import states, text
-from mjumbe.documents import Document, milliseconds, read_moment
+from mjumbe.documents import OPT_OUT, Document, Notice, milliseconds, notice_document, read_moment
 from mjumbe.forms import names_form
 from mjumbe.settings import Settings
 from sentinel.registers import OPTED_OUT, Entry, Registers
@@ -27,3 +27,9 @@ def entries(docs: Iterable[Document], settings: Settings, registers: Registers) 
             at = read_moment(doc.get("reported_date")) or milliseconds(states.now())
             found.append(Entry(link_sender.sender(doc, registers), value, at, f"the person wrote {word.upper()}"))
     return found
+
+
+def notice(entry: Entry) -> Document:
+    """What the register did not take, to wait where others' notices of opt-outs do until it is taken."""
+    facts = {"update": "opt-out" if entry.value else "opt-in", "by": "the person"}
+    return notice_document(Notice("sms", OPT_OUT, entry.number, f"{entry.number}:{entry.at}", facts), entry.at)

@@ -235,7 +235,7 @@ class Outbox:
         self._forget(messages)
 
     def _set_aside(self, messages: Sequence[OutgoingMessage]) -> None:
-        """None of the services reaches these recipients."""
+        """No service takes these messages, now or later."""
         self._claims.set_aside(messages)
         self._forget(messages)
 

@@ -22,11 +22,11 @@ class Patience:
         self._what = what
         self._reason: str | None = None
 
-    def waits(self, error: Exception) -> None:
+    def waits(self, error: Exception, **facts: object) -> None:
         """CouchDB does not do what was asked of it; it will be asked again."""
         if str(error) != self._reason:
             self._reason = str(error)
-            log.warning(self._what, reason=self._reason)
+            log.warning(self._what, reason=self._reason, **facts)
 
     def is_over(self) -> None:
         """CouchDB did it."""

@@ -25,7 +25,7 @@ from sentinel.contacts import Contacts
 from sentinel.echoes import Echoes
 from sentinel.registers import Registers
 from sentinel.transitions import link_sender
-from sentinel.transitions.base import Context, is_ours
+from sentinel.transitions.base import Context, is_ours, seen_by
 from sentinel.transitions.messages import needs_lineage
 
 log = structlog.get_logger(__name__)
@@ -47,6 +47,7 @@ class Pipeline:
     ) -> None:
         self._registers = registers
         self._database = couch.main
+        self._callbacks = couch.callbacks
         self._echoes = echoes
         self._settings = settings
         self._adopted = adopted
@@ -86,11 +87,12 @@ class Pipeline:
 
     def _context(self, docs: Sequence[Document]) -> Context:
         incoming = [doc for doc in docs if is_incoming(doc)]
-        fresh = [doc for doc in incoming if not doc.get("transitions") and is_ours(doc, self._adopted)]
+        fresh = [doc for doc in incoming if not seen_by(doc) and is_ours(doc, self._adopted)]
         # Before the documents are marked as seen: a word that is heard twice is one entry.
         heard = opt_words.entries(fresh, self._settings.current, self._registers)
         if heard:
-            self._registers.opt_outs.record(*heard)
+            refused = self._registers.opt_outs.record(*heard)
+            self._callbacks.bulk([opt_words.notice(entry) for entry in refused])
         return Context(
             settings=self._settings.current,
             now=states.now(),

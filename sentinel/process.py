@@ -1,6 +1,7 @@
 """The sentinel process: wait for CouchDB, wait to lead, lead."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -36,6 +37,7 @@ class Sentinel:
         self._couch = couch
         self._vault = vault
         self._settings = LiveSettings(couch.main)
+        self._unread = defaultdict[str, Patience](lambda: Patience("a credential cannot be read"))  # by its id
         self._services: Services | None = None
         # Who waits longer for CouchDB than the lease lasts neither keeps it nor takes it over.
         self._lease = Lease(couch.impatient(LEASE_SECONDS - MARGIN_SECONDS).sentinel, self._status)
@@ -62,11 +64,17 @@ class Sentinel:
         return self._services.status() if self._services else {}
 
     def _credential(self, credential_id: str) -> str | None:
+        """Its value; None when there is none, and while CouchDB is away. Raises CredentialError."""
+        patience = self._unread[credential_id]
         try:
-            return self._vault.get(credential_id)
+            value = self._vault.get(credential_id)
         except (CredentialError, UnavailableError, CouchError) as error:
-            log.warning("a credential cannot be read", id=credential_id, reason=str(error))
+            patience.waits(error, id=credential_id)
+            if isinstance(error, CredentialError):
+                raise
             return None
+        patience.is_over()
+        return value
 
     def _lead(self, stop: threading.Event) -> None:
         down = threading.Event()

@@ -38,8 +38,8 @@ class RecentMessages:
 
     def count(self, to: str, message: str) -> int:
         """How often `message` went to `to` within the window."""
-        since = time.time() - WINDOW_SECONDS
-        return sum(1 for at in self._moments(_hash(to, message)) if at >= since)
+        now = time.time()
+        return sum(1 for at in self._moments(_hash(to, message)) if _is_within(at, now))
 
     def add(self, to: str, message: str, at: int | None = None) -> None:
         """Count one more, given to a service at `at` (seconds since epoch; now)."""
@@ -47,9 +47,9 @@ class RecentMessages:
         moment = int(time.time()) if at is None else at
         if moment != self._latest:
             self._latest = moment
-        before = [old for old in self._moments(key) if old >= moment - WINDOW_SECONDS]
+        before = [old for old in self._moments(key) if _is_within(old, moment)]
         self._times[key] = (*before, self._latest) if before else self._latest
-        if time.time() - self._pruned > WINDOW_SECONDS / 6:
+        if abs(time.time() - self._pruned) > WINDOW_SECONDS / 6:
             self._prune()
 
     def _moments(self, key: int) -> tuple[int, ...]:
@@ -58,9 +58,13 @@ class RecentMessages:
 
     def _prune(self) -> None:
         self._pruned = time.time()
-        since = self._pruned - WINDOW_SECONDS
-        for key in [key for key in self._times if self._moments(key)[-1] < since]:
+        for key in [key for key in self._times if not _is_within(self._moments(key)[-1], self._pruned)]:
             del self._times[key]
+
+
+def _is_within(at: float, now: float) -> bool:
+    """Whether it was within the window before `now`. What lies far ahead was before the clock was set back."""
+    return abs(now - at) <= WINDOW_SECONDS
 
 
 def _hash(to: str, message: str) -> int:

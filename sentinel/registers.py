@@ -5,6 +5,7 @@ because every message asks it before it is sent.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
@@ -15,6 +16,7 @@ from mjumbe.documents import OPT_OUT, Document, datetime_of, entries_of
 log = structlog.get_logger(__name__)
 
 OPTED_OUT = "opted-out"
+AHEAD = timedelta(minutes=1)  # that another machine's clock may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class Register:
         """All numbers for which this value held last, and nothing does now."""
         return [number for number, held in list(self._former.items()) if held == value]
 
-    def record(self, *entries: Entry) -> bool:
-        """Store what happened; answers whether CouchDB took all of it.
+    def record(self, *entries: Entry) -> list[Entry]:
+        """Store what happened; returns what CouchDB refused to take.
 
         Of two entries for one number the later one holds, whatever order they come in.
         """
@@ -85,25 +87,34 @@ class Register:
                 log.error("what happened to a number is not stored", doc=doc_id, reason=update.error)
             if update.doc is not None:
                 self.learn(update.doc)
-        return not any(update.error for update in updates.values())
+        return [entry for entry in in_order if updates[self._prefix + entry.number].error]
 
     def _edit(self, entry: Entry) -> Edit:
-        happened = {
-            "value": entry.value,
-            "source": entry.source,
-            "timestamp": states.timestamp(datetime_of(entry.at)),
-        }
+        at = states.timestamp(datetime_of(entry.at))
+        happened = {"value": entry.value, "source": entry.source, "timestamp": at}
 
         def edit(doc: Document) -> bool:
             history = entries_of(doc)
             if happened in history:
                 return False
             doc |= {"type": self._type, "phone": entry.number}
-            doc["history"] = sorted([*history, happened], key=lambda each: str(each.get("timestamp") or ""))
+            doc["history"] = _in_order([*history, happened], at)
             doc["value"] = doc["history"][-1].get("value")
             return True
 
         return edit
+
+
+def _in_order(history: list[Document], newest: str) -> list[Document]:
+    """By when it happened. What is yet to come, and lies after `newest`, was before the clock was set back: it stands
+    first."""
+    latest = max(states.timestamp(states.now() + AHEAD), newest)
+
+    def place(entry: Document) -> tuple[bool, str]:
+        at = str(entry.get("timestamp") or "")
+        return at <= latest, at
+
+    return sorted(history, key=place)
 
 
 def _set(values: dict[str, str], number: str, value: object) -> None:

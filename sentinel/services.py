@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
 from mjumbe import gateways, states
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import ANY_ROUTE, DeliveryReport, Route, milliseconds, read_moment
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Outcome, Wiring
@@ -36,7 +38,10 @@ class Services:
         last_poll: Callable[[], str | None] = lambda: None,
         before: Mapping[str, ServiceStatus] | None = None,
     ) -> None:
-        """`last_poll` tells when a phone last polled, `before` how the services were under the leader before."""
+        """`credential` raises CredentialError for one that cannot be read.
+
+        `last_poll` tells when a phone last polled, `before` how the services were under the leader before.
+        """
         self._address_of = address_of
         self._last_poll = last_poll
         self._settings = settings
@@ -49,6 +54,8 @@ class Services:
         self._since: dict[str, str] = {}  # when a service's trouble began
         self._began = states.timestamp(states.now())
         self._phone = ServiceStatus()
+        self._polled: str | None = None  # when a phone last polled, as far as we looked
+        self._heard = time.monotonic()  # the same by a clock that nobody sets, and not before our start
         self._checked = 0.0
         self._said: str | None = None
 
@@ -61,14 +68,14 @@ class Services:
         self._look_for_the_phone(settings)
         for name, definition in gateways.SERVICES.items():
             limits = definition.section(settings)
-            made_of = (limits, settings.sms.reply_to, self._credential(definition.outgoing_credential))
+            made_of = (limits, settings.sms.reply_to, self._key(definition.outgoing_credential))
             trouble = self._trouble(name, settings)
             if trouble != self._troubles.get(name):
                 self._since[name] = states.timestamp(states.now())
             self._troubles[name] = trouble
             if self._made_of.get(name) != made_of:
                 self._made_of[name] = made_of
-                gateway = definition.build(Wiring(settings, self._credential, self._fence, self._address_of))
+                gateway = definition.build(Wiring(settings, self._key, self._fence, self._address_of))
                 if name in self._services:
                     self._services[name].change(gateway, limits)
                 else:
@@ -82,8 +89,10 @@ class Services:
         if PHONE_GATEWAY not in self.order():
             return
         before, polled = self._phone, self._last_poll()
-        silent = milliseconds(states.now()) - (read_moment(max(polled or "", self._began)) or 0)
-        if silent < settings.sms.medic_gateway.silent_after * 1000:
+        if polled and polled != self._polled:
+            ago = milliseconds(states.now()) - (read_moment(polled) or 0)
+            self._polled, self._heard = polled, max(self._heard, time.monotonic() - max(ago, 0) / 1000)
+        if time.monotonic() - self._heard < settings.sms.medic_gateway.silent_after:
             self._phone = ServiceStatus(last_success=polled)
         else:
             reason = f"no phone has polled since {polled}" if polled else "no phone has polled yet"
@@ -94,10 +103,10 @@ class Services:
     def order(self, route: Route = ANY_ROUTE) -> list[str]:
         """The services of a route: the one it is bound to, else `outgoing_service` and its fallbacks.
 
-        Those that have just failed come last, but they come: the others may be held for much longer.
+        Those that have just failed come last, but they come: the others may be held for much longer. None when there is
+        no service of the name that a route is bound to.
         """
-        sms = self._settings().sms
-        order = [route.via] if route.via else sms.order
+        order = [name for name in gateways.NAMES if name == route.via] if route.via else self._settings().sms.order
         return sorted((name for name in order if name not in route.without), key=lambda name: name in route.last)
 
     def choose(self, route: Route) -> Service | str | None:
@@ -152,7 +161,16 @@ class Services:
 
     def _trouble(self, name: str, settings: Settings) -> str | None:
         """Why a service cannot be used as it is configured, as a sentence."""
-        return next(iter(gateways.missing(name, settings, self._credential)), None)
+        try:
+            return next(iter(gateways.missing(name, settings, self._credential)), None)
+        except CredentialError as error:
+            return f"for the sentinel, {error}"
+
+    def _key(self, credential_id: str) -> str | None:
+        """A credential; None also for one that cannot be read, of which `_trouble` tells."""
+        with suppress(CredentialError):
+            return self._credential(credential_id)
+        return None
 
     def status(self) -> Mapping[str, ServiceStatus]:
         """Every service: those in the order, with why they are held or cannot be used, and the others."""

@@ -53,9 +53,15 @@ class Transition(Protocol):
         ...
 
 
+def seen_by(doc: Document) -> Document:
+    """The marks of the transitions that have seen a document, ours and CHT's, by name; others write anything there."""
+    marks = doc.get("transitions")
+    return marks if isinstance(marks, dict) else {}
+
+
 def is_fresh(doc: Document, context: Context, name: str) -> bool:
     """Whether this is an incoming message that transition `name` has not seen."""
-    return is_incoming(doc) and name not in (doc.get("transitions") or {}) and is_ours(doc, context.adopted)
+    return is_incoming(doc) and name not in seen_by(doc) and is_ours(doc, context.adopted)
 
 
 def is_ours(doc: Document, adopted: int) -> bool:
@@ -68,7 +74,7 @@ def is_ours(doc: Document, adopted: int) -> bool:
 
 def mark(doc: Document, name: str) -> None:
     """Note on the document that transition `name` has seen it, so that a replayed feed answers nobody twice."""
-    doc["transitions"] = {**(doc.get("transitions") or {}), name: {"ok": True}}
+    doc["transitions"] = {**seen_by(doc), name: {"ok": True}}
 
 
 def contact_of(doc: Document, context: Context) -> Contact | None:

@@ -15,9 +15,15 @@ from sentinel.transitions.base import Context
 READ_EVERYWHERE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?")
 
 
+def _is_given(value: object) -> bool:
+    """Whether the views take it for a date that was written: to JavaScript an empty list is something, too."""
+    return value not in (None, False, 0, "")
+
+
 def _is_dated(task: Task, doc: Document) -> bool:
-    # The views take the first that there is, readable or not.
-    value = task.get("due") or task.get("timestamp") or doc.get("reported_date") or task.get("due")
+    # The views take the first that is given, readable or not.
+    values = task.get("due"), task.get("timestamp"), doc.get("reported_date")
+    value = next((value for value in values if _is_given(value)), task.get("due"))
     if isinstance(value, str):
         return READ_EVERYWHERE.fullmatch(value) is not None and read_moment(value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -35,6 +41,6 @@ def on_match(doc: Document, context: Context) -> bool:
     for task in tasks_of(doc):
         if _lacks_date(task, doc):
             at = date_of(task, doc)
-            name = "due" if task.get("due") else "timestamp"
+            name = "due" if _is_given(task.get("due")) else "timestamp"
             task[name] = states.timestamp(context.now if at is None else datetime_of(at))
     return True

@@ -89,6 +89,14 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
     eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 180)
 
 
+def test_a_terminal_that_is_gone_stops_them_in_order(terminal: Terminal) -> None:
+    """The sentinel finishes its requests; killed, it would leave their messages in doubt."""
+    up = terminal.up()
+    others = family(up.popen.pid)[1:]
+    assert up.stop(signal.SIGHUP) == 0
+    assert not any(map(runs, others))
+
+
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A `mjumbe up` that ends by itself. What it shows to whoever plays with it is no log, and not kept."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}

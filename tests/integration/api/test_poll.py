@@ -387,3 +387,48 @@ def test_a_person_settles_what_a_lost_phone_has(
     task = task_of(couch, message_uuid)
     assert (task["state"], "claim" in task) == (after, False)
     assert requests.post(url, auth=admin, json={"sent": sent}, timeout=30).status_code == 409
+
+
+def hand_on(couch: Couch, message_uuid: str, service: str, claim: str) -> None:
+    """What a phone had is taken by somebody else."""
+    (row,) = couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid)
+
+    def edit(doc: Document) -> bool:
+        states.claim(doc["tasks"][0], states.now(), service, claim)
+        return True
+
+    assert couch.main.update({str(row.id): edit})[str(row.id)].written
+
+
+@pytest.mark.parametrize(
+    ("service", "told"), [("africas-talking", ["failed", "sent", "unrecognised"]), ("medic-gateway", ["failed"])]
+)
+def test_a_phone_comes_back_when_somebody_else_has_its_message(
+    api: Process, couch: Couch, phone: Login, service: str, told: list[str]
+) -> None:
+    [message] = assigned(couch)
+    poll(api, phone)
+    hand_on(couch, message, service, "another's claim")
+    for status in (*told, *told):
+        poll(api, phone, updates=[{"id": message, "status": status.upper()}])
+        task = task_of(couch, message)
+        assert (task["state"], task["claim"]) == ("forwarded-to-gateway", "another's claim")
+    assert [entry["state"] for entry in states.history(task) if entry.get("late")] == told, "once each"
+    poll(api, phone, updates=[{"id": message, "status": "DELIVERED"}])
+    assert task_of(couch, message)["state"] == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("status", "after"),
+    [("FAILED", {"pending", "forwarded-to-gateway"}), ("SENT", {"sent"}), ("UNSENT", {"received-by-gateway"})],
+)
+def test_a_phone_comes_back_when_its_message_is_to_go_again(
+    api: Process, couch: Couch, admin: Login, phone: Login, status: str, after: set[str]
+) -> None:
+    """With FAILED it may be given the message again by the same poll."""
+    [message] = assigned(couch)
+    poll(api, phone)
+    url = f"{api.url}/api/v1/messages/{message}/settle"
+    requests.post(url, auth=admin, json={"sent": False}, timeout=30).raise_for_status()
+    poll(api, phone, updates=[{"id": message, "status": status}])
+    assert task_of(couch, message)["state"] in after

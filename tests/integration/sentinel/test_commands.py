@@ -96,13 +96,26 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     for facts in ({}, {"service": "medic-gateway"}):
         task = documents.new_task(number(), "x", old) | facts
         house.couch.main.put(documents.outgoing_document(task, old, None))
-    doubtful = documents.new_task(number(), "x", states.now()) | {"state": "forwarded-to-gateway", "in_doubt": True}
-    house.couch.main.put(documents.outgoing_document(doubtful, states.now(), None))
+    for facts in ({"state": "pending"}, {"state": "forwarded-to-gateway", "claim": "c"}):
+        again = documents.new_task(number(), "x", states.now()) | facts | {"in_doubt": True}
+        house.couch.main.put(documents.outgoing_document(again, states.now(), None))
     failed = failing(house)
     assert set(failed) == {"sentinel", "overdue"}
     assert failed["overdue"].startswith("2 messages have been due for more than an hour, 1 of them for the phone")
-    house.set(sms={"in_doubt": "hold"})
+    held = documents.new_task(number(), "x", states.now()) | {"state": "forwarded-to-gateway", "in_doubt": True}
+    house.couch.main.put(documents.outgoing_document(held, states.now(), None))
+    # Also where sms.in_doubt was `hold`, and is `retry` by now.
     assert failing(house)["in doubt"].startswith("1 message may have been sent and is held (sms.in_doubt)")
+
+
+def test_messages_that_wait_for_a_service_of_their_own(house: World) -> None:
+    """It need not be among those in use, of which the checks before tell."""
+    at = states.now() - timedelta(hours=2)
+    for facts in ({}, {"via": "viber"}):
+        task = documents.new_task(number(), "x", at) | facts
+        house.couch.main.put(documents.outgoing_document(task, at, None))
+    says = "2 messages have been due for more than an hour, 1 of them for viber alone: `mjumbe gateways` says what"
+    assert failing(house)["overdue"].startswith(says)
 
 
 def test_messages_that_a_phone_keeps_to_itself(house: World) -> None:

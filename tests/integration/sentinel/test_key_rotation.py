@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
 from tests import leaks
-from tests.integration.processes import ROOT, VAULT_KEY, Process
-from tests.integration.sentinel.world import INCOMING_KEY, OUTGOING_KEY, World, number
+from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually
+from tests.integration.sentinel.world import INCOMING_KEY, OUTGOING_KEY, SOON, World, number
 
 NEW_KEY = leaks.secret("the passphrase that comes after")
 CREDENTIALS = {"africastalking.com:incoming": INCOMING_KEY, "africastalking.com:outgoing": OUTGOING_KEY}
@@ -80,3 +80,32 @@ def test_a_key_removed_too_early_is_said_and_nothing_is_lost(own_world: World) -
     for secret in (NEW_KEY, VAULT_KEY, *CREDENTIALS.values()):
         assert secret not in done.stdout + done.stderr
     assert opens(world, VAULT_KEY)
+
+
+def test_a_sentinel_without_the_new_key_says_so_once(own_world: World) -> None:
+    world = own_world
+    world.environment["MJUMBE_VAULT_KEY"] = NEW_KEY
+    sentinel = world.start_sentinel()
+    held = "for the sentinel, credential africastalking.com:outgoing cannot be read with the key in MJUMBE_VAULT_KEY"
+    beats = set()
+
+    def has_looked_again() -> bool:
+        status = world.status()
+        assert status is not None and (world.held() or "").startswith(held)
+        beats.add(status.heartbeat)
+        return len(beats) == 3
+
+    eventually(has_looked_again, SOON)
+    assert sentinel.log().count("a credential cannot be read") == 1
+
+
+def test_a_command_makes_no_key_beside_the_one_in_use(own_world: World, tmp_path: Path) -> None:
+    """Run in another directory, or by another user: what it stored, neither the API nor the sentinel could read."""
+    elsewhere = {"MJUMBE_VAULT_KEY": "", "MJUMBE_DATA": str(tmp_path / "data")}
+    code, says = own_world.run("credentials", "set", "africastalking.com:incoming", INCOMING_KEY, **elsewhere)
+    assert code == 1
+    assert says.startswith(
+        f"Error: there is no key file {tmp_path}/data/vault.key; set MJUMBE_DATA or MJUMBE_VAULT_KEY"
+    )
+    assert not (tmp_path / "data").exists()
+    assert opens(own_world, VAULT_KEY)

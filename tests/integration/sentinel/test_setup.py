@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mjumbe import documents, settings, setup, states
-from mjumbe.couch import Couch, CouchError, NotFoundError
+from mjumbe.couch import ADMINS_ONLY, Couch, CouchError, NotFoundError
 from mjumbe.setup import Design
 from mjumbe.status import CHECKPOINT_ID
 from tests.integration.processes import eventually
@@ -56,6 +56,17 @@ def test_settings_and_chts_design_documents_stay(couch: Couch) -> None:
         stored = couch.main.get(doc_id)
         assert stored is not None
         assert {name: stored[name] for name in content} == content
+
+
+def test_who_makes_the_databases_may_be_cut_off_before_they_are_closed(couch: Couch) -> None:
+    """Where CouchDB's default_security is `everyone`. One that is in use is left as open as its owner has it."""
+    for database in (couch.main, couch.vault):
+        couch.request("PUT", f"/{database.name}")
+        couch.request("PUT", f"/{database.name}/_security", body={})
+    couch.main.put({"_id": "d"})
+    setup.prepare(couch)
+    assert couch.request("GET", f"/{couch.vault.name}/_security") == ADMINS_ONLY
+    assert couch.request("GET", f"/{couch.main.name}/_security") == {}
 
 
 def test_chts_sentinel_database_keeps_its_revisions(couch: Couch) -> None:

@@ -31,6 +31,7 @@ def row(state: str, claim: str | None, age: float) -> Row:
         ("forwarded-to-gateway", "phone", 0.01, True),
         ("forwarded-to-gateway", "phone", 86_400, True),
         ("forwarded-to-gateway", "phone", -0.01, False),  # claimed while this poll was under way
+        ("forwarded-to-gateway", "phone", -3600, True),  # before the clock was set back
         ("forwarded-to-gateway", "other", 30, False),
         ("forwarded-to-gateway", "other", 599, False),
         ("forwarded-to-gateway", "other", 601, True),

@@ -13,6 +13,7 @@ from mjumbe.live_settings import LiveSettings
 from sentinel import pipeline
 from sentinel.echoes import Echoes
 from sentinel.feed import Feed
+from sentinel.notices import Notices
 from sentinel.pipeline import Pipeline
 from sentinel.registers import Registers
 from tests.unit.sentinel.memory import MemoryCouch
@@ -78,6 +79,7 @@ def test_a_document_that_cannot_be_dealt_with_is_said_once(monkeypatch: pytest.M
         ({"_id": OPT_OUT, "value": "opted-out", "history": [{"value": "opted-out"}]}, start()),
         ({"_id": OPT_OUT, "value": "opted-out", "history": 5}, start()),
         (start(reported_date=1.7e18),),
+        ({"_id": OPT_OUT, "value": "opted-out", "history": []}, start(transitions=5)),
         (start(reported_date=-1e18),),
         of_place({"name": "Ann"}),
         of_place(5),
@@ -95,6 +97,29 @@ def test_odd_documents(docs: tuple[Document, ...]) -> None:
     house.changed(*docs)
     if docs[-1].get("sms_message"):
         assert house.registers.opt_outs.get(PHONE) is None, "the START was heard"
+
+
+@pytest.mark.parametrize(("word", "holds"), [("STOP", "opted-out"), ("START", None)])
+def test_a_word_that_the_register_does_not_take_is_kept_until_it_does(word: str, holds: str | None) -> None:
+    house = House()
+    before = {"_id": OPT_OUT, "value": None if holds else "opted-out", "history": []}
+    house.couch.main.store(before)
+    house.couch.main.refused.add(OPT_OUT)
+    house.changed(
+        documents.incoming_document(documents.IncomingMessage("africas-talking", "m1", PHONE, word), PHONE, NOW)
+    )
+    kept = list(house.couch.callbacks.docs.values())
+    assert len(kept) == 1
+    registers = Registers.of(house.couch.main)
+    notices = Notices(
+        house.couch.as_couch(), cast(LiveSettings, SimpleNamespace(current=settings.parse({}))), registers
+    )
+    notices.take(kept)
+    assert list(house.couch.callbacks.docs.values()) == kept
+    house.couch.main.refused.clear()
+    notices.take(kept)
+    assert (registers.opt_outs.get(PHONE), house.couch.main.docs[OPT_OUT]["value"]) == (holds, holds)
+    assert house.couch.callbacks.docs == {}
 
 
 def test_an_opt_out_whose_document_is_deleted_holds_no_more() -> None:

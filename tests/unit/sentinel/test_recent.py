@@ -42,6 +42,14 @@ def test_they_are_forgotten_after_half_an_hour(time: Time) -> None:
     assert counted.count(FIRST, "a") == 0
 
 
+def test_what_was_sent_before_the_clock_was_set_back_does_not_count_for_days(time: Time) -> None:
+    counted = RecentMessages()
+    counted.add(FIRST, "a")
+    time.seconds -= 86_400
+    counted.add(FIRST, "a")
+    assert counted.count(FIRST, "a") == 1
+
+
 def test_memory_is_bounded(time: Time) -> None:
     counted = RecentMessages()
     for number in range(20_000):

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from mjumbe.documents import Document
+from mjumbe import states
+from mjumbe.documents import Document, milliseconds
 from sentinel.registers import OPTED_OUT, Entry, Register, Registers
 from tests.unit.sentinel.memory import MemoryDatabase
 
@@ -55,6 +56,20 @@ def test_the_latest_holds_whatever_order_they_come_in(
         register.record(entry)
     assert register.get(PHONE) == OPTED_OUT
     assert values(database) == [OPTED_OUT, None, OPTED_OUT]
+
+
+def test_what_happened_before_the_clock_was_set_back_is_no_later(database: MemoryDatabase, register: Register) -> None:
+    now = milliseconds(states.now())
+    register.record(Entry(PHONE, None, now + 48 * HOUR, "the person wrote START"))
+    register.record(Entry(PHONE, OPTED_OUT, now, "the person wrote STOP"))
+    assert (register.get(PHONE), values(database)) == (OPTED_OUT, [None, OPTED_OUT])
+
+
+def test_what_comes_from_a_clock_that_is_ahead_holds(database: MemoryDatabase, register: Register) -> None:
+    now = milliseconds(states.now())
+    register.record(Entry(PHONE, None, now - HOUR, "the person wrote START"))
+    register.record(Entry(PHONE, OPTED_OUT, now + HOUR, "the person wrote STOP"))
+    assert (register.get(PHONE), values(database)) == (OPTED_OUT, [None, OPTED_OUT])
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([out(1), back(2), out(1, OTHER)])))

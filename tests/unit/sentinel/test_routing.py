@@ -386,6 +386,16 @@ def test_whom_nobody_reaches_is_set_aside(lab: Lab) -> None:
     assert task["retry_at"]
 
 
+def test_a_service_that_nobody_knows_is_said(lab: Lab) -> None:
+    lab.offer(doc(1, via="africastalking"))
+    lab.run()
+    task = lab.task("d1")
+    says = "`via` is 'africastalking'; expected one of africas-talking, textbee, viber, rapidpro, medic-gateway"
+    assert lab.by() == {}
+    assert (task["state"], task["state_details"]) == ("pending", says)
+    assert task["retry_at"]
+
+
 # ---- held, over its rate, busy
 
 

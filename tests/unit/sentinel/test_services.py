@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import settings
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.states import timestamp
@@ -53,6 +54,22 @@ def test_the_outgoing_service(time: Time) -> None:
     assert (config.chosen(), config.chosen(AT), config.chosen(PHONE_GATEWAY)) == (AT, AT, PHONE_GATEWAY)
 
 
+def test_a_credential_that_cannot_be_read_is_said_and_not_taken_for_none(time: Time) -> None:
+    config = Config()
+    problem = "credential africastalking.com:outgoing cannot be read with the key in MJUMBE_VAULT_KEY"
+
+    def unreadable(credential_id: str) -> str | None:
+        raise CredentialError(problem)
+
+    config.services._credential = unreadable
+    config.services.refresh()
+    assert config.chosen() is None
+    assert config.services.status()[AT].reason == f"for the sentinel, {problem}"
+    config.services._credential = config.keys.get
+    look_again(config, time, 3)
+    assert config.chosen() == AT
+
+
 def test_the_phone_gateway(time: Time) -> None:
     config = Config(outgoing_service=PHONE_GATEWAY)
     config.services.refresh()
@@ -77,6 +94,30 @@ def test_a_phone_that_does_not_poll_is_the_last_resort(time: Time) -> None:
     time.seconds += 301
     config.services.refresh()
     assert config.services.status()[PHONE_GATEWAY].reason == f"no phone has polled since {config.polled}"
+
+
+@pytest.mark.parametrize("set_by", [-3 * 86_400, -600, 600, 3 * 86_400])
+def test_a_clock_that_is_set_makes_no_phone_silent_nor_one_that_is_heard(time: Time, set_by: float) -> None:
+    config = Config(outgoing_service=PHONE_GATEWAY, fallback_services=[AT])
+    config.polled = timestamp(time.now())
+    look_again(config, time, 290)
+    time.ahead = set_by
+    look_again(config, time, 9)
+    assert config.chosen() == PHONE_GATEWAY
+    look_again(config, time, 9)
+    assert config.chosen() == AT, "it has not polled since"
+    config.polled = timestamp(time.now())
+    look_again(config, time, 3)
+    assert config.chosen() == PHONE_GATEWAY
+
+
+def test_a_phone_that_was_silent_before_it_came_into_use_is_not_waited_for(time: Time) -> None:
+    config = Config()
+    config.polled = timestamp(time.now())
+    time.seconds += 3600
+    config.change(outgoing_service=PHONE_GATEWAY, fallback_services=[AT])
+    config.services.refresh()
+    assert config.chosen() == AT
 
 
 def test_a_service_that_hangs_is_not_waited_for_when_another_takes_messages(time: Time) -> None:

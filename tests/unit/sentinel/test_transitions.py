@@ -42,6 +42,8 @@ ANSWERING = {"sms": {"replies": [{"keyword": "x", "message": "x"}]}, "default_re
         ({"from": ""}, False),
         ({"transitions": {"update_clinics": {"ok": True}}}, True),
         ({"transitions": {name: {"ok": True} for name in ("link_sender", "replies", "default_responses")}}, False),
+        ({"transitions": 5}, True),
+        ({"transitions": "replies"}, True),
     ],
 )
 def test_what_concerns_incoming_messages(transition: Any, change: dict[str, Any], concerned: bool) -> None:
@@ -273,6 +275,7 @@ def test_due(state: str, moment: object, pending: bool) -> None:
         (task("scheduled"), {}, True),
         (task(due="soon"), {"reported_date": "yesterday"}, True),
         (task(due=0), {}, False),
+        (task(), {"reported_date": []}, True),
         (task(timestamp=at()), {}, False),
         (task(), {"reported_date": milliseconds(NOW)}, False),
         (task("sent"), {}, False),
@@ -298,6 +301,8 @@ def test_what_has_no_date_is_due_now_and_not_expired(one: Document, more: dict[s
         ("2026-12-27T10:00", None),
         ("2026-12-27", None),
         (1798362000000, None),
+        ([], at()),
+        ({}, at()),
     ],
 )
 @pytest.mark.parametrize("name", ["due", "timestamp"])
