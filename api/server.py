@@ -77,8 +77,9 @@ def run(
 
     def ready(_arbiter: Any) -> None:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # to gunicorn: start a second server, which would outlive a stop
-        sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
-        sys.stdout.flush()
+        with suppress(OSError):  # where the output goes is full, or gone: that must not refuse callbacks
+            sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
+            sys.stdout.flush()
         if on_ready is not None:
             on_ready(actual)
 

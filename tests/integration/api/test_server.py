@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -306,3 +306,25 @@ def test_what_is_wrong_at_the_start_is_said_in_a_sentence(api: Process) -> None:
     assert "--workers is 0; expected 1 or more" in nobody.stderr
     for result in (without, taken, wrong, weak, nowhere, nobody):
         assert "Traceback" not in result.stderr
+
+
+def test_an_output_that_takes_nothing_keeps_nobody_out(couch_url: str, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"COUCH_URL": couch_url, "MJUMBE_DATA": str(tmp_path), "MJUMBE_VAULT_KEY": VAULT_KEY}
+    command = [sys.executable, "-m", "mjumbe.cli", "api", "--port", str(port)]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=full, stderr=full)
+
+    def answers() -> bool:
+        assert process.poll() is None, "it ended"
+        with suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200
+        return False
+
+    try:
+        eventually(answers)
+    finally:
+        process.terminate()
+        process.wait(30)
