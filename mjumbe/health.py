@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mjumbe import documents, gateways, setup, states
-from mjumbe.couch import Couch, CouchError, Database, LoginError, UnavailableError
+from mjumbe.couch import Couch, CouchError, Database, LoginError, TroubleError, UnavailableError
 from mjumbe.credentials import CredentialError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.log import mask_numbers
@@ -57,6 +57,9 @@ def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
             continue
         try:
             ok, says = check()
+        except TroubleError as error:
+            unknown = sentence(f"not known: {error}")
+            ok, says = False, sentence(str(error)) if name == "couchdb" else unknown
         except UnavailableError as error:
             unknown = AWAY
             ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else unknown
