@@ -70,7 +70,7 @@ def house_of(config: Config) -> House:
     indexes, settings = Indexes(couch), LiveSettings(couch.main)
     path = config.data / credentials.KEY_FILE
     try:
-        if not config.vault_key and not path.exists():
+        if not config.vault_key and not _is_there(path):
             raise CredentialError(
                 f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
                 "them (the first of them to start makes the file)"
@@ -89,8 +89,16 @@ def house_of(config: Config) -> House:
 # ---- the machine, and CouchDB as a server
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as this user may look; Path.exists raises where that is not far enough."""
+    return os.access(path, os.F_OK)
+
+
 def _disk(data: Path) -> Said:
-    there = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.exists())
+    there = next(folder for folder in (data.absolute(), *data.absolute().parents) if _is_there(folder))
+    if not os.access(there, os.W_OK | os.X_OK):
+        says = f"MJUMBE_DATA ({data}) may not be written by this user: run this as the user who runs mjumbe"
+        return False, f"{says}; if that user may not either, chown it: callbacks are spooled there."
     free = shutil.disk_usage(there).free
     says = f"{free / 1024**3:.1f} GB are free where MJUMBE_DATA ({data}) is"
     if free < LEAST_FREE:
@@ -101,7 +109,7 @@ def _disk(data: Path) -> Said:
 def _key_mode(config: Config) -> int | None:
     """The mode of the vault's key file; None when there is none, or it is not used."""
     path = config.data / credentials.KEY_FILE
-    return None if config.vault_key or not path.exists() else path.stat().st_mode & 0o777
+    return None if config.vault_key or not _is_there(path) else path.stat().st_mode & 0o777
 
 
 def _key(config: Config, mode: int | None) -> Said:
