@@ -30,7 +30,9 @@ Text = Annotated[str, BeforeValidator(_written, json_schema_input_type=str | int
 
 
 def raw_body(request: Request, limit: int) -> bytes:
-    """The whole body, `limit` bytes at most. Raises 413, 400 for one that was cut off on its way, and 408."""
+    """The whole body, `limit` bytes at most. Raises 413, 400 for one that was cut off on its way, 408, and 415."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError(415, "Send the body as it is, without a Content-Encoding.")
     # Werkzeug cuts a chunked body at its limit without a word, so it gets one byte more than ours.
     request.max_content_length = limit + 1
     try:

@@ -42,6 +42,17 @@ def test_any_body_is_read_or_refused(body: bytes, content_type: str) -> None:
         assert json.dumps([name, value], ensure_ascii=False).encode()
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("identity", None)])
+def test_a_body_that_is_packed_is_refused_for_that(encoding: str, status: int | None) -> None:
+    request = posted(b"a=1")
+    request.environ["HTTP_CONTENT_ENCODING"] = encoding
+    try:
+        assert callback_request(Request(request.environ)).form == {"a": "1"}
+        assert status is None
+    except ApiError as error:
+        assert error.status == status
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "form"),
     [
