@@ -11,10 +11,12 @@ import time
 from base64 import b64encode
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 
+from api import server
 from api.server import CONNECTIONS
 from mjumbe.couch import Couch
 from tests.faults.rig import INCOMING, Form, incoming, kill_alone, numbers, post_all, stored
@@ -232,6 +234,14 @@ def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> 
 
     assert counted() >= 20
     assert counted() >= 21
+
+
+def test_memory_that_is_full_holds_no_counters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(server.METRICS_DIRECTORY, "")  # set anew, and taken back at the end
+    monkeypatch.setattr(server.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    server._share_metrics({})
+    assert [Path(os.environ[server.METRICS_DIRECTORY])] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
