@@ -22,7 +22,9 @@ def _open_streams() -> None:
     would take their number, and whatever some library writes to that. Each takes the lowest that is free: its own."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # for as long as we run
+            stream = open(os.devnull, mode)  # noqa: PTH123, SIM115  # for as long as we run
+            os.set_inheritable(stream.fileno(), True)  # by the processes of `mjumbe up`
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def test_streams_that_are_closed_are_opened_under_their_numbers() -> None:
 import os, sys
 from mjumbe.__main__ import _open_streams
 _open_streams()
-sys.exit([stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)] != [0, 1, 2])
+numbers = [stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)]
+sys.exit(numbers != [0, 1, 2] or not all(os.get_inheritable(number) for number in numbers))
 """
     command = ["sh", "-c", 'exec <&- >&- 2>&-; exec "$@"', "sh", sys.executable, "-c", source]
     assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 0
