@@ -1,5 +1,7 @@
 """The checks that `/readyz` and `mjumbe doctor` share: what they say when CouchDB is away, or answers and fails."""
 
+from functools import partial
+
 from mjumbe.couch import TroubleError, UnavailableError
 from mjumbe.health import AWAY, CHECKS, Check, Said, inspect
 
@@ -19,12 +21,24 @@ def be_away() -> Said:
 
 
 def test_a_couchdb_that_answers_and_fails_is_quoted() -> None:
-    found = list(inspect({"couchdb": well, **dict.fromkeys(("views", "vault"), fail)}))
+    found = list(inspect([("couchdb", well), ("views", fail), ("vault", fail)]))
     assert found[1:] == [Check(name, False, f"Not known: {FULL}.") for name in ("views", "vault")]
-    assert [check.says for check in inspect({"couchdb": fail, "overdue": fail})] == [f"{FULL}.", f"Not known: {FULL}."]
+    assert [check.says for check in inspect([("couchdb", fail), ("overdue", fail)])] == [
+        f"{FULL}.",
+        f"Not known: {FULL}.",
+    ]
 
 
 def test_a_couchdb_that_does_not_answer_is_said_once() -> None:
-    found = list(inspect(dict.fromkeys((*CHECKS, "overdue"), be_away)))
+    asked: list[str] = []
+
+    def ask(name: str) -> Said:
+        asked.append(name)
+        return be_away()
+
+    names = (*CHECKS, "overdue")
+    found = list(inspect([*((name, partial(ask, name)) for name in names), ("spool", well)]))
     assert found[0].says == "CouchDB cannot be reached: start it, or correct COUCH_URL."
-    assert {check.says for check in found[1:]} == {AWAY}
+    assert {check.says for check in found[1:-1]} == {AWAY}
+    assert found[-1] == Check("spool", True, "It answers.")
+    assert asked == [names[0]], "each would wait for it anew"
