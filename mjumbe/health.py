@@ -58,9 +58,8 @@ def inspect(checks: Iterable[tuple[str, Callable[[], Said]]]) -> Iterator[Check]
             continue
         try:
             ok, says = check()
-        except TroubleError as error:
-            unknown = sentence(f"not known: {error}")
-            ok, says = False, sentence(str(error)) if name == "couchdb" else unknown
+        except TroubleError as error:  # what it cannot do now is not all that it is asked
+            ok, says = False, sentence(str(error) if name == "couchdb" else f"not known: {error}")
         except UnavailableError as error:
             unknown = AWAY
             ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else unknown
