@@ -30,7 +30,12 @@ Text = Annotated[str, BeforeValidator(_written, json_schema_input_type=str | int
 
 
 def raw_body(request: Request, limit: int) -> bytes:
-    """The whole body, `limit` bytes at most. Raises 413, 400 for one that was cut off on its way, and 408."""
+    """The whole body, `limit` bytes at most. Raises 413, 400 for one that was cut off on its way, 408, and 415."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError(415, "Send the body as it is, without a Content-Encoding.")
+    too_large = ApiError(413, f"The body is larger than {limit} bytes.")
+    if (request.content_length or 0) > limit:
+        raise too_large
     # Werkzeug cuts a chunked body at its limit without a word, so it gets one byte more than ours.
     request.max_content_length = limit + 1
     try:
@@ -40,7 +45,7 @@ def raw_body(request: Request, limit: int) -> bytes:
     except ParseException:
         raise BadRequestError("body", "chunks as HTTP has them") from None
     if len(body) > limit:
-        raise ApiError(413, f"The body is larger than {limit} bytes.")
+        raise too_large
     if len(body) < (request.content_length or 0):
         raise BadRequestError("body", f"{request.content_length} bytes, as Content-Length says; {len(body)} came")
     return body

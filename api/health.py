@@ -84,7 +84,7 @@ def ready() -> ResponseReturnValue:
     """Each part with a sentence."""
     here = context()
     with here.inspection():
-        checks = list(health.inspect({name: partial(check, here) for name, check in CHECKS.items()}))
+        checks = list(health.inspect((name, partial(check, here)) for name, check in CHECKS.items()))
     good = all(check.ok for check in checks)
     return {"ready": good, "checks": [asdict(check) for check in checks]}, 200 if good else 503
 

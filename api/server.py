@@ -47,6 +47,7 @@ FILES = 4_096  # open at once: the connections, those to CouchDB, logs and the s
 BACKLOG = 2_048
 PORT_SECONDS = 3.0  # that a start waits for a port: the process before it may be ending
 MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory
+METRICS_ROOM = 16 * 1024 * 1024  # bytes; the counters of a worker have less than one
 METRICS_PREFIX = "mjumbe-metrics-"
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it when it is imported: not before the workers
 
@@ -77,8 +78,9 @@ def run(
 
     def ready(_arbiter: Any) -> None:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # to gunicorn: start a second server, which would outlive a stop
-        sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
-        sys.stdout.flush()
+        with suppress(OSError):  # where the output goes is full, or gone: that must not refuse callbacks
+            sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
+            sys.stdout.flush()
         if on_ready is not None:
             on_ready(actual)
 
@@ -146,7 +148,8 @@ def _bind(host: str, port: int) -> socket.socket:
 def _share_metrics(options: dict[str, Any]) -> None:
     """Let a scrape, which reaches one worker, see the counters of all."""
     # The counters are in mapped files: on a disk that is full, counting would end a worker by SIGBUS.
-    shared = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    in_memory = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= METRICS_ROOM
+    shared = MEMORY if in_memory else Path(tempfile.gettempdir())
     for left in shared.glob(f"{METRICS_PREFIX}*"):  # by those who were killed
         pid = left.name.removeprefix(METRICS_PREFIX).partition("-")[0]
         if pid == str(os.getpid()) or not Path("/proc", pid).exists():

@@ -74,10 +74,17 @@ class Spool:
         self._path = directory / FILE
         self._lock = threading.Lock()
         self._filled: set[str] = set()  # the databases for which something waits
-        self._sure = not self._path.exists()  # whether that is known: what is in the file may be an earlier process's
+        self._sure = self._is_absent()  # whether that is known: what is in the file may be an earlier process's
         self._trouble = ""
         # What CouchDB has, or why it refused it, and the file has still: by database, then by place and id in order.
         self._done: dict[str, dict[tuple[int, str], str | None]] = {}
+
+    def _is_absent(self) -> bool:
+        """Whether there is no file, as far as is known: that the directory is closed to us is said by `drain`."""
+        try:
+            return not self._path.exists()
+        except OSError:
+            return False
 
     def holds(self, database: str) -> bool:
         """Whether something may wait for this database that can be brought there; no I/O."""

@@ -79,6 +79,16 @@ def disk_trouble(error: Exception) -> str | None:
     return f"The embedded store's disk fails ({error}): is it full, broken, or closed to this user?"
 
 
+def damage(error: Exception, database: str | None) -> str | None:
+    """A sentence for the error of a database whose file is damaged, with what to do; None for any other."""
+    if type(error) is not sqlite3.DatabaseError:  # its subclasses are for what is around the file
+        return None
+    return (
+        f"The embedded store's database {database} is damaged ({error}): stop the store and put a copy of its --data "
+        "back; what `sqlite3 FILE .recover` finds in the damaged file is all else that is left."
+    )
+
+
 def not_implemented(what: str) -> CouchError:
     """501: real CouchDB does this and we do not. `what` names it as the subject of a sentence."""
     return CouchError(

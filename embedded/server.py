@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -20,7 +21,7 @@ from py_mini_racer import MiniRacer
 from embedded import auth
 from embedded.auth import Authenticator
 from embedded.engine.store import Store
-from embedded.errors import CouchError, bad_request, disk_trouble
+from embedded.errors import CouchError, bad_request, damage, disk_trouble
 from embedded.http import SERVER, Call, Service, answer
 from embedded.routes import Access, Route, find_route
 
@@ -63,7 +64,7 @@ async def handle(service: Service, request: web.Request) -> web.StreamResponse:
     except (asyncio.CancelledError, ConnectionResetError):
         raise
     except Exception as error:
-        trouble = disk_trouble(error)
+        trouble = disk_trouble(error) or damage(error, call.path.get("db"))
         if trouble:
             log.error("%s", trouble)  # no traceback: wherever it was, the disk did it
         else:
@@ -96,7 +97,9 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
         except OSError as error:
             raise CannotListen(_refused(host, port, error)) from None
         port = runner.addresses[0][1]
-        print(f"embedded store listening on http://{host}:{port}/", flush=True)  # noqa: T201 - whoever started us waits for it
+        shown = f"[{host}]" if ":" in host else host
+        with contextlib.suppress(OSError):  # where the output goes is full, or gone
+            print(f"embedded store listening on http://{shown}:{port}/", flush=True)  # noqa: T201 - whoever started us waits for it
         if ready is not None:
             ready(port)
         await _stop_signal()

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from mjumbe import log, settings_document, settings_reference
-from mjumbe.commands import Commands, connect, open_vault, prepare, send_and_follow
+from mjumbe.commands import Commands, Words, connect, open_vault, prepare, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities
@@ -167,8 +167,8 @@ def get_settings(path: str) -> None:
 
 
 @settings_.command("set")
-@click.argument("path")
-@click.argument("value")
+@click.argument("path", type=Words())
+@click.argument("value", type=Words())
 def set_setting(path: str, value: str) -> None:
     """Set what stands at PATH to VALUE: JSON, or else a text. `mjumbe settings set sms.reply_to 22000`"""
     if not all(path.split(".")):
@@ -226,7 +226,7 @@ def _merge_settings(changes: dict[str, Any]) -> None:
 
 @main.command()
 @click.argument("to")
-@click.argument("message")
+@click.argument("message", type=Words())
 @click.option(
     "--wait", type=click.IntRange(min=0), default=60, show_default=True, help="Seconds to follow it; 0: not at all."
 )

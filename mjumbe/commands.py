@@ -1,5 +1,6 @@
 """What the modules of the `mjumbe` command share."""
 
+import errno
 import os
 from typing import Any
 
@@ -14,6 +15,8 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
 from mjumbe.states import State
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Commands(click.Group):
     """Says what went wrong in a sentence, without a traceback, for the errors that an operator can mend."""
@@ -25,6 +28,27 @@ class Commands(click.Group):
             raise click.ClickException(f"{error} Does COUCH_URL end with the right database?") from None
         except (ConfigError, CredentialError, SettingsError, UnavailableError, CouchError, ValueError) as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.errno not in FULL:  # a reader that went away, for instance, ends a command without a word
+                raise
+            where = error.filename or "where the output goes"
+            raise click.ClickException(
+                f"nothing can be written to {where} ({error.strerror}); free some space"
+            ) from None
+
+
+class Words(click.ParamType[str]):
+    """A text that is kept. What a terminal that is not set to UTF-8 makes of an é is none, and CouchDB takes none."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` as it is. Fails for what is no UTF-8."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!a} is not written in UTF-8; set the terminal, and LANG, to it", param, ctx)
+        return str(value)
 
 
 def connect() -> tuple[Config, Couch]:

@@ -5,7 +5,7 @@ import uuid
 import click
 
 from mjumbe import states
-from mjumbe.commands import connect, prepare, read_number
+from mjumbe.commands import Words, connect, prepare, read_number
 from mjumbe.couch import Couch
 from mjumbe.documents import Document, milliseconds
 
@@ -16,7 +16,13 @@ def contacts() -> None:
 
 
 @contacts.command("list")
-@click.option("--limit", default=100, show_default=True, help="How many, in the order of their numbers.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many, in the order of their numbers.",
+)
 def list_contacts(limit: int) -> None:
     """Everybody with a phone number."""
     _, couch = connect()
@@ -27,7 +33,7 @@ def list_contacts(limit: int) -> None:
 
 @contacts.command("add")
 @click.argument("phone")
-@click.argument("name")
+@click.argument("name", type=Words())
 def add_contact(phone: str, name: str) -> None:
     """Keep that PHONE is NAME's."""
     if not name.strip():

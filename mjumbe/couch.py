@@ -20,7 +20,7 @@ from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
 from mjumbe.documents import Document
 from mjumbe.login import NoSessionError, Refusals, RefusedError, SessionAuthenticator, basic_login
 from mjumbe.sdk import Client
-from mjumbe.sessions import plain_session
+from mjumbe.sessions import plain_session, why
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
@@ -72,6 +72,10 @@ class LoginError(CouchError):
 
 class UnavailableError(Exception):
     """CouchDB cannot be reached, or says that it cannot serve now (5xx, 429). Trying again later is right."""
+
+
+class TroubleError(UnavailableError):
+    """CouchDB answers, and says that it cannot serve now, in its own words: its disk is full, for instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,7 @@ class Couch:
         except RefusedError as error:
             raise LoginError(error.status, error.reason) from None
         except requests.exceptions.RequestException as error:
-            raise UnavailableError(f"CouchDB at {self.server_url} cannot be reached ({type(error).__name__})") from None
+            raise UnavailableError(f"CouchDB at {self.server_url} cannot be reached ({why(error)})") from None
         except NoSessionError:
             raise UnavailableError(f"what answers at {self.server_url} gave no session; is it a CouchDB?") from None
 
@@ -312,7 +316,7 @@ def _couch_error(error: ApiException, user: str | None) -> CouchError | Unavaila
         message += f" COUCH_URL names {user or 'nobody'}; it must name a server admin."
     # 412 nodedown: all nodes with a copy of some shard are down or in maintenance (chttpd:error_info).
     if status >= 500 or status in (429, 0) or (status == 412 and message.startswith("nodedown")):
-        return UnavailableError(f"CouchDB answered {status}: {message}")
+        return TroubleError(f"CouchDB answered {status}: {message}")
     kind = {404: NotFoundError, 409: ConflictError}.get(status, CouchError)
     return kind(status, message)
 

@@ -95,7 +95,7 @@ class VaultKeys:
     def find(given: str | None, data_dir: str | Path) -> "VaultKeys":
         """As `load`, but no key file is made: what was encrypted under a second one, nobody else could read."""
         path = Path(data_dir) / KEY_FILE
-        if not (given and given.strip()) and not path.exists():
+        if not (given and given.strip()) and not os.access(path, os.F_OK):  # Path.exists raises in a closed directory
             raise CredentialError(
                 f"there is no key file {path}; set MJUMBE_DATA or MJUMBE_VAULT_KEY as the API and the sentinel have "
                 "them (the first of them to start makes the file)"

@@ -42,27 +42,29 @@ FOR_THE_PHONE = ("assigned", "bound")  # in the view `mjumbe/due`
 
 def examine(config: Config) -> Iterator[Check]:
     """Every check, one after the other: the machine, CouchDB, mjumbe's own parts, the services, the messages."""
+    yield from health.inspect(_checks(config))
+
+
+def _checks(config: Config) -> Iterator[tuple[str, Callable[[], Said]]]:
     mode = _key_mode(config)  # before the vault is opened, which closes the file to others
     house = house_of(config)
-    checks: dict[str, Callable[[], Said]] = {
-        "disk": partial(_disk, config.data),
-        "vault key": partial(_key, config, mode),
-        "couchdb": partial(health.couchdb, house),
-        "version": partial(_version, house.couch),
-        "admin": partial(_admin, house.couch),
-        "clock": partial(_clock, house.couch),
-        **{name: partial(check, house) for name, check in health.CHECKS.items()},
-    }
-    yield from health.inspect(checks)
+    yield "disk", partial(_disk, config.data)
+    yield "vault key", partial(_key, config, mode)
+    shared = {name: partial(check, house) for name, check in health.CHECKS.items()}
+    yield "couchdb", shared.pop("couchdb")  # first, for the others are not asked when it is away
+    yield "version", partial(_version, house.couch)
+    yield "admin", partial(_admin, house.couch)
+    yield "clock", partial(_clock, house.couch)
+    yield from shared.items()
     names = _services(house)
     for name in names:
-        yield health.checked(name, partial(_answers, house, name))
-    yield health.checked("setting names", partial(_setting_names, house))
-    yield health.checked("public url", partial(_public_url, house))
-    yield health.checked("callback keys", partial(_callback_keys, house, names))
-    yield health.checked("overdue", partial(_overdue, house))
-    yield health.checked("in doubt", partial(_in_doubt, house))
-    yield health.checked("with phones", partial(_with_phones, house))
+        yield name, partial(_answers, house, name)
+    yield "setting names", partial(_setting_names, house)
+    yield "public url", partial(_public_url, house)
+    yield "callback keys", partial(_callback_keys, house, names)
+    yield "overdue", partial(_overdue, house)
+    yield "in doubt", partial(_in_doubt, house)
+    yield "with phones", partial(_with_phones, house)
 
 
 def house_of(config: Config) -> House:
@@ -84,8 +86,16 @@ def house_of(config: Config) -> House:
 # ---- the machine, and CouchDB as a server
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as this user may look; Path.exists raises where that is not far enough."""
+    return os.access(path, os.F_OK)
+
+
 def _disk(data: Path) -> Said:
-    there = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.exists())
+    there = next(folder for folder in (data.absolute(), *data.absolute().parents) if _is_there(folder))
+    if not os.access(there, os.W_OK | os.X_OK):
+        says = f"MJUMBE_DATA ({data}) may not be written by this user: run this as the user who runs mjumbe"
+        return False, f"{says}; if that user may not either, chown it: callbacks are spooled there."
     free = shutil.disk_usage(there).free
     says = f"{free / 1024**3:.1f} GB are free where MJUMBE_DATA ({data}) is"
     if free < LEAST_FREE:
@@ -96,7 +106,7 @@ def _disk(data: Path) -> Said:
 def _key_mode(config: Config) -> int | None:
     """The mode of the vault's key file; None when there is none, or it is not used."""
     path = config.data / credentials.KEY_FILE
-    return None if config.vault_key or not path.exists() else path.stat().st_mode & 0o777
+    return None if config.vault_key or not _is_there(path) else path.stat().st_mode & 0o777
 
 
 def _key(config: Config, mode: int | None) -> Said:

@@ -1,11 +1,11 @@
 """How the house is, part by part: the checks that the API's `/readyz` and `mjumbe doctor` share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from mjumbe import documents, gateways, setup, states
-from mjumbe.couch import Couch, CouchError, Database, LoginError, NotFoundError, UnavailableError
+from mjumbe.couch import Couch, CouchError, Database, LoginError, NotFoundError, TroubleError, UnavailableError
 from mjumbe.credentials import CredentialError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.log import mask_numbers
@@ -16,6 +16,7 @@ SILENT_SECONDS = 30.0  # a sentinel that has not been heard of for so long is no
 
 AWAY = "Not known while CouchDB cannot be reached."
 LOCKED_OUT = "Not known while CouchDB does not let us in."
+WITHOUT_COUCHDB = ("disk", "vault key", "spool")  # checks of this machine
 Said = tuple[bool, str]
 """Whether a part is well, and a sentence: with what to do when it is not."""
 
@@ -42,21 +43,23 @@ class House:
 
 def checked(name: str, check: Callable[[], Said]) -> Check:
     """The result of a check; what keeps it from being made is a result too."""
-    return next(inspect({name: check}))
+    return next(inspect([(name, check)]))
 
 
-def inspect(checks: Mapping[str, Callable[[], Said]]) -> Iterator[Check]:
+def inspect(checks: Iterable[tuple[str, Callable[[], Said]]]) -> Iterator[Check]:
     """The results of checks, without phone numbers: everybody may read them, and some quote what a service said.
 
     When CouchDB cannot be reached it is not asked again: each would wait for it anew.
     """
     unknown = ""
-    for name, check in checks.items():
-        if unknown and name in CHECKS:
+    for name, check in checks:
+        if unknown and name not in WITHOUT_COUCHDB:
             yield Check(name, False, unknown)
             continue
         try:
             ok, says = check()
+        except TroubleError as error:  # what it cannot do now is not all that it is asked
+            ok, says = False, sentence(str(error) if name == "couchdb" else f"not known: {error}")
         except UnavailableError as error:
             unknown = AWAY
             ok, says = False, f"{error}: start it, or correct COUCH_URL." if name == "couchdb" else unknown

@@ -1,10 +1,12 @@
 """HTTP sessions that take nothing from the environment unasked."""
 
 import os
+import ssl
 
 import requests
+from urllib3.exceptions import ProxyError
 
-from mjumbe.config import authorities
+from mjumbe.config import AUTHORITIES, authorities
 
 
 def plain_session() -> requests.Session:
@@ -17,3 +19,22 @@ def plain_session() -> requests.Session:
     session.trust_env = False
     session.verify = authorities(os.environ) or True
     return session
+
+
+def why(error: requests.exceptions.RequestException) -> str:
+    """What kept a request from its answer, in the system's words where there are any: "Connection refused"."""
+    given = error.args[0] if error.args else None
+    reason = getattr(given, "reason", given)  # urllib3's, in its "Max retries exceeded"
+    if isinstance(reason, ProxyError):
+        return f"by the proxy: {_cause(reason.original_error) or type(error).__name__}"
+    return _cause(reason) or type(error).__name__
+
+
+def _cause(reason: object) -> str | None:
+    """The words of the system's error that urllib3 made another of; None when there is none."""
+    made_of = (reason, getattr(reason, "__cause__", None), *getattr(reason, "args", ()))
+    found = next((error for error in made_of if isinstance(error, OSError)), None)
+    if isinstance(found, ssl.SSLCertVerificationError):
+        trusted = " or ".join(AUTHORITIES)
+        return f"its certificate is not trusted: {found.verify_message}; {trusted} names the authorities that are"
+    return (found.strerror or str(found)) if found else None

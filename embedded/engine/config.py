@@ -7,14 +7,27 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+def _read(path: Path) -> Any:
+    """The sections. Raises ValueError for a file that is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"its file {path} is damaged ({error}): put a copy back, or remove it; all then log in again, and what CHT "
+            "encrypted with its secret cannot be read any more"
+        ) from None
 
 
 class Config:
     """Read at start, written whole at every change: to a new file, synced, then renamed over the old one."""
 
     def __init__(self, path: Path) -> None:
+        """Raises ValueError when the file is damaged."""
         self._path = path
-        self._sections: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.exists() else {}
+        self._sections: dict[str, dict[str, str]] = _read(path) if path.exists() else {}
         # Cookies signed before a restart stay valid, and what others derived from the secret can still be read:
         # CHT encrypts its credentials with it, and looks for it under its older name.
         secret = self.get("chttpd_auth", "secret") or secrets.token_hex(16)

@@ -7,7 +7,6 @@ neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
 import hashlib
 import hmac
 import json
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from urllib3.exceptions import NewConnectionError, ProxyError
 from mjumbe.documents import AS_SET, MOST_WORDS, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways.connections import FencedAdapter
 from mjumbe.log import HIDDEN
-from mjumbe.sessions import plain_session
+from mjumbe.sessions import plain_session, why
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
 from mjumbe.text import each_text, safe_text, shortened
@@ -465,8 +464,7 @@ def _network_outcome(error: requests.exceptions.RequestException) -> Outcome:
         cause = error.args[0] if error.args else None
         reason = getattr(cause, "reason", cause)
         if isinstance(reason, NewConnectionError | ProxyError):
-            tls = f" ({type(reason.__cause__).__name__})" if isinstance(reason.__cause__, ssl.SSLError) else ""
-            return Outcome(f"no connection{tls}", failure=Failure.RETRY)
+            return Outcome(f"no connection ({why(error)})", failure=Failure.RETRY)
         return Outcome("the connection broke before the answer", failure=Failure.AMBIGUOUS)
     if isinstance(error, requests.exceptions.Timeout | requests.exceptions.ChunkedEncodingError):
         return Outcome(f"no answer in time ({name})", failure=Failure.AMBIGUOUS)

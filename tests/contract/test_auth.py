@@ -21,8 +21,8 @@ def test_session_of_nobody(anonymous):
     assert {"cookie", "default"} <= set(body["info"]["authentication_handlers"])
 
 
-def test_session_with_basic(couch, server):
-    body = couch.get("/_session").json()
+def test_session_with_basic(server):
+    body = requests.get(f"{server.url}/_session", auth=(server.user, server.password), timeout=60).json()
     assert body["userCtx"] == {"name": server.user, "roles": ["_admin"]}
     assert body["info"]["authenticated"] == "default"
 

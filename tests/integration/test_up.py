@@ -161,5 +161,7 @@ def test_a_demonstration_beside_a_database_whose_url_ends_with_a_slash(server_ur
 
 
 def test_a_couch_url_that_leads_nowhere_is_said(terminal: Terminal) -> None:
-    says = "CouchDB at http://127.0.0.1:1 cannot be reached (ConnectionError): start it, correct COUCH_URL, or unset it"
+    says = (
+        "CouchDB at http://127.0.0.1:1 cannot be reached (Connection refused): start it, correct COUCH_URL, or unset it"
+    )
     assert says in terminal.up(COUCH_URL="http://admin:x@127.0.0.1:1/medic").log()

@@ -1,4 +1,4 @@
-"""The command's way in: a Ctrl-C while it is still being imported."""
+"""The command's way in: a Ctrl-C while it is still being imported, streams that it was started without."""
 
 import os
 import signal
@@ -33,6 +33,19 @@ def test_ctrl_c_during_the_imports_ends_it_quietly(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text(CTRL_C)  # what mjumbe/cli.py imports first
     done = run(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_streams_that_are_closed_are_opened_under_their_numbers() -> None:
+    """Else the next file to be opened, a database for instance, would have one of these numbers."""
+    source = """
+import os, sys
+from mjumbe.__main__ import _open_streams
+_open_streams()
+numbers = [stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)]
+sys.exit(numbers != [0, 1, 2] or not all(os.get_inheritable(number) for number in numbers))
+"""
+    command = ["sh", "-c", 'exec <&- >&- 2>&-; exec "$@"', "sh", sys.executable, "-c", source]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 0
 
 
 def test_the_command(tmp_path: Path) -> None:

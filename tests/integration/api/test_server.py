@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 
+from api import server
 from api.server import CONNECTIONS
 from mjumbe.couch import Couch
 from tests.faults.rig import INCOMING, Form, incoming, kill_alone, numbers, post_all, stored
@@ -255,6 +257,14 @@ def test_several_workers_count_together(start_api: StartApi, couch_url: str) -> 
     assert counted() >= 21
 
 
+def test_memory_that_is_full_holds_no_counters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(server.METRICS_DIRECTORY, "")  # set anew, and taken back at the end
+    monkeypatch.setattr(server.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    server._share_metrics({})
+    assert [Path(os.environ[server.METRICS_DIRECTORY])] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
 def test_a_worker_that_ends_is_replaced(start_api: StartApi, couch_url: str, number: signal.Signals) -> None:
     api = start_api(couch_url, "--workers", "2")
@@ -327,3 +337,25 @@ def test_what_is_wrong_at_the_start_is_said_in_a_sentence(api: Process) -> None:
     assert "--workers is 0; expected 1 or more" in nobody.stderr
     for result in (without, taken, wrong, weak, nowhere, nobody):
         assert "Traceback" not in result.stderr
+
+
+def test_an_output_that_takes_nothing_keeps_nobody_out(couch_url: str, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"COUCH_URL": couch_url, "MJUMBE_DATA": str(tmp_path), "MJUMBE_VAULT_KEY": VAULT_KEY}
+    command = [sys.executable, "-m", "mjumbe.cli", "api", "--port", str(port)]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=full, stderr=full)
+
+    def answers() -> bool:
+        assert process.poll() is None, "it ended"
+        with suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200
+        return False
+
+    try:
+        eventually(answers)
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -1,5 +1,8 @@
 """The command line of an operator: doctor, gateways, contacts, as processes."""
 
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -143,6 +146,21 @@ def test_a_key_file(house: World, tmp_path: Path) -> None:
     assert "vault key" not in failing(house, **environment)
 
 
+def test_data_that_this_user_may_not_write_or_look_at(house: World, tmp_path: Path) -> None:
+    (tmp_path / "file").touch(mode=0o600)
+    closed = tmp_path / "file" / "data"
+    said = examined(house, MJUMBE_DATA=str(closed))[1]
+    assert said["disk"] == (
+        False,
+        f"MJUMBE_DATA ({closed}) may not be written by this user: run this as the user who runs mjumbe; "
+        "if that user may not either, chown it: callbacks are spooled there.",
+    )
+    # A name that is too long stands for a directory that is closed: looking at what is in it fails, for root too.
+    said = examined(house, MJUMBE_DATA=str(tmp_path / ("x" * 300)))[1]
+    assert not said["spool"][0] and " cannot be read " in said["spool"][1]
+    assert examined(house, MJUMBE_DATA=str(tmp_path / ("x" * 300)), MJUMBE_VAULT_KEY="")[1]["vault key"][0] is False
+
+
 def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     server, _, database = house.couch_url.rpartition("/")
     away = failing(house, COUCH_URL=f"http://admin:x@127.0.0.1:1/{database}")
@@ -228,6 +246,28 @@ def test_what_cannot_be_merged_or_sent(own_world: World, tmp_path: Path) -> None
     assert (code, output) == (1, "Error: MESSAGE is empty; write the text to send\n")
     code, output = own_world.run("send", number(), "x", "--wait", "-5")
     assert code == 2 and "Invalid value for '--wait'" in output
+    latin = os.fsdecode("habari njéma".encode("latin-1"))
+    for arguments in (("send", number(), latin), ("contacts", "add", number(), latin), ("settings", "set", "x", latin)):
+        code, output = own_world.run(*arguments)
+        assert code == 2 and output.endswith("is not written in UTF-8; set the terminal, and LANG, to it\n")
+    code, output = own_world.run("contacts", "list", "--limit", "-1")
+    assert code == 2 and "Invalid value for '--limit'" in output
+
+
+def test_output_to_a_disk_that_is_full(house: World) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mjumbe.cli", "settings", "get"]
+        done = subprocess.run(
+            command,
+            env=os.environ | house.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    says = "Error: nothing can be written to where the output goes (No space left on device); free some space\n"
+    assert (done.returncode, done.stderr) == (1, says)
 
 
 def test_what_was_sent_is_known_by_the_id_that_is_shown(house: World) -> None:

@@ -113,6 +113,16 @@ def test_to_look_makes_no_file(tmp_path: Path, written: Written) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_a_directory_that_is_closed_to_us_holds_up_nothing(tmp_path: Path, database: MemoryDatabase) -> None:
+    spool = Spool(tmp_path / ("x" * 300))  # a name that is too long fails for root, too, when it is looked at
+    intake = Intake(Metrics(), spool, [database], retry_seconds=0)
+    assert intake.store(database, [doc("a")]) == [True]
+    until(lambda: not spool.holds("medic"))
+    with pytest.raises(SpoolError, match="cannot be read"):
+        spool.state()
+    intake.close()
+
+
 def damage(path: Path) -> None:
     path.write_bytes(os.urandom(8192))
 

@@ -61,6 +61,42 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert (code, line) == (1, f"The embedded store cannot start: {where}; choose another --port")
 
 
+def test_the_url_that_it_shows_can_be_asked_by_ipv6_too(tmp_path: Path) -> None:
+    with start(tmp_path, "--port", "0", "--host", "::1") as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().partition(" on ")[2].strip()
+            assert not url or requests.get(f"{url}_up", timeout=60).status_code == 200
+        finally:
+            process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert url or "choose another --host" in errors, "or this machine has no IPv6"
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"couchdb')
+    code, line = refusal("--port", "0", data=tmp_path)
+    assert code == 1
+    assert line.startswith(f"The embedded store cannot start: its file {tmp_path / 'config.json'} is damaged (")
+
+
+def test_a_damaged_database_is_named_and_the_others_serve(tmp_path: Path) -> None:
+    (tmp_path / "databases").mkdir()
+    (tmp_path / "databases" / "medic.sqlite").write_bytes(b"this is no database" * 500)
+    with start(tmp_path, "--port", "0") as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().partition(" on ")[2].strip()
+            answer = requests.get(f"{url}medic", auth=ADMIN, timeout=60)
+            assert requests.get(f"{url}_users", auth=ADMIN, timeout=60).status_code == 200
+        finally:
+            process.terminate()
+        _, errors = process.communicate(timeout=60)
+    says = "The embedded store's database medic is damaged (file is not a database): stop the store and put a copy"
+    assert answer.status_code == 500 and answer.json()["reason"].startswith(says)
+    assert errors == f"{answer.json()['reason']}\n"
+
+
 # A limit on the size of files stands for a disk that is full: SQLite meets an error in the same place.
 
 

@@ -84,7 +84,7 @@ def test_nobody_listens() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         outcome = failed(http(), f"http://127.0.0.1:{closed.getsockname()[1]}")
-    assert outcome == Outcome("no connection", failure=Failure.RETRY)
+    assert outcome == Outcome("no connection (Connection refused)", failure=Failure.RETRY)
 
 
 def test_a_name_that_nobody_has() -> None:
@@ -281,6 +281,17 @@ def test_the_environments_proxy_is_asked_but_for_whom_it_exempts(
         else:
             assert failed(http(), "http://service.example/x").failure is Failure.RETRY
             assert heads == []
+    base._proxies.cache_clear()
+
+
+def test_a_proxy_that_nobody_is_at_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    base._proxies.cache_clear()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        outcome = failed(http(), "https://service.example/x")
+    assert outcome == Outcome("no connection (by the proxy: Connection refused)", failure=Failure.RETRY)
     base._proxies.cache_clear()
 
 
