@@ -1,7 +1,6 @@
 """The phones that poll `/api/sms`: when one was last heard of, in `<db>-sentinel`, where both processes find it."""
 
 import time
-from datetime import timedelta
 
 from mjumbe import states
 from mjumbe.couch import Couch
@@ -10,7 +9,6 @@ from mjumbe.gateways.base import Check
 from mjumbe.settings import Settings
 
 PREFIX = "phone:"  # and the phone's user
-AHEAD = timedelta(minutes=1)  # that another machine's clock may be
 NOTED_SECONDS = 15.0  # a poll within so many of the last one that was noted is not: no write for each
 
 
@@ -40,7 +38,7 @@ class Phones:
         A moment that is yet to come was noted before the clock was set back, perhaps of a phone that is no more.
         """
         polls = [str(doc.get("polled") or "") for doc in self._database.beginning_with(PREFIX)]
-        latest = states.timestamp(states.now() + AHEAD)
+        latest = states.latest()
         return max((polled for polled in polls if polled <= latest), default="") or None
 
     def check(self, settings: Settings) -> Check:

@@ -4,7 +4,7 @@ The states and their spelling are the Community Health Toolkit's; a task is the 
 and `scheduled_tasks`. States only move forward, the history keeps everything in order of arrival.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -41,6 +41,7 @@ _RANK = {state: rank for rank, state in enumerate(_ORDER)}
 NEVER_SENT = frozenset({State.DENIED, State.CLEARED, State.MUTED, State.DUPLICATE})
 NOT_SENT = NEVER_SENT | {State.FAILED}  # ended, and nobody will send it any more
 DUE = frozenset({State.PENDING, State.SCHEDULED})
+CLOCKS_APART = timedelta(minutes=1)  # what the clocks of two machines may differ by
 
 
 def now() -> datetime:
@@ -50,6 +51,12 @@ def now() -> datetime:
 def timestamp(at: datetime) -> str:
     """As CHT writes times: ISO 8601 in UTC with milliseconds, `2026-01-01T00:00:00.000Z`."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def latest() -> str:
+    """The latest moment that may be now by another machine's clock: a later one was written before the clock was set
+    back."""
+    return timestamp(now() + CLOCKS_APART)
 
 
 def of(task: Task) -> State | None:

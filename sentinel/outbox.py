@@ -68,8 +68,8 @@ class Exchange:
 
 
 class Outbox:
-    """Sends what is offered. One thread chooses who sends what, and as many claim, talk to the services and hand in
-    results as there are places and results to be stored; one writes."""
+    """Sends what is offered. One thread chooses what goes next; each request has a thread, which claims its messages,
+    asks the service and hands in the results; the writer stores claims and results."""
 
     def __init__(
         self,

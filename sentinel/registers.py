@@ -5,7 +5,6 @@ because every message asks it before it is sent.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 
@@ -16,7 +15,6 @@ from mjumbe.documents import OPT_OUT, Document, datetime_of, entries_of
 log = structlog.get_logger(__name__)
 
 OPTED_OUT = "opted-out"
-AHEAD = timedelta(minutes=1)  # that another machine's clock may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ class Register:
 def _in_order(history: list[Document], newest: str) -> list[Document]:
     """By when it happened. What is yet to come, and lies after `newest`, was before the clock was set back: it stands
     first."""
-    latest = max(states.timestamp(states.now() + AHEAD), newest)
+    latest = max(states.latest(), newest)
 
     def place(entry: Document) -> tuple[bool, str]:
         at = str(entry.get("timestamp") or "")

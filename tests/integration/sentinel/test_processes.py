@@ -219,6 +219,18 @@ def test_the_phone_gateway(own_world: World) -> None:
     assert world.simulator.requests(text) == []
 
 
+def test_the_index_of_contacts_is_kept_up_while_nobody_asks_it(world: World) -> None:
+    """Else the first who writes after a broadcast would wait for it."""
+    ids = world.write_many([(number(f"{n:05}"), next(texts)) for n in range(10)])
+    eventually(lambda: set(world.states(ids)) == {"sent"}, SOON)
+
+    def is_current() -> bool:
+        path = f"/{world.couch.name}/_design/mjumbe-contacts/_info"
+        return bool(world.couch.request("GET", path)["view_index"]["updates_pending"]["total"] == 0)
+
+    eventually(is_current, SOON)
+
+
 def test_a_change_of_the_service_takes_what_is_due_along(own_world: World) -> None:
     world, text = own_world, next(texts)
     world.set(sms={"outgoing_service": "medic-gateway"})
