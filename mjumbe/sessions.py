@@ -1,4 +1,4 @@
-"""HTTP sessions that take nothing from the environment unasked."""
+"""HTTP sessions that take nothing from the environment unasked, and what keeps their requests from an answer."""
 
 import os
 import ssl
