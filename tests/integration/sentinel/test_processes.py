@@ -219,8 +219,10 @@ def test_the_phone_gateway(own_world: World) -> None:
     assert world.simulator.requests(text) == []
 
 
-def test_the_index_of_contacts_is_kept_up_while_nobody_asks_it(world: World) -> None:
+def test_the_index_of_contacts_is_kept_up_while_nobody_asks_it(own_world: World) -> None:
     """Else the first who writes after a broadcast would wait for it."""
+    world = own_world
+    world.start_sentinel()
     ids = world.write_many([(number(f"{n:05}"), next(texts)) for n in range(10)])
     eventually(lambda: set(world.states(ids)) == {"sent"}, SOON)
 
