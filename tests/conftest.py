@@ -1,5 +1,6 @@
 """The whole run: no process that a test started may have written a secret, a message's text or a number to its log."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ MOST_SHOWN = 50
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and so would every process that a test starts
     config.stash[FOUND] = []
     config.add_cleanup(leaks.listen())
 
