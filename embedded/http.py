@@ -185,11 +185,27 @@ def _begin(make: Callable[[], Iterator[str]]) -> tuple[Iterator[str], str, str |
     return pieces, next(pieces), next(pieces, None)
 
 
+class _Pieces(web.StreamResponse):
+    """An answer that comes in chunks. What is written to a HEAD, aiohttp would send: the client takes it for the next
+    answer."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(
+            headers={"Cache-Control": "must-revalidate", "Content-Type": "application/json", "Server": SERVER}
+        )
+        self._has_body = method != "HEAD"
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._has_body:
+            await super().write(data)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data if self._has_body else b"")
+
+
 async def start_pieces(call: Call) -> web.StreamResponse:
     """The head of an answer that comes in chunks."""
-    response = web.StreamResponse(
-        headers={"Cache-Control": "must-revalidate", "Content-Type": "application/json", "Server": SERVER}
-    )
+    response = _Pieces(call.request.method)
     response.enable_chunked_encoding()
     await response.prepare(call.request)
     return response
