@@ -59,6 +59,31 @@ def test_what_is_not_spoken_is_refused(db, method, path, body):
     assert "embedded store" in answer.json()["reason"]
 
 
+def test_a_document_in_parts_is_refused_as_having_attachments(db):
+    parts = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\n\r\nhello\r\n--x--"
+    answer = db("PUT", "/a", data=parts, headers={"Content-Type": 'multipart/related; boundary="x"'})
+    assert (answer.status_code, "attachments" in answer.json()["reason"]) == (501, True), answer.text
+
+
+REPLICATION = {"_id": "copy", "source": "a", "target": "b"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/copy", REPLICATION),
+        ("POST", "", REPLICATION),
+        ("POST", "/_bulk_docs", {"docs": [REPLICATION]}),
+    ],
+)
+def test_no_document_that_would_start_a_replication_is_taken(couch, method, path, body):
+    """Scripts that set up a CouchDB make the database; what is stored in it would never be done."""
+    assert couch.put("/_replicator").status_code in (201, 412)
+    answer = couch(method, f"/_replicator{path}", json=body)
+    assert (answer.status_code, "replication" in answer.json()["reason"]) == (501, True), answer.text
+    assert couch.get("/_replicator").json()["doc_count"] == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
