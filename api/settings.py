@@ -60,6 +60,21 @@ class SettingsProblem(BaseModel):
 class SettingsRefused(Error):
     """Nothing was changed: the old settings stay."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "bad_request",
+                    "reason": "Nothing was changed: sms.duplicate_limit is 50; expected a whole number from 1 to 20.",
+                    "field": "sms.duplicate_limit",
+                    "expected": "a whole number from 1 to 20",
+                    "problems": [
+                        {"path": "sms.duplicate_limit", "expected": "a whole number from 1 to 20", "value": 50}
+                    ],
+                }
+            ]
+        }
+    )
     problems: list[SettingsProblem]
 
 

@@ -41,6 +41,19 @@ def test_each_operation_says_what_it_needs(app: Flask) -> None:
                 assert set(requirement) <= set(spec["components"]["securitySchemes"])
 
 
+def test_examples_are_what_they_are_examples_of(app: Flask) -> None:
+    described = [
+        model
+        for operation in OPERATIONS.values()
+        for model in (operation.body, operation.form, *operation.answers.values())
+        if isinstance(model, type)
+    ]
+    examples = [(model, one) for model in described for one in model.model_json_schema().get("examples", ())]
+    assert len(examples) > 3
+    for model, example in examples:
+        model.model_validate(example)
+
+
 def test_security(app: Flask) -> None:
     paths = build(app)["paths"]
     assert paths["/api/v1/sms/africastalking/incoming-messages"]["post"]["security"] == [{"callback_key": []}]
