@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -289,6 +290,28 @@ def test_says_where_it_listens_and_nothing_secret(start):
     output, errors = one.process.communicate(timeout=20)
     assert one.line == f"embedded store listening on {one.url}/\n"
     assert (output, errors) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /_up HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2VjcmV0\x01\r\n\r\n",
+        b"POST /_session HTTP/1.1 name=admin&password=c2VjcmV0\r\nHost: x\r\n\r\n",
+        b"POST /_session HTTP/1.1\r\nHost: x\r\nContent-Length: c2VjcmV0\r\n\r\n",
+        b"POST /_session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nc2VjcmV0\r\n",
+    ],
+)
+def test_of_what_is_no_request_the_log_has_the_kind_alone(start, request_bytes):
+    one = start()
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request_bytes)
+        assert b" 400 " in connection.recv(65536).splitlines()[0]
+    assert one("GET", "/_up").status_code == 200
+    one.process.terminate()
+    _, errors = one.process.communicate(timeout=20)
+    assert len(errors.splitlines()) <= 1, errors
+    assert "c2VjcmV0" not in errors
 
 
 def test_concurrent_writes_share_commits(db):
