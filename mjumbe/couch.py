@@ -345,9 +345,14 @@ class Database:
         return True
 
     def _is_unfinished(self) -> bool:
-        """Whether it is open to everybody and nothing was ever written to it: who made it was cut off."""
-        is_open = not self.couch.request("GET", f"{self._path}/_security")
-        return is_open and sequence_number(self.info()["update_seq"]) == 0
+        """Whether it is open to everybody and holds nothing: who made it was cut off.
+
+        Its update_seq tells less: CouchDB raises it with `_security` itself (set_security in couch_bt_engine.erl).
+        """
+        if self.couch.request("GET", f"{self._path}/_security"):
+            return False
+        info = self.info()
+        return bool(info["doc_count"] == info["doc_del_count"] == 0)
 
     def drop(self) -> None:
         """Delete the database with all that is in it; nothing when there is none."""

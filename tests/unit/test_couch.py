@@ -153,6 +153,20 @@ def test_a_new_database_is_for_admins_alone(server: responses.RequestsMock, couc
     assert len(server.calls) == count + 2, "its _security is its owner's"
 
 
+@pytest.mark.parametrize(("doc_count", "doc_del_count", "closed"), [(0, 0, True), (1, 0, False), (0, 1, False)])
+def test_an_open_database_that_holds_nothing_is_closed(
+    server: responses.RequestsMock, couch: Couch, doc_count: int, doc_del_count: int, closed: bool
+) -> None:
+    """Also where its `_security` was written, which raises the update_seq of each of its two shards."""
+    server.put(f"{URL}/medic-vault", json=body("file_exists", "x"), status=412)
+    server.get(f"{URL}/medic-vault/_security", json={})
+    info = {"update_seq": "2-g1AAAACT", "doc_count": doc_count, "doc_del_count": doc_del_count}
+    server.get(f"{URL}/medic-vault", json=info)
+    server.put(f"{URL}/medic-vault/_security", json={"ok": True})
+    assert couch.vault.create() is closed
+    assert (server.calls[-1].request.method == "PUT") is closed
+
+
 def test_what_is_not_there(server: responses.RequestsMock, couch: Couch) -> None:
     server.get(f"{URL}/medic/d", json=body("not_found", "deleted"), status=404)
     assert couch.main.get("d") is None
