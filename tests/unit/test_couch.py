@@ -357,6 +357,7 @@ class Store:
         self.docs = docs  # id → revision and content at once
         self.meddle: Callable[[], None] = lambda: None
         self.forbidden: set[str] = set()
+        self.few: set[str] = set()  # what fewer than half of the nodes take
         self.writes: list[list[str]] = []
         self.reads: list[list[str]] = []
         server.add_callback(
@@ -370,7 +371,12 @@ class Store:
         keys = json.loads(request.body)["keys"]
         self.reads.append(keys)
         rows = [
-            {"id": key, "doc": {"_id": key, "_rev": f"{self.docs[key]}-x", "count": self.docs[key]}}
+            {
+                "id": key,
+                "key": key,
+                "value": {"rev": f"{self.docs[key]}-x"},
+                "doc": {"_id": key, "_rev": f"{self.docs[key]}-x", "count": self.docs[key]},
+            }
             if key in self.docs
             else {"key": key, "error": "not_found"}
             for key in keys
@@ -389,7 +395,8 @@ class Store:
         if doc["_rev"] != f"{self.docs.get(doc['_id'])}-x":
             return {"id": doc["_id"], **body("conflict", "Document update conflict.")}
         self.docs[doc["_id"]] += 1
-        return {"id": doc["_id"], "rev": f"{self.docs[doc['_id']]}-x"}
+        few = {"accepted": True} if doc["_id"] in self.few else {}
+        return {"id": doc["_id"], "rev": f"{self.docs[doc['_id']]}-x", **few}
 
 
 def bump(doc: Document) -> bool:
@@ -424,6 +431,44 @@ def test_a_conflict_is_edited_anew(server: responses.RequestsMock, couch: Couch)
     done = couch.main.update({"a": bump, "b": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})
     assert done["a"].doc == {"_id": "a", "_rev": "8-x", "count": 8}
     assert store.writes == [["a", "b"], ["a"]], "and nothing twice"
+
+
+def test_what_few_nodes_took_is_looked_at_and_counts_while_nobody_else_wrote(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """The others are down."""
+    store = Store(server, {"a": 1, "b": 1})
+    store.few = {"a"}
+    done = couch.main.update({"a": bump, "b": bump})
+    assert [done[name].written for name in "ab"] == [True, True]
+    assert store.writes == [["a", "b"]]
+    assert store.reads == [["a", "b"], ["a"]]
+
+
+def test_what_few_nodes_took_is_edited_anew_when_the_others_took_another_write(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """Two phones claim one message at once: one node heard the one first, two nodes the other."""
+    store = Store(server, {"a": 1})
+    store.few = {"a"}
+
+    def write(request: Any) -> tuple[int, dict[str, str], str]:
+        answer = store._write(request)
+        if len(store.writes) == 1:
+            store.docs["a"] = 7
+        return answer
+
+    server.remove(responses.POST, f"{URL}/medic/_bulk_docs")
+    server.add_callback(responses.POST, f"{URL}/medic/_bulk_docs", callback=write, content_type="application/json")
+    seen: list[int] = []
+
+    def edit(doc: Document) -> bool:
+        seen.append(doc["count"])
+        return bump(doc)
+
+    done = couch.main.update({"a": edit})
+    assert seen == [1, 7]
+    assert (done["a"].written, done["a"].doc) == (True, {"_id": "a", "_rev": "8-x", "count": 8})
 
 
 def test_a_refusal_keeps_nobody_else_from_being_written(server: responses.RequestsMock, couch: Couch) -> None:
