@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mjumbe.couch import Couch
+from mjumbe.couch import Couch, Database
 from tests import leaks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +105,19 @@ def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
         if time.monotonic() > deadline:
             raise problem or AssertionError(f"not true within {seconds:.0f} s")
         time.sleep(0.02)
+
+
+@contextmanager
+def nothing_stored(*databases: Database) -> Iterator[None]:
+    """Around what must not store anything in these databases.
+
+    Their changes are looked at: a sequence is opaque, and a cluster gives two of one place, by which of its nodes
+    answered (fabric_db_info.erl).
+    """
+    places = [str(database.info()["update_seq"]) for database in databases]
+    yield
+    for database, place in zip(databases, places, strict=True):
+        assert database.changes(place, limit=10, docs=False).changes == []
 
 
 def make_user(couch: Couch, name: str, password: str, roles: Sequence[str]) -> tuple[str, str]:
