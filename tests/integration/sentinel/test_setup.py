@@ -106,8 +106,7 @@ def test_a_newer_version_brings_its_views(couch: Couch, monkeypatch: pytest.Monk
 
 def test_a_wrong_password_is_said_and_not_waited_for(couch: Couch) -> None:
     setup.prepare(couch)
-    assert couch.user is not None
     # A name of nobody's: wrong passwords for our own would lock it out of a CouchDB 3.4.
-    wrong = Couch(couch._url.replace(f"{couch.user}:{couch._password}@", f"nobody-{couch.name}:wrong@"))
+    wrong = Couch(couch.server_url.replace("://", f"://nobody-{couch.name}:wrong@") + f"/{couch.name}")
     with pytest.raises(CouchError, match="COUCH_URL is wrong"):
         wrong.main.get("settings")
