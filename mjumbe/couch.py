@@ -449,6 +449,9 @@ class Database:
     def view(self, design: str, view: str, **query: Any) -> list[Row]:
         """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …)."""
         answer = self.couch.call(lambda client: client.post_view(db=self.name, ddoc=design, view=view, **query))
+        if any("error" in row for row in answer["rows"]):
+            # row_to_json in couch_mrview_http.erl: a row whose document could not be read, which may well exist.
+            raise UnavailableError(f"a row of {design}/{view} in {self.name} could not be read")
         return [Row(r.get("id") or "", r.get("key"), r.get("value"), r.get("doc")) for r in answer["rows"]]
 
     def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:

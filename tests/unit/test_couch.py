@@ -287,6 +287,14 @@ def test_a_document_that_cannot_be_read_does_not_count_as_missing(server: respon
         couch.main.fetch("abcd")
 
 
+def test_a_row_that_cannot_be_read_is_no_row_without_a_document(server: responses.RequestsMock, couch: Couch) -> None:
+    """Else a delivery report would count as applied to the message that was not read, and be removed."""
+    row = {"id": "a", "key": "ATXid_1", "value": "u", "doc": {"_id": "a", "_rev": "1-x"}}
+    server.post(f"{URL}/medic/_design/d/_view/v", json={"rows": [row, {"key": "ATXid_2", "error": "timeout"}]})
+    with pytest.raises(UnavailableError, match="d/v in medic"):
+        couch.main.view("d", "v", keys=["ATXid_1", "ATXid_2"], include_docs=True)
+
+
 def test_a_purge_goes_in_pieces(server: responses.RequestsMock, couch: Couch) -> None:
     server.post(f"{URL}/medic/_purge", json={"purge_seq": None, "purged": {}}, status=201)
     couch.main.purge([{"_id": f"d{n}", "_rev": "1-x"} for n in range(250)])
