@@ -14,11 +14,17 @@ REMEMBERED_SECONDS = 60.0
 
 
 class Contacts:
-    """Who has which number, remembered for a minute. For one thread at a time."""
+    """Who has which number, remembered for a minute. For one thread at a time.
+
+    The index is asked as it is: in a broadcast CouchDB may need seconds to bring it up, and whoever wrote would wait so
+    long for an answer. The changes that are read tell of the people whom it may not have yet.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: OrderedDict[str, tuple[float, Contact | None]] = OrderedDict()
+        self._is_behind = True  # whether the index may lack others than `_changed`
+        self._changed: dict[str, str] = {}  # people's numbers by their ids
 
     def by_phone(self, numbers: Iterable[str]) -> dict[str, Contact]:
         """The people with these numbers; of several with one number the one whose id comes first."""
@@ -30,11 +36,16 @@ class Contacts:
         return {number: contact for number, contact in known.items() if contact is not None}
 
     def _look_up(self, numbers: Collection[str]) -> dict[str, Contact | None]:
-        rows = self._database.view("mjumbe-contacts", "by_phone", keys=list(numbers), include_docs=True)
+        update = "true" if self._is_behind else "false"
+        rows = self._database.view("mjumbe-contacts", "by_phone", keys=list(numbers), include_docs=True, update=update)
+        self._is_behind = False
+        docs = {row.doc["_id"]: row.doc for row in rows if row.doc is not None}
+        changed = {doc_id for doc_id, number in self._changed.items() if number in numbers}
+        docs |= self._database.fetch(sorted(changed - docs.keys()))
         found: dict[str, Contact | None] = dict.fromkeys(numbers)
-        for row in reversed(rows):
-            if row.doc is not None:
-                found[row.key] = Contact(row.doc)
+        for _, doc in sorted(docs.items(), reverse=True):
+            if is_person(doc) and doc["phone"] in found:
+                found[doc["phone"]] = Contact(doc)
         for number, contact in found.items():
             self._known[number] = (time.monotonic(), contact)
             self._known.move_to_end(number)
@@ -42,11 +53,15 @@ class Contacts:
             self._known.popitem(last=False)
         return found
 
-    def forget(self, doc: Document) -> None:
+    def learn(self, doc: Document) -> None:
         """A person's document changed: their numbers are looked up again."""
         for number, (_, contact) in list(self._known.items()):
-            if number == doc.get("phone") or (contact is not None and contact.doc["_id"] == doc["_id"]):
+            if number == doc["phone"] or (contact is not None and contact.doc["_id"] == doc["_id"]):
                 del self._known[number]
+        if len(self._changed) == REMEMBERED:
+            self._changed.clear()
+            self._is_behind = True
+        self._changed[doc["_id"]] = doc["phone"]
 
     def lineage(self, docs: Iterable[Document]) -> dict[str, Document]:
         """Whom these documents are about and by whom they are, the places above, and the people who stand for these: by
@@ -65,3 +80,10 @@ class Contacts:
         codes = sorted(named - found.keys())
         rows = self._database.view("mjumbe-contacts", "by_shortcode", keys=codes, include_docs=True) if codes else []
         return found | {row.key: row.doc for row in reversed(rows) if row.doc is not None}
+
+
+def is_person(doc: Document) -> bool:
+    """Whether this is somebody with a number, as the view mjumbe-contacts/by_phone has it."""
+    phone, kind = doc.get("phone"), doc.get("type")
+    is_person = kind == "person" or (kind == "contact" and bool(doc.get("contact_type")))
+    return is_person and isinstance(phone, str) and bool(phone)

@@ -11,6 +11,7 @@ from mjumbe.documents import INCOMING, Document
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings_document import DOCUMENT_ID
 from mjumbe.status import CHECKPOINT_ID
+from sentinel.contacts import is_person
 from sentinel.echoes import Echoes
 from sentinel.patience import Patience
 from sentinel.pipeline import Pipeline
@@ -132,8 +133,8 @@ class Feed:
         for docs in self._documents(sorted(news, key=lambda change: not _is_from_a_person(change))):
             for doc in docs:
                 self._registers.learn(doc)
-                if doc.get("phone"):
-                    self._pipeline.forget_person(doc)
+                if is_person(doc):
+                    self._pipeline.learn(doc)
             self._pipeline.process(docs)
             if _is_far_from_the_end(changes):
                 self._look_ahead(changes.last_seq)

@@ -116,10 +116,10 @@ class Pipeline:
             self._translations_read = time.monotonic()
         return self._translations
 
-    def forget_person(self, doc: Document) -> None:
+    def learn(self, person: Document) -> None:
         """A person's document changed: look their numbers up again."""
         with self._lock:
-            self._contacts.forget(doc)
+            self._contacts.learn(person)
 
     def forget_translations(self) -> None:
         """Read the `messages-<locale>` documents again at the next need."""

@@ -80,7 +80,7 @@ class Clock:
         self._settings.refresh_if_older(SETTINGS_SECONDS)
         self._due()
         self._reports.look_again()
-        # Who writes waits for the index of contacts, which nobody asks during a broadcast. It is brought up meanwhile.
+        # Who writes is looked up in this index as it is (sentinel/contacts.py): nobody else has it brought up.
         self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
         now = time.monotonic()
         if now - self._claims > CLAIMS_SECONDS:
