@@ -140,7 +140,7 @@ class Intake:
             self._waiting.clear()
             drained, before, trouble = 0, trouble, ""
             try:
-                drained = self._spool.drain(self._drain_batch)
+                drained = self._spool.drain(self._drain_batch, self._databases)
             except UnavailableError:
                 self._waiting.set()
             except (SpoolError, CouchError) as error:
@@ -154,8 +154,6 @@ class Intake:
 
     def _drain_batch(self, name: str, docs: Sequence[Document]) -> dict[str, str]:
         """Write spooled documents; why for those that CouchDB refuses, by id."""
-        if name not in self._databases:
-            return {doc["_id"]: f"this process does not write the database {name}" for doc in docs}
         answers = self._attempt(self._databases[name], {doc["_id"]: doc for doc in docs}, again=False)
         return {doc_id: str(answer) for doc_id, answer in answers.items() if isinstance(answer, Exception)}
 
