@@ -18,6 +18,7 @@ from api.spool import Spool, SpoolError
 from mjumbe.batcher import Batcher
 from mjumbe.couch import CouchError, Database, Saved, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.seldom import Seldom
 
 # While CouchDB writes one batch, requests make up the next: a writer that let all of them have their turn first would
 # leave CouchDB idle, and us after that. More writers cost more than they gain (docs/performance.md).
@@ -44,6 +45,7 @@ class Intake:
         self._metrics = metrics
         self._spool = spool
         self._retry_seconds = retry_seconds
+        self._seldom = Seldom()
         self._databases = {database.name: database for database in databases}
         self._batchers = {
             name: Batcher(f"intake {name}", partial(self._write_all, database), enough=ENOUGH, threads=WRITERS)
@@ -107,10 +109,10 @@ class Intake:
             except (UnavailableError, CouchError, SpoolError) as error:
                 # A database that is not there (yet), or a password of ours that was changed: that passes, too.
                 taker = "the spool" if isinstance(error, SpoolError) else "CouchDB"
-                log.warning(f"{taker} takes nothing now", reason=str(error))
+                self._seldom(log.warning, f"{taker} takes nothing now", str(error))
                 problems.append(str(error))
         reason = "; ".join(problems)
-        log.error("callbacks can be stored nowhere, and are answered 503", reason=reason)
+        self._seldom(log.error, "callbacks can be stored nowhere, and are answered 503", reason)
         raise UnavailableError(reason)
 
     def _put_aside(self, database: Database, docs: Mapping[str, Document]) -> dict[str, Answer]:
