@@ -273,8 +273,10 @@ class Outbox:
         with service.asked():
             results = self._ask(gateway, claimed)
         # One that was called by another key, or elsewhere, says nothing of the service as it is now.
-        if results is not None and gateway is service.gateway and service.answered(results):
-            self.wake()
+        if results is not None and gateway is service.gateway:
+            results = service.judged([each.message.key for each in claimed], results)
+            if service.answered(results):
+                self.wake()
         return self._hand_in(service, claimed, results or [NOT_SENT] * len(claimed))
 
     def _ask(self, gateway: Gateway, batch: Sequence[Claimed]) -> list[Outcome] | None:
