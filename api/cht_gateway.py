@@ -108,6 +108,16 @@ class Told:
     details: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One poll: whose it is, when it began by either clock, and the messages, by uuid, that it told something of."""
+
+    user: User
+    began: float  # monotonic
+    began_at: datetime
+    told: frozenset[str]
+
+
 def _user(here: Context) -> User:
     permitted = here.settings.loaded().permissions.get(PERMISSION, [])
     return here.users.require(request, {ROLE, *permitted})
@@ -141,13 +151,13 @@ def poll() -> ResponseReturnValue:
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
     _store_messages(here, messages, settings)
-    _apply_updates(here, user, updates)
+    asking = Asking(user, began, began_at, _apply_updates(here, user, updates))
     here.phones.polled(user.name)
     with here.deliveries.lock:
         # What a poll brought has just changed the index. It need not wait for that: the sentinel asks the index every
         # second, so that what is passed over was assigned in the last one, and goes with the next poll.
         index = KNOWN if messages or updates else CURRENT
-        given = _pick(here, user, settings, began, began_at, index)
+        given = _pick(here, asking, settings, index)
         here.deliveries.note([message["id"] for message in given])
     return {"messages": given}
 
@@ -194,13 +204,14 @@ def _word(value: Any) -> str:
 # ---- what became of what went out
 
 
-def _apply_updates(here: Context, user: User, entries: list[Any]) -> None:
+def _apply_updates(here: Context, user: User, entries: list[Any]) -> frozenset[str]:
+    """Store what became of messages; those, by uuid, of which the phone told."""
     read = [_read_update(entry) for entry in entries]
     told = [update for update in read if update is not None]
     if len(told) < len(read):
         log.warning("poll: updates without id or status passed over", count=len(read) - len(told))
     if not told:
-        return
+        return frozenset()
     uuids = list(dict.fromkeys(update.uuid for update in told))
     rows = _by_uuid(here, uuids, KNOWN)
     known = {row.key for row in rows if row.doc}
@@ -217,6 +228,7 @@ def _apply_updates(here: Context, user: User, entries: list[Any]) -> None:
         (doc_id, partial(_apply, update, user, now)) for update in told for doc_id in homes.get(update.uuid, ())
     )
     _report_refused(here.couch.main.update(edits, known=docs))
+    return frozenset(homes)
 
 
 def _by_uuid(here: Context, uuids: list[str], index: Index) -> list[Row]:
@@ -271,19 +283,17 @@ def _was_told(task: Task, update: Told) -> bool:
 # ---- what goes out
 
 
-def _pick(
-    here: Context, user: User, settings: Settings, began: float, began_at: datetime, index: Index
-) -> list[dict[str, str]]:
+def _pick(here: Context, asking: Asking, settings: Settings, index: Index) -> list[dict[str, str]]:
     """The messages for this phone: what it was given and did not acknowledge, and what is due; answers to
     people before the rest, oldest first."""
-    limit = settings.sms.medic_gateway.poll_limit
+    user, limit = asking.user, settings.sms.medic_gateway.poll_limit
     # A phone that was away for weeks must not send what is weeks old, whatever the sentinel had time for.
-    oldest = documents.oldest_due(began_at, settings.sms)
+    oldest = documents.oldest_due(asking.began_at, settings.sms)
     patience = HOLDER_SECONDS if settings.sms.in_doubt == "retry" else math.inf
     free = (
         row
         for row in _assigned(here, oldest, limit, index)
-        if _is_free(row, user, began_at, patience) and not here.deliveries.since(row.value["uuid"], began)
+        if _is_free(row, asking, patience) and not here.deliveries.since(row.value["uuid"], asking.began)
     )
     given: list[dict[str, str]] = []
     # Where the index is behind, some of what it shows is somebody's by now.
@@ -334,16 +344,18 @@ def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[
             return
 
 
-def _is_free(row: Row, user: User, began: datetime, patience: float) -> bool:
+def _is_free(row: Row, asking: Asking, patience: float) -> bool:
     """Whether this phone may be given the message: it is due, or was given to it before and not acknowledged; another
     phone's, after `patience` seconds."""
     if row.value["state"] == State.PENDING:
         return True
+    if row.value["uuid"] in asking.told:
+        return False  # acknowledged by this very poll, which the index may not show yet
     given = documents.datetime_of(documents.read_moment(row.value["since"]) or 0)
-    if row.value["claim"] in (None, user.name):
+    if row.value["claim"] in (None, asking.user.name):
         # What lies further ahead was given before the clock was set back, not while this poll is under way.
-        return not timedelta(0) <= given - began < MEANWHILE
-    return (began - given).total_seconds() > patience
+        return not timedelta(0) <= given - asking.began_at < MEANWHILE
+    return (asking.began_at - given).total_seconds() > patience
 
 
 def _take(row: Row, user: User, opted_out: bool, taken: dict[str, Task], doc: Document) -> bool:

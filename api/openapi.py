@@ -135,8 +135,20 @@ def _schemas(operations: list[Operation]) -> dict[str, Any]:
         models |= {model for model in candidates if isinstance(model, type)}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=REF)
-    schemas: dict[str, Any] = definitions["$defs"]
+    schemas: dict[str, Any] = _without_null_defaults(definitions["$defs"])
     return dict(sorted(schemas.items()))
+
+
+def _without_null_defaults(described: Any) -> Any:
+    """`described` without `"default": null`, which says nothing: generators of typed clients take a field with a
+    default for one that is always there, and would have every message name its `due`, `uuid` and `premium`."""
+    if isinstance(described, dict):
+        return {
+            key: _without_null_defaults(inner)
+            for key, inner in described.items()
+            if not (key == "default" and inner is None)
+        }
+    return [_without_null_defaults(inner) for inner in described] if isinstance(described, list) else described
 
 
 def _operation(operation: Operation, path_arguments: list[str]) -> dict[str, Any]:
@@ -193,7 +205,7 @@ def _query_parameters(query: type[BaseModel] | None) -> list[dict[str, Any]]:
             "in": "query",
             "required": name in schema.get("required", ()),
             "description": inner.get("description", ""),
-            "schema": {key: value for key, value in inner.items() if key not in ("description", "title")},
+            "schema": _without_null_defaults({key: inner[key] for key in inner if key not in ("description", "title")}),
         }
         for name, inner in schema.get("properties", {}).items()
     ]

@@ -19,6 +19,7 @@ SETTINGS_BYTES = 8 * 1024 * 1024  # CHT's settings hold all forms and can be meg
 DEEPEST = 100  # levels: what is much deeper can be stored, but not copied, so that it could not be changed again
 # CHT takes any text in the query for a yes; its own tool cht-conf writes `replace=1`.
 OFF = ("", "false", "0", "no")
+CHT_CONF = "/medic/_design/medic/_rewrite"  # cht-conf writes `medic`, whatever the database is called
 
 log = structlog.get_logger()
 blueprint = Blueprint("settings", __name__)
@@ -33,6 +34,18 @@ class AppSettings(BaseModel):
             "examples": [{"sms": {"outgoing_service": "africas-talking", "africas_talking": {"username": "sandbox"}}}]
         },
     )
+
+
+class WrappedSettings(BaseModel):
+    """The app settings as cht-conf reads them."""
+
+    settings: AppSettings
+
+
+class Greeting(BaseModel):
+    """Here is what takes settings."""
+
+    ok: bool = True
 
 
 class SettingsChange(BaseModel):
@@ -60,6 +73,21 @@ class SettingsProblem(BaseModel):
 class SettingsRefused(Error):
     """Nothing was changed: the old settings stay."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "bad_request",
+                    "reason": "Nothing was changed: sms.duplicate_limit is 50; expected a whole number from 1 to 20.",
+                    "field": "sms.duplicate_limit",
+                    "expected": "a whole number from 1 to 20",
+                    "problems": [
+                        {"path": "sms.duplicate_limit", "expected": "a whole number from 1 to 20", "value": 50}
+                    ],
+                }
+            ]
+        }
+    )
     problems: list[SettingsProblem]
 
 
@@ -71,7 +99,24 @@ def show() -> ResponseReturnValue:
     return jsonify(values(here.couch.main.get(DOCUMENT_ID)))
 
 
+@blueprint.get("/medic/")
+@describe("Greet cht-conf, which asks here first", tag="settings", security="user", answers={200: Greeting})
+def greet() -> ResponseReturnValue:
+    """By a user's rights cht-conf tells its own what is wrong with the password."""
+    admit()
+    return {"ok": True}
+
+
+@blueprint.get(f"{CHT_CONF}/app_settings/medic")
+@describe("The app settings, for cht-conf", tag="settings", security="user", answers={200: WrappedSettings})
+def show_wrapped() -> ResponseReturnValue:
+    """What `cht backup-app-settings` keeps."""
+    here, _ = admit()
+    return jsonify(settings=values(here.couch.main.get(DOCUMENT_ID)))
+
+
 @blueprint.put("/api/v1/settings")
+@blueprint.put(f"{CHT_CONF}/update_settings/medic")  # cht upload-app-settings
 @describe(
     "Change the app settings",
     "By default objects are merged key by key; lists and plain values are replaced. In force at once, no restart.",

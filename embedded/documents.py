@@ -95,7 +95,7 @@ def body_text(doc_id: str, fields: dict[str, Any]) -> str:
 
 
 async def guard(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit:
-    """What has to be checked or changed before a write: design documents, and users' passwords."""
+    """What has to be checked or changed before a write: design documents, users' passwords, replications."""
     if edit.id.startswith(DESIGN):
         auth.require_db_admin(call.user, call.database.security)
         if not edit.deleted:
@@ -108,6 +108,8 @@ async def guard(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit:
             iterations = call.service.store.config.number("chttpd_auth", "iterations", auth.ITERATIONS)
             hashed = await asyncio.to_thread(auth.hash_password, fields, iterations)
             return Edit(edit.id, edit.parent, edit.deleted, body_text(edit.id, hashed))
+    elif call.database.name == "_replicator" and not edit.deleted:
+        raise not_implemented("The replication that a document in _replicator asks for")
     return edit
 
 
@@ -177,6 +179,8 @@ async def put(call: Call) -> web.Response:
     call.understand("rev")
     if call.query.get("new_edits") == "false":
         raise not_implemented("new_edits=false")
+    if call.request.content_type.startswith("multipart/"):
+        raise not_implemented("A document in parts, which are its attachments")
     doc_id = _doc_id(call)
     edit, fields = parse_document(await call.json(), doc_id)
     if doc_id.startswith(LOCAL):

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from py_mini_racer import MiniRacer
 
 from embedded import auth
@@ -28,6 +28,17 @@ from embedded.routes import Access, Route, find_route
 log = logging.getLogger("embedded")
 
 MAX_REQUEST = 64 * 1024 * 1024
+
+
+class _WithoutWhatWasSent(logging.Filter):
+    """aiohttp's error for what is no HTTP request shows the line, which may be a password's: the log has its kind."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg += f" ({type(error).__name__})"
+            record.exc_info = None
+        return True
 
 
 class CannotListen(Exception):
@@ -88,7 +99,8 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
         return await handle(service, request)
 
     app.router.add_route("*", r"/{path:(?s:.*)}", handler)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    log.addFilter(_WithoutWhatWasSent())
+    runner = web.AppRunner(app, logger=log, access_log=None, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

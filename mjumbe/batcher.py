@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Threads that call `work(items)` with up to `limit` items and give each submitter its own answer.
+    """Threads that call `work(items)` with what was handed in meanwhile and give each submitter its own answer.
 
     `work` returns one answer an item, in their order; an answer that is an exception is raised to that submitter
     alone, an exception that `work` raises reaches everybody in the batch.
@@ -29,13 +29,16 @@ class Batcher(Generic[Item, Answer]):
         limit: int = 500,
         enough: int | None = None,
         threads: int = 1,
+        weigh: Callable[[Item], int] = lambda _: 1,
     ) -> None:
-        """A batch that has not `enough` items, `limit` where that is not given, waits for those who are just about to
-        hand something in. With several `threads` as many batches are under way at once.
+        """A batch is full with the item by which it weighs `limit`. One that does not weigh `enough`, `limit` where
+        that is not given, waits for those who are just about to hand something in. With several `threads` as many
+        batches are under way at once.
         """
         self._work = work
         self._limit = limit
         self._enough = enough or limit
+        self._weigh = weigh
         self._queue: queue.SimpleQueue[tuple[Item, Future[Answer]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
         for thread in self._threads:
@@ -67,15 +70,20 @@ class Batcher(Generic[Item, Answer]):
         """The next batch, which ends in None when it is this thread's last."""
         batch = [self._queue.get()]
         self._add_what_waits(batch)
-        if len(batch) < self._enough and batch[-1] is not None:
+        if self._weight(batch) < self._enough and batch[-1] is not None:
             time.sleep(0)
             self._add_what_waits(batch)
         return batch
 
     def _add_what_waits(self, batch: "list[tuple[Item, Future[Answer]] | None]") -> None:
+        weight = self._weight(batch)
         with suppress(queue.Empty):
-            while len(batch) < self._limit and batch[-1] is not None:
+            while weight < self._limit and batch[-1] is not None:
                 batch.append(self._queue.get_nowait())
+                weight += self._weight(batch[-1:])
+
+    def _weight(self, entries: "list[tuple[Item, Future[Answer]] | None]") -> int:
+        return sum(self._weigh(entry[0]) for entry in entries if entry is not None)
 
     def _answer(self, batch: "list[tuple[Item, Future[Answer]]]") -> None:
         try:

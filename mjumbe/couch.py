@@ -90,12 +90,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """CouchDB's answer for one document of a bulk write: `rev` when it was stored, else `error` and `reason`."""
+    """CouchDB's answer for one document of a bulk write: `rev` when it was stored, else `error` and `reason`.
+
+    `by_few`: fewer than half of the document's nodes stored it. The others are away, or took somebody else's write.
+    """
 
     id: str
     rev: str | None
     error: str | None = None
     reason: str | None = None
+    by_few: bool = False
 
     @property
     def conflict(self) -> bool:
@@ -345,9 +349,14 @@ class Database:
         return True
 
     def _is_unfinished(self) -> bool:
-        """Whether it is open to everybody and nothing was ever written to it: who made it was cut off."""
-        is_open = not self.couch.request("GET", f"{self._path}/_security")
-        return is_open and sequence_number(self.info()["update_seq"]) == 0
+        """Whether it is open to everybody and holds nothing: who made it was cut off.
+
+        Its update_seq tells less: CouchDB raises it with `_security` itself (set_security in couch_bt_engine.erl).
+        """
+        if self.couch.request("GET", f"{self._path}/_security"):
+            return False
+        info = self.info()
+        return bool(info["doc_count"] == info["doc_del_count"] == 0)
 
     def drop(self) -> None:
         """Delete the database with all that is in it; nothing when there is none."""
@@ -409,7 +418,10 @@ class Database:
         if any(r.get("error") == "not_found" for r in rows):
             # fabric_doc_update answers 201 and `not_found: no_db_file` for documents whose shard has no file just now.
             raise UnavailableError(f"a part of the database {self.name} is away")
-        return [Saved(str(r.get("id")), r.get("rev"), r.get("error"), r.get("reason")) for r in rows]
+        return [
+            Saved(str(r.get("id")), r.get("rev"), r.get("error"), r.get("reason"), bool(r.get("accepted")))
+            for r in rows
+        ]
 
     def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
         """The documents with these ids, those that exist."""
@@ -437,6 +449,9 @@ class Database:
     def view(self, design: str, view: str, **query: Any) -> list[Row]:
         """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …)."""
         answer = self.couch.call(lambda client: client.post_view(db=self.name, ddoc=design, view=view, **query))
+        if any("error" in row for row in answer["rows"]):
+            # row_to_json in couch_mrview_http.erl: a row whose document could not be read, which may well exist.
+            raise UnavailableError(f"a row of {design}/{view} in {self.name} could not be read")
         return [Row(r.get("id") or "", r.get("key"), r.get("value"), r.get("doc")) for r in answer["rows"]]
 
     def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
@@ -479,7 +494,11 @@ class Database:
                     changed.append(doc)
                 else:
                     outcome[doc_id] = Update(doc)
-            for doc, saved in zip(changed, self.bulk(changed), strict=True):
+            answers = self.bulk(changed)
+            overtaken = self._overtaken(answers)
+            for doc, saved in zip(changed, answers, strict=True):
+                if saved.id in overtaken:
+                    continue
                 if saved.rev:
                     doc["_rev"] = saved.rev
                     outcome[doc["_id"]] = Update(doc, written=True)
@@ -491,6 +510,18 @@ class Database:
                 break
         contended = {doc_id: Update(None, error="others keep writing it") for doc_id in waiting}
         return outcome | contended
+
+    def _overtaken(self, answers: Iterable[Saved]) -> set[str]:
+        """Of these writes, the ids of those that lost to another, though one node or more stored them.
+
+        In a cluster each node takes the write that reaches it first, and whoever reached the fewer is answered
+        `accepted` (force_reply in fabric_doc_update.erl), as when the others are down. A read asks more than half.
+        """
+        revisions = {saved.id: saved.rev for saved in answers if saved.by_few}
+        if not revisions:
+            return set()
+        answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=list(revisions)))
+        return {row["key"] for row in answer["rows"] if row.get("value", {}).get("rev") != revisions[row["key"]]}
 
     def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
         """Remove these documents (`_id` and `_rev`) without leaving tombstones behind."""

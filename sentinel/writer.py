@@ -20,6 +20,10 @@ from sentinel.patience import GivenUpError, Patience
 
 log = structlog.get_logger(__name__)
 
+# Documents in one bulk. The requests of one text for 32 times 100 recipients would make one of 6,400, some 15 MB of
+# JSON; and who has been written need not wait for the rest.
+AT_ONCE = 2_000
+
 Updates = Mapping[str, Update]
 
 
@@ -44,7 +48,9 @@ class Writer:
         self._echoes = echoes
         self._fence = fence
         self._given_up = given_up
-        self._batcher: Batcher[Write, Updates] = Batcher("writes", self._write)
+        self._batcher: Batcher[Write, Updates] = Batcher(
+            "writes", self._write, limit=AT_ONCE, weigh=lambda write: len(write.edits)
+        )
 
     def submit(self, write: Write) -> "Future[Updates]":
         """The future has what became of each document, or FencedError, GivenUpError, or what an edit raised."""

@@ -249,14 +249,16 @@ class AfricasTalking:
         return wire.as_json({"description": "Success", "token": token}, 201)
 
     async def create_subscription(self, request: web.Request, entry: ServiceRequest) -> web.Response:
-        """POST /version1/subscription/create: needs a checkout token of the same number."""
+        """POST /version1/subscription/create: without a checkout token, as the service's newer clients ask, or with one
+        of the same number."""
         form = await wire.form(request)
         self._admit(request, entry, form.get("username"))
-        wire.require(form, "username", "shortCode", "keyword", "phoneNumber", "checkoutToken")
+        wire.require(form, "username", "shortCode", "keyword", "phoneNumber")
         number = wire.normalised(form["phoneNumber"])
-        owner, until = self._tokens.pop(form["checkoutToken"], ("", 0.0))
-        if owner != number or until < time.monotonic():
-            return wire.as_json({"status": "Failed", "description": "Invalid checkout token"}, 201)
+        if "checkoutToken" in form:
+            owner, until = self._tokens.pop(form["checkoutToken"], ("", 0.0))
+            if owner != number or until < time.monotonic():
+                return wire.as_json({"status": "Failed", "description": "Invalid checkout token"}, 201)
         self._subscriptions_total += 1
         row = {"id": self._subscriptions_total, "phoneNumber": number, "date": wire.utc(time.time())}
         _remember(self._subscriptions, (form["shortCode"], form["keyword"], number), row)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from simulator.callbacks import Callback, Kind
 from simulator.exchange import Exchange
-from simulator.record import AcceptedMessage, ServiceRequest
+from simulator.record import AcceptedMessage, ServiceRequest, iso
 from simulator.twin import Quirk, Twin, as_json, json_body
 
 _REMEMBERED = 10_000  # broadcasts
@@ -72,7 +72,7 @@ class RapidPro(Twin):
         self.tell(steps, lambda step: self.untold(message, step))
         self.drop_if_told(entry)
         created = {"uuid": str(uuid4()), "id": broadcast, "urns": urns, "text": {"eng": template}, "status": "queued"}
-        return as_json(created, 201)
+        return as_json(created | {"contacts": [], "groups": [], "created_on": iso(message.accepted)}, 201)
 
     async def messages(self, request: web.Request, entry: ServiceRequest) -> web.Response:
         """GET /api/v2/messages.json?broadcast=: its message, with the status."""
@@ -90,6 +90,10 @@ class RapidPro(Twin):
                     "direction": "out",
                     "status": status,
                     "text": message.message,
+                    "labels": [],
+                    "attachments": [],
+                    "quick_replies": [],
+                    "created_on": iso(message.accepted),
                 }
             ]
         return as_json({"next": None, "previous": None, "results": results})

@@ -78,8 +78,7 @@ class Viber(Twin):
 
     async def send(self, request: web.Request, entry: ServiceRequest) -> web.Response:
         """POST /pa/send_message."""
-        body = await json_body(request)
-        self._admit(request, entry)
+        body = await self._admitted(request, entry)
         receiver, text = body.get("receiver"), body.get("text")
         if body.get("type") != "text" or not isinstance(receiver, str) or not isinstance(text, str) or not text:
             return as_json(_refused(4))
@@ -109,15 +108,18 @@ class Viber(Twin):
 
     async def account(self, request: web.Request, entry: ServiceRequest) -> web.Response:
         """POST /pa/get_account_info."""
-        self._admit(request, entry)
+        await self._admitted(request, entry)
         webhook = self.exchange.control.viber_url or ""
         return as_json({"status": 0, "status_message": "ok", "id": "pa:1", "name": "Simulator", "webhook": webhook})
 
     async def set_webhook(self, request: web.Request, entry: ServiceRequest) -> web.Response:
-        """POST /pa/set_webhook `{url}`: posts a `webhook` event there, and keeps it when the answer is 200."""
-        body = await json_body(request)
-        self._admit(request, entry)
+        """POST /pa/set_webhook `{url}`: posts a `webhook` event there, and keeps it when the answer is 200. An empty
+        one takes the webhook away."""
+        body = await self._admitted(request, entry)
         url = body.get("url")
+        if url == "":
+            self.exchange.control = changed(self.exchange.control, {"viber_url": None})
+            return as_json({"status": 0, "status_message": "ok"})
         if not is_url(url):
             return as_json(_refused(1))
         event = self.event({"event": "webhook", "timestamp": _now(), "message_token": new_token()})
@@ -139,8 +141,12 @@ class Viber(Twin):
         }
         return str(token), self.event(fields)
 
-    def _admit(self, request: web.Request, entry: ServiceRequest) -> None:
-        self.admit(entry, request.headers.get("X-Viber-Auth-Token"), as_json(_refused(2)))
+    async def _admitted(self, request: web.Request, entry: ServiceRequest) -> dict[str, Any]:
+        """The body of a request with a right token, in the header or, as Viber's own Python client has it, the body."""
+        body = await json_body(request)
+        token = request.headers.get("X-Viber-Auth-Token") or body.get("auth_token")
+        self.admit(entry, token if isinstance(token, str) else None, as_json(_refused(2)))
+        return body
 
     def _prove(self, body: bytes) -> dict[str, str]:
         return {"X-Viber-Content-Signature": signature(self._secret(self.exchange.config.viber_token), body)}

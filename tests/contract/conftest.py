@@ -154,12 +154,16 @@ def anonymous(server: Server) -> Client:
 
 @pytest.fixture
 def new_database(server: Server, couch: Client) -> Iterator[Callable[..., Database]]:
-    """Makes databases that are removed after the test."""
+    """Makes databases that are removed after the test.
+
+    Of one copy each: a cluster answers a write that two of three copies have (fabric_doc_update.erl), and a view or
+    `_changes` reads one of the three, which may be the other; of equal writes at once none might have a majority.
+    """
     names: list[str] = []
 
     def make(suffix: str = "") -> Database:
         name = f"contract-{uuid.uuid4().hex[:12]}{suffix}"
-        assert couch.put(f"/{quote(name, safe='')}").status_code in (201, 202)
+        assert couch.put(f"/{quote(name, safe='')}", params={"n": 1}).status_code in (201, 202)
         names.append(name)
         return Database(server, name, (server.user, server.password))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -57,6 +58,31 @@ def test_what_is_not_spoken_is_refused(db, method, path, body):
     answer = db(method, path, json=body)
     assert (answer.status_code, answer.json()["error"]) == (501, "not_implemented"), answer.text
     assert "embedded store" in answer.json()["reason"]
+
+
+def test_a_document_in_parts_is_refused_as_having_attachments(db):
+    parts = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\n\r\nhello\r\n--x--"
+    answer = db("PUT", "/a", data=parts, headers={"Content-Type": 'multipart/related; boundary="x"'})
+    assert (answer.status_code, "attachments" in answer.json()["reason"]) == (501, True), answer.text
+
+
+REPLICATION = {"_id": "copy", "source": "a", "target": "b"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/copy", REPLICATION),
+        ("POST", "", REPLICATION),
+        ("POST", "/_bulk_docs", {"docs": [REPLICATION]}),
+    ],
+)
+def test_no_document_that_would_start_a_replication_is_taken(couch, method, path, body):
+    """Scripts that set up a CouchDB make the database; what is stored in it would never be done."""
+    assert couch.put("/_replicator").status_code in (201, 412)
+    answer = couch(method, f"/_replicator{path}", json=body)
+    assert (answer.status_code, "replication" in answer.json()["reason"]) == (501, True), answer.text
+    assert couch.get("/_replicator").json()["doc_count"] == 0
 
 
 @pytest.mark.parametrize(
@@ -264,6 +290,28 @@ def test_says_where_it_listens_and_nothing_secret(start):
     output, errors = one.process.communicate(timeout=20)
     assert one.line == f"embedded store listening on {one.url}/\n"
     assert (output, errors) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /_up HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2VjcmV0\x01\r\n\r\n",
+        b"POST /_session HTTP/1.1 name=admin&password=c2VjcmV0\r\nHost: x\r\n\r\n",
+        b"POST /_session HTTP/1.1\r\nHost: x\r\nContent-Length: c2VjcmV0\r\n\r\n",
+        b"POST /_session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nc2VjcmV0\r\n",
+    ],
+)
+def test_of_what_is_no_request_the_log_has_the_kind_alone(start, request_bytes):
+    one = start()
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request_bytes)
+        assert b" 400 " in connection.recv(65536).splitlines()[0]
+    assert one("GET", "/_up").status_code == 200
+    one.process.terminate()
+    _, errors = one.process.communicate(timeout=20)
+    assert len(errors.splitlines()) <= 1, errors
+    assert "c2VjcmV0" not in errors
 
 
 def test_concurrent_writes_share_commits(db):

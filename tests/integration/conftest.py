@@ -14,7 +14,7 @@ import requests
 
 from mjumbe import setup
 from mjumbe.couch import Couch
-from tests.integration.processes import ADMIN, VAULT_KEY, Process, start
+from tests.integration.processes import ADMIN, VAULT_KEY, Process, make_databases, remove_users, start
 
 StartStore = Callable[..., Process]
 StartApi = Callable[..., Process]
@@ -46,6 +46,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         url = f"{parts.scheme}://{parts.netloc}"
         requests.put(f"{url}/_users", timeout=30)  # `docker run couchdb` has none, and tests make users before all else
         yield url
+        remove_users(url)
         return
     folder = tmp_path_factory.mktemp("store")
     process = start(
@@ -68,6 +69,7 @@ def couch_url(server_url: str) -> Iterator[str]:
 def couch(couch_url: str) -> Couch:
     """A client of this module's databases, which are prepared."""
     couch = Couch(couch_url)
+    make_databases(couch)
     setup.prepare(couch)
     return couch
 

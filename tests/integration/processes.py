@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from mjumbe.couch import Couch
+from mjumbe.couch import ADMINS_ONLY, Couch, CouchError, Database
 from tests import leaks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,31 @@ def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
         time.sleep(0.02)
 
 
+def make_databases(couch: Couch) -> None:
+    """Make its databases of one copy each, before `setup.prepare` finds them.
+
+    A cluster answers a write that two of three copies have (fabric_doc_update.erl), and a view is read from one of the
+    three: tests that write and then look would find nothing at times.
+    """
+    for database in couch.databases:
+        with suppress(CouchError):  # it is there
+            couch.request("PUT", f"/{quote(database.name, safe='')}", params={"n": "1"})
+            couch.request("PUT", f"/{quote(database.name, safe='')}/_security", body=ADMINS_ONLY)
+
+
+@contextmanager
+def nothing_stored(*databases: Database) -> Iterator[None]:
+    """Around what must not store anything in these databases.
+
+    Their changes are looked at: a sequence is opaque, and a cluster gives two of one place, by which of its nodes
+    answered (fabric_db_info.erl).
+    """
+    places = [str(database.info()["update_seq"]) for database in databases]
+    yield
+    for database, place in zip(databases, places, strict=True):
+        assert database.changes(place, limit=10, docs=False).changes == []
+
+
 def make_user(couch: Couch, name: str, password: str, roles: Sequence[str]) -> tuple[str, str]:
     """A CouchDB user of its own, as (name, password) for requests."""
     unique = f"{name}-{uuid.uuid4().hex[:8]}"
@@ -117,4 +143,15 @@ def make_user(couch: Couch, name: str, password: str, roles: Sequence[str]) -> t
         "type": "user",
     }
     couch.request("PUT", f"/_users/org.couchdb.user:{unique}", body=doc)
+    users.append(unique)
     return unique, password
+
+
+users: list[str] = []  # whom `make_user` made
+
+
+def remove_users(server_url: str) -> None:
+    """Remove those whom this process's tests made."""
+    users_of = Database(Couch(f"{server_url}/_users"), "_users")
+    for doc in users_of.fetch(f"org.couchdb.user:{name}" for name in users).values():
+        users_of.delete(doc["_id"], doc["_rev"])

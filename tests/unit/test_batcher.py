@@ -53,6 +53,15 @@ def test_a_batch_has_a_limit() -> None:
     batcher.close()
 
 
+def test_a_batch_is_full_by_what_its_items_weigh() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work, limit=6, weigh=lambda item: item)
+    futures = gather(batcher, work, [2, 4, 4, 8, 6, 2])
+    assert [future.result(SOON) for future in futures] == [0, 4, 8, 8, 16, 12, 4]
+    assert work.batches == [[0], [2, 4], [4, 8], [6], [2]]
+    batcher.close()
+
+
 def test_a_batch_waits_once_for_company_unless_it_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     company: list[Future[int]] = []

@@ -11,7 +11,7 @@ import requests
 from mjumbe import documents, setup
 from mjumbe.couch import Couch
 from tests.integration.conftest import StartApi, StartStore
-from tests.integration.processes import Process, eventually
+from tests.integration.processes import Process, eventually, nothing_stored
 
 KEY = "the-incoming-key-5f1c"
 OTHER_KEY = "the-outgoing-key-77ab"
@@ -95,14 +95,13 @@ def test_fifty_equal_messages_at_once_to_two_processes(
 @pytest.mark.parametrize("key", [None, "", "wrong", OTHER_KEY, KEY + "x", KEY[:-1], "\ud83d", "\0"])
 @pytest.mark.parametrize("path", [INCOMING, REPORTS])
 def test_without_the_right_key_nothing_is_stored(api: Process, couch: Couch, path: str, key: str | None) -> None:
-    sequence = couch.main.info()["update_seq"], couch.callbacks.info()["update_seq"]
     query = "" if key is None else "?key=" + quote(key, safe="", errors="surrogatepass")
     form = message(new_id(), status="Success")
-    answer = requests.post(api.url + path + query, data=form, timeout=30)
+    with nothing_stored(couch.main, couch.callbacks):
+        answer = requests.post(api.url + path + query, data=form, timeout=30)
     assert answer.status_code == 403
     assert answer.json()["error"] == "forbidden"
     assert "africastalking.com:incoming" in answer.json()["reason"]
-    assert (couch.main.info()["update_seq"], couch.callbacks.info()["update_seq"]) == sequence
 
 
 def test_no_credential_stored_refuses_every_key(start_api: StartApi, couch_url: str) -> None:

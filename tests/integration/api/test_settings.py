@@ -103,6 +103,22 @@ def test_chts_guide(api: Process, couch: Couch, admin: Login) -> None:
     assert answer.json()["success"] is True
 
 
+CHT_CONF = "/medic/_design/medic/_rewrite"
+
+
+def test_cht_conf_as_it_asks(api: Process, admin: Login) -> None:
+    """`cht --url=… upload-app-settings`, then `backup-app-settings`: it greets, replaces, and reads what it wrote."""
+    given = {"locale": "sw", "sms": {"outgoing_service": "medic-gateway"}, "tasks": {"rules": ""}}
+    assert requests.get(f"{api.url}/medic/", auth=admin, timeout=30).status_code == 200
+    url = f"{api.url}{CHT_CONF}/update_settings/medic?replace=1"
+    for updated in (True, False):
+        answer = requests.put(url, auth=admin, json=given, timeout=30)
+        assert (answer.status_code, answer.json()) == (200, {"success": True, "updated": updated})
+    kept = requests.get(f"{api.url}{CHT_CONF}/app_settings/medic", auth=admin, timeout=30).json()
+    assert kept == {"settings": get(api, admin)}
+    assert kept["settings"]["sms"] == given["sms"]
+
+
 @pytest.mark.parametrize(
     ("change", "path"),
     [
@@ -146,11 +162,20 @@ def test_what_is_no_object(api: Process, admin: Login, body: bytes) -> None:
     assert (answer.status_code, answer.json()["field"]) == (400, "body")
 
 
-def test_only_admins(api: Process, couch: Couch) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", PATH),
+        ("PUT", PATH),
+        ("GET", "/medic/"),
+        ("GET", f"{CHT_CONF}/app_settings/medic"),
+        ("PUT", f"{CHT_CONF}/update_settings/medic"),
+    ],
+)
+def test_only_admins(api: Process, couch: Couch, method: str, path: str) -> None:
     login = make_user(couch, "both", "a-password", ["gateway", "sms"])
-    for method in ("GET", "PUT"):
-        assert requests.request(method, api.url + PATH, json={}, timeout=30).status_code == 401
-        assert requests.request(method, api.url + PATH, json={}, auth=login, timeout=30).status_code == 403
+    assert requests.request(method, api.url + path, json={}, timeout=30).status_code == 401
+    assert requests.request(method, api.url + path, json={}, auth=login, timeout=30).status_code == 403
 
 
 def test_changes_at_once_are_all_kept(api: Process, start_api: StartApi, couch_url: str, admin: Login) -> None:

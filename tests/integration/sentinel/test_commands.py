@@ -162,13 +162,13 @@ def test_data_that_this_user_may_not_write_or_look_at(house: World, tmp_path: Pa
 
 
 def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
-    server, _, database = house.couch_url.rpartition("/")
+    database = house.couch.name
     away = failing(house, COUCH_URL=f"http://admin:x@127.0.0.1:1/{database}")
     assert away["couchdb"].endswith("start it, or correct COUCH_URL.")
     assert away["version"] == "Not known while CouchDB cannot be reached."
     assert away["callback keys"] == "Not known while CouchDB cannot be reached."
     # A name of nobody's: wrong passwords for our own would lock it out of a CouchDB 3.4.
-    wrong = server.replace(f"{house.couch.user}:{house.couch._password}@", f"nobody-{database}:wrong@")
+    wrong = house.couch.server_url.replace("://", f"://nobody-{database}:wrong@")
     refused = failing(house, COUCH_URL=f"{wrong}/{database}")
     assert refused["couchdb"] == "The name or the password in COUCH_URL is wrong."
     for name in ("views", "callback keys"):

@@ -21,7 +21,7 @@ from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status
 from sentinel.process import STORE_SECONDS
 from tests import leaks
-from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, start
+from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, make_databases, start
 
 INCOMING_KEY = leaks.secret("the-incoming-key-5f1c")
 OUTGOING_KEY = leaks.secret("the-outgoing-key-77ab")
@@ -98,6 +98,7 @@ class World:
             "MJUMBE_VAULT_KEY": VAULT_KEY,
             "MJUMBE_LOG": "json",
         }
+        make_databases(self.couch)
         setup.prepare(self.couch)
         self.vault = CachedVault(self.couch, VaultKeys.load(self.environment.get("MJUMBE_VAULT_KEY"), folder))
         self.vault.set("africastalking.com:incoming", INCOMING_KEY)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from api.auth import User
-from api.cht_gateway import _is_free
+from api.cht_gateway import Asking, _is_free
 from api.deliveries import Deliveries
 from mjumbe import states
 from mjumbe.couch import Row
 
 PHONE = User("phone", frozenset({"gateway"}))
 BEGAN = states.now()
+ASKING = Asking(PHONE, 0.0, BEGAN, frozenset())
 
 
 def row(state: str, claim: str | None, age: float) -> Row:
@@ -39,13 +40,20 @@ def row(state: str, claim: str | None, age: float) -> Row:
     ],
 )
 def test_who_may_be_given_a_message(state: str, claim: str | None, age: float, free: bool) -> None:
-    assert _is_free(row(state, claim, age), PHONE, BEGAN, 600) == free
+    assert _is_free(row(state, claim, age), ASKING, 600) == free
 
 
 def test_nobody_s_patience_is_for_ever_unless_it_is() -> None:
     years = row("forwarded-to-gateway", "other", 10 * 365 * 86_400)
-    assert _is_free(years, PHONE, BEGAN, 600)
-    assert not _is_free(years, PHONE, BEGAN, math.inf), "sms.in_doubt is hold"
+    assert _is_free(years, ASKING, 600)
+    assert not _is_free(years, ASKING, math.inf), "sms.in_doubt is hold"
+
+
+@pytest.mark.parametrize(("state", "free"), [("forwarded-to-gateway", False), ("pending", True)])
+def test_what_a_poll_acknowledged_is_not_given_to_it(state: str, free: bool) -> None:
+    """By an index that is behind, it is still with the phone. What is due again goes out as ever."""
+    asking = Asking(PHONE, 0.0, BEGAN, frozenset({"u"}))
+    assert _is_free(row(state, "phone", 30), asking, 600) == free
 
 
 def test_what_was_handed_out_during_a_poll_is_not_handed_out_by_it() -> None:

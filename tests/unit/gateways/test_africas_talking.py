@@ -535,6 +535,27 @@ def test_subscribing(service: responses.RequestsMock, username: str, api: str, c
     assert (create.headers["apiKey"], create.headers["Accept"]) == (KEY, "application/json")
 
 
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_subscribing_where_checkout_tokens_are_no_longer_made(service: responses.RequestsMock, status: int) -> None:
+    """Africa's Talking's clients for Python 2.0, Node.js 0.8 and .NET ask for a subscription without a token."""
+    service.post(TOKEN_URL, status=status)
+    answer = b'{"status":"Success","description":"Waiting for user input"}'
+    service.post(f"{SUBSCRIPTION}/create", body=answer, status=201)
+    assert gateway().subscribe(FIRST, "22000", "afya") == Check(True, "Africa's Talking says: Waiting for user input")
+    assert service.calls[1].request.body == (
+        "username=mtandao&shortCode=22000&keyword=afya&phoneNumber=%2B254711000001"
+    )
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_nobody_is_asked_to_subscribe_while_checkout_tokens_are_not_made_for_now(
+    service: responses.RequestsMock, status: int
+) -> None:
+    service.post(TOKEN_URL, status=status)
+    with pytest.raises(SendError, match=f"HTTP {status}"):
+        gateway().subscribe(FIRST, "22000", "afya")
+
+
 def test_unsubscribing(service: responses.RequestsMock) -> None:
     service.post(f"{SUBSCRIPTION}/delete", body=b'{"status":"Success","description":"Succeeded"}', status=201)
     assert gateway().unsubscribe(FIRST, "22000", "afya") == Check(True, "Africa's Talking says: Succeeded")

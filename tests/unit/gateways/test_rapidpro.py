@@ -189,17 +189,32 @@ def test_polled_statuses(service: responses.RequestsMock, status: str, state: St
 
 
 def test_why_a_message_failed(service: responses.RequestsMock) -> None:
-    service.get(
-        ASKING, json={"results": [{"urn": "facebook:1", "status": "failed", "failed_reason": "no_destination"}]}
-    )
+    row = {"broadcast": 1, "urn": "facebook:1", "status": "failed", "failed_reason": "no_destination"}
+    service.get(ASKING, json={"results": [row]})
     [report] = gateway().statuses(["1"])
     assert report == DeliveryReport("rapidpro", "1", "failed", State.FAILED, reason="no_destination")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"broadcast": 1234568, "urn": "tel:+254711000001", "status": "failed"},
+        {"broadcast": None, "urn": "tel:+254711000001", "status": "handled", "direction": "in"},
+        {"uuid": "0199bb94", "urn": "tel:+254711000001", "status": "delivered", "direction": "out"},
+    ],
+)
+def test_other_messages_than_the_one_asked_for_say_nothing_of_it(
+    service: responses.RequestsMock, row: dict[str, Any]
+) -> None:
+    """RapidPro ignores filters that it does not know, and newer ones know no `broadcast`."""
+    service.get(ASKING, json={"results": [row]})
+    assert gateway().statuses(["1234567"]) == []
 
 
 def test_polling_stops_at_the_rate_limit_and_keeps_what_it_learned(service: responses.RequestsMock) -> None:
     service.get(ASKING, json={"results": []})  # not sent yet
     service.get(ASKING, status=404)
-    service.get(ASKING, json={"results": [{"status": "wired"}, "odd", {}]})
+    service.get(ASKING, json={"results": [{"broadcast": 3, "status": "wired"}, "odd", {}]})
     service.get(ASKING, status=429, headers={"Retry-After": "60"})
     assert [report.ref for report in gateway().statuses(["1", "2", "3", "4", "5"])] == ["3"]
     service.get(ASKING, status=429)

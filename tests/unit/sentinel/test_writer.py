@@ -9,6 +9,7 @@ import pytest
 from mjumbe.couch import Edit, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
+from sentinel import writer
 from sentinel.echoes import Echoes
 from sentinel.patience import GivenUpError
 from sentinel.writer import Updates, Write, Writer
@@ -92,6 +93,28 @@ def test_a_result_and_the_claim_behind_it_are_one_write_in_their_order(lab: Lab)
     assert all(update.written for updates in written for update in updates.values())
     assert (lab.words("a"), lab.words("b")) == (["result", "claim"], ["claim"])
     assert lab.database.bulks == bulks + 1
+
+
+def test_large_writes_are_not_one_and_who_is_written_waits_for_no_other(lab: Lab) -> None:
+    lab.hold()
+    count = writer.AT_ONCE
+    lab.database.store(*({"_id": f"{part}{number}", "words": []} for part in "xy" for number in range(count)))
+    large, other = (
+        lab.writer.submit(Write([(f"{part}{number}", adds("claim")) for number in range(count)], {}, fenced=True))
+        for part in "xy"
+    )
+    others_turn = threading.Event()
+
+    def hold_the_other() -> None:
+        if lab.words("x0"):
+            others_turn.set()
+            assert large.result(SOON), "it is answered before the other is written"
+
+    lab.go_on.set()
+    lab.database.before_bulk = hold_the_other
+    assert len(other.result(SOON)) == count
+    assert others_turn.is_set()
+    assert (lab.words("x0"), lab.words(f"y{count - 1}")) == (["claim"], ["claim"])
 
 
 def test_who_leads_no_more_claims_nothing_and_still_stores_results(lab: Lab) -> None:

@@ -230,6 +230,20 @@ def test_inbox_in_xml_survives_any_text(play: Any) -> None:
     play(scenario, incoming_url=None)
 
 
+def test_a_subscription_needs_no_checkout_token(play: Any) -> None:
+    """The service's newer clients have none."""
+
+    async def scenario(lab: Any) -> None:
+        form = {"username": "sandbox", "shortCode": "22000", "keyword": "news", "phoneNumber": "+254711000001"}
+        assert await lab.ask("POST", "/version1/subscription/create", headers=KEY, data=form) == (
+            201,
+            JSON,
+            b'{"status":"Success","description":"Waiting for user input"}',
+        )
+
+    play(scenario)
+
+
 def test_subscriptions(play: Any) -> None:
     async def scenario(lab: Any) -> None:
         status, _, body = await lab.ask("POST", "/checkout/token/create", data={"phoneNumber": "+254711000001"})

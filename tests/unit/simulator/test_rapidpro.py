@@ -22,9 +22,13 @@ DENIED = (403, JSON, b'{"detail":"Invalid token"}')
 @pytest.fixture(autouse=True)
 def known_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulator.rapidpro.uuid4", lambda: "u1")
+    monkeypatch.setattr("simulator.rapidpro.iso", lambda _: "2026-01-31T08:30:00.000Z")
 
 
-CREATED = b'{"uuid":"u1","id":1000000,"urns":["tel:+254711000001"],"text":{"eng":"a@@b"},"status":"queued"}'
+CREATED = (
+    b'{"uuid":"u1","id":1000000,"urns":["tel:+254711000001"],"text":{"eng":"a@@b"},"status":"queued",'
+    b'"contacts":[],"groups":[],"created_on":"2026-01-31T08:30:00.000Z"}'
+)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,7 @@ def test_what_becomes_of_messages(play: Any, ending: str, status: str) -> None:
                 break
             await asyncio.sleep(0)
         assert (row["urn"], row["broadcast"], row["direction"]) == (f"tel:{number}", 1000000, "out")
+        assert (row["labels"], row["attachments"], row["quick_replies"]) == ([], [], [])  # clients count on lists
         assert lab.receiver.posts == []
 
     play(scenario)

@@ -48,6 +48,9 @@ def test_people_have_ids() -> None:
         ([], TOKEN, 4),
         (message(), {}, 2),
         (message(), {"X-Viber-Auth-Token": "wrong"}, 2),
+        (message(auth_token="right-token"), {}, 0),
+        (message(auth_token="wrong"), {}, 2),
+        (message(auth_token=7), {}, 2),
     ],
 )
 def test_sending(play: Any, body: Any, headers: dict[str, str], status: int) -> None:
@@ -142,5 +145,15 @@ def test_a_webhook_must_be_a_url(play: Any) -> None:
     async def scenario(lab: Any) -> None:
         asked = await lab.ask("POST", "/pa/set_webhook", headers=TOKEN, json={"url": "here"})
         assert asked[2] == b'{"status":1,"status_message":"invalidUrl"}'
+
+    play(scenario)
+
+
+def test_an_empty_url_takes_the_webhook_away(play: Any) -> None:
+    async def scenario(lab: Any) -> None:
+        asked = await lab.ask("POST", "/pa/set_webhook", headers=TOKEN, json={"url": ""})
+        assert asked[2] == b'{"status":0,"status_message":"ok"}'
+        account = json.loads((await lab.ask("POST", "/pa/get_account_info", headers=TOKEN, json={}))[2])
+        assert account["webhook"] == ""
 
     play(scenario)
