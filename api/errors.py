@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.credentials import CredentialError
+from mjumbe.seldom import Seldom
 
 SENTENCES = {
     404: "There is nothing at this path; /api/docs lists what there is.",
@@ -74,11 +76,12 @@ def answer(
 
 def register(app: Flask) -> None:
     """Answer everything that goes wrong in `app` so; no traceback and no HTML ever leaves."""
+    seldom = Seldom()  # each request has a line of its own with its status
     app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(UnavailableError, _unavailable)
-    app.register_error_handler(CouchError, _refused)
-    app.register_error_handler(CredentialError, _unreadable)
+    app.register_error_handler(UnavailableError, partial(_unavailable, seldom))
+    app.register_error_handler(CouchError, partial(_refused, seldom))
+    app.register_error_handler(CredentialError, partial(_unreadable, seldom))
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -91,20 +94,20 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
     return answer(error.code or 500, SENTENCES.get(error.code or 500) or error.description or error.name, headers)
 
 
-def _unavailable(error: UnavailableError) -> ResponseReturnValue:
-    log.warning("CouchDB is away", reason=str(error))
+def _unavailable(seldom: Seldom, error: UnavailableError) -> ResponseReturnValue:
+    seldom(log.warning, "CouchDB is away", str(error))
     return _api_error(BusyError("CouchDB cannot be reached; try again."))
 
 
-def _refused(error: CouchError) -> ResponseReturnValue:
+def _refused(seldom: Seldom, error: CouchError) -> ResponseReturnValue:
     if error.status not in NOT_FOR_US:
         return _unexpected(error)
-    log.error("CouchDB does not serve us", reason=str(error))
+    seldom(log.error, "CouchDB does not serve us", str(error))
     return _api_error(BusyError("CouchDB is not ready for us; try again, and see /readyz."))
 
 
-def _unreadable(error: CredentialError) -> ResponseReturnValue:
-    log.error("a credential cannot be used", reason=str(error))
+def _unreadable(seldom: Seldom, error: CredentialError) -> ResponseReturnValue:
+    seldom(log.error, "a credential cannot be used", str(error))
     return _api_error(BusyError("A stored credential cannot be used; /readyz says which."))
 
 

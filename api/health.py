@@ -1,6 +1,6 @@
 """How the house is: alive, ready (each part with a sentence), and figures for Prometheus. Open to everybody."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 
@@ -100,14 +100,22 @@ def _views(here: Context) -> Said:
     return ok, says
 
 
-def spool(waiting_room: Spool) -> Said:
-    """Nothing waits on this machine's disk."""
+def spool(waiting_room: Spool, databases: Collection[str]) -> Said:
+    """Nothing waits on this machine's disk, neither for `databases`, which the API writes, nor for others."""
     try:
         state = waiting_room.state()
     except SpoolError as error:
         return False, health.sentence(str(error))
+    strange = {name: count for name, count in state.waiting.items() if name not in databases}
+    if strange:
+        whose = " and ".join(f"{count} documents wait in the spool for {name}" for name, count in strange.items())
+        return False, (
+            f"{whose}, which COUCH_URL does not name: start an API with one that does, or see "
+            "docs/troubleshooting.md where the database was renamed."
+        )
     if state.waiting:
-        return False, f"{state.waiting} documents wait in the spool for CouchDB; they go there by themselves."
+        waiting = sum(state.waiting.values())
+        return False, f"{waiting} documents wait in the spool for CouchDB; they go there by themselves."
     if state.set_aside:
         says = (
             f"CouchDB refused {state.set_aside} spooled documents; the log says why, and the spool's file keeps them."
@@ -119,7 +127,7 @@ def spool(waiting_room: Spool) -> Said:
 CHECKS: Mapping[str, Callable[[Context], Said]] = {
     **{name: _shared(check) for name, check in health.CHECKS.items()},
     "views": _views,
-    "spool": lambda here: spool(here.spool),
+    "spool": lambda here: spool(here.spool, [database.name for database in here.couch.databases]),
 }
 
 

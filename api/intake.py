@@ -18,6 +18,7 @@ from api.spool import Spool, SpoolError
 from mjumbe.batcher import Batcher
 from mjumbe.couch import CouchError, Database, Saved, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.seldom import Seldom
 
 # While CouchDB writes one batch, requests make up the next: a writer that let all of them have their turn first would
 # leave CouchDB idle, and us after that. More writers cost more than they gain (docs/performance.md).
@@ -44,6 +45,7 @@ class Intake:
         self._metrics = metrics
         self._spool = spool
         self._retry_seconds = retry_seconds
+        self._seldom = Seldom()
         self._databases = {database.name: database for database in databases}
         self._batchers = {
             name: Batcher(f"intake {name}", partial(self._write_all, database), enough=ENOUGH, threads=WRITERS)
@@ -107,10 +109,10 @@ class Intake:
             except (UnavailableError, CouchError, SpoolError) as error:
                 # A database that is not there (yet), or a password of ours that was changed: that passes, too.
                 taker = "the spool" if isinstance(error, SpoolError) else "CouchDB"
-                log.warning(f"{taker} takes nothing now", reason=str(error))
+                self._seldom(log.warning, f"{taker} takes nothing now", str(error))
                 problems.append(str(error))
         reason = "; ".join(problems)
-        log.error("callbacks can be stored nowhere, and are answered 503", reason=reason)
+        self._seldom(log.error, "callbacks can be stored nowhere, and are answered 503", reason)
         raise UnavailableError(reason)
 
     def _put_aside(self, database: Database, docs: Mapping[str, Document]) -> dict[str, Answer]:
@@ -140,7 +142,7 @@ class Intake:
             self._waiting.clear()
             drained, before, trouble = 0, trouble, ""
             try:
-                drained = self._spool.drain(self._drain_batch)
+                drained = self._spool.drain(self._drain_batch, self._databases)
             except UnavailableError:
                 self._waiting.set()
             except (SpoolError, CouchError) as error:
@@ -154,8 +156,6 @@ class Intake:
 
     def _drain_batch(self, name: str, docs: Sequence[Document]) -> dict[str, str]:
         """Write spooled documents; why for those that CouchDB refuses, by id."""
-        if name not in self._databases:
-            return {doc["_id"]: f"this process does not write the database {name}" for doc in docs}
         answers = self._attempt(self._databases[name], {doc["_id"]: doc for doc in docs}, again=False)
         return {doc_id: str(answer) for doc_id, answer in answers.items() if isinstance(answer, Exception)}
 

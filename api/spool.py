@@ -8,7 +8,7 @@ reason, so that the rest goes on.
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,9 @@ class SpoolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SpoolState:
-    """How many documents wait for CouchDB, and how many it will never take."""
+    """How many documents wait for CouchDB, by their database, and how many it will never take."""
 
-    waiting: int
+    waiting: Mapping[str, int]
     set_aside: int
 
 
@@ -99,8 +99,10 @@ class Spool:
             self._filled.add(database)
             return answers
 
-    def drain(self, write: Write) -> int:
+    def drain(self, write: Write, databases: Collection[str] | None = None) -> int:
         """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
+
+        `databases` are those that `write` knows, None for any: what waits for another one stays.
 
         A database for which `write` raises keeps all that was not written; once the others had their turn, the first of
         these errors is raised. What cannot be removed, because the disk is full for instance, is written all the same,
@@ -109,6 +111,8 @@ class Spool:
         drained, failures = 0, []
         try:
             for database in self._look():
+                if databases is not None and database not in databases:
+                    continue
                 try:
                     while rows := self._next(database):
                         docs, refused = _decoded(rows)
@@ -155,8 +159,7 @@ class Spool:
         """What is in the spool. Raises SpoolError when it cannot be read, or what was written cannot be removed."""
         if self._trouble:
             raise SpoolError(self._trouble)
-        waiting, aside = self._read(self._counts) or (0, 0)
-        return SpoolState(waiting, aside)
+        return SpoolState(dict(self._read(self._waiting)), sum(self._read(self._aside)))
 
     @contextmanager
     def _or_spool_error(self, what: str) -> Iterator[None]:
@@ -195,12 +198,13 @@ class Spool:
         with closing(self._open()) as connection, connection:
             return [_insert(connection, database, doc) for doc in docs]
 
-    def _counts(self) -> list[int]:
+    def _waiting(self) -> list[tuple[str, int]]:
         with closing(self._open_to_read()) as connection:
-            return [
-                int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # our names
-                for table in ("waiting", "set_aside")
-            ]
+            return connection.execute("SELECT db, count(*) FROM waiting GROUP BY db").fetchall()
+
+    def _aside(self) -> list[int]:
+        with closing(self._open_to_read()) as connection:
+            return [int(connection.execute("SELECT count(*) FROM set_aside").fetchone()[0])]
 
     def _databases(self) -> list[str]:
         with closing(self._open_to_read()) as connection:

@@ -22,6 +22,7 @@ from mjumbe.commands import Commands, Words, connect, open_vault, prepare, send_
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities
+from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.gateways import credential_names
 from mjumbe.health import checked
@@ -251,8 +252,8 @@ def doctor() -> None:
 
     config = Config.load(os.environ)
     log.configure()
-    failed = 0
-    for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data)))]):
+    failed, names = 0, [database.name for database in Couch(config.couch_url).databases]
+    for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data), names))]):
         mark = click.style("  ok", fg="green") if check.ok else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {check.name}: {check.says}")
         failed += not check.ok

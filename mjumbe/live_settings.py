@@ -15,6 +15,7 @@ import structlog
 
 from mjumbe import settings
 from mjumbe.couch import CouchError, Database, UnavailableError
+from mjumbe.seldom import Seldom
 from mjumbe.settings import Problem, Settings, SettingsError
 from mjumbe.settings_document import DOCUMENT_ID
 
@@ -43,6 +44,8 @@ class LiveSettings:
         self._rev: str | None = None
         self._problems: tuple[Problem, ...] = ()
         self._read_at: float | None = None
+        self._failed_at = -math.inf  # when `refresh_soon` last could not read them
+        self._seldom = Seldom()
 
     @property
     def current(self) -> Settings:
@@ -74,8 +77,12 @@ class LiveSettings:
             return self._refresh() if self._is_older(seconds) else self._current
 
     def refresh_soon(self) -> None:
-        """`refresh` in a thread of its own, if they are not fresh: never waits, and CouchDB may be away."""
-        if self._is_older(SOON_SECONDS) and self._lock.acquire(blocking=False):
+        """`refresh` in a thread of its own, if they are not fresh: never waits, and CouchDB may be away.
+
+        Then it is not asked again at every request.
+        """
+        failed_lately = time.monotonic() - self._failed_at < SOON_SECONDS
+        if self._is_older(SOON_SECONDS) and not failed_lately and self._lock.acquire(blocking=False):
             threading.Thread(target=self._refresh_and_release, name="settings", daemon=True).start()
 
     def _is_older(self, seconds: float) -> bool:
@@ -85,7 +92,8 @@ class LiveSettings:
         try:
             self._refresh()
         except (UnavailableError, CouchError) as error:
-            log.info("settings not read, the last good ones stay", reason=str(error))
+            self._failed_at = time.monotonic()
+            self._seldom(log.info, "settings not read, the last good ones stay", str(error))
         finally:
             self._lock.release()
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import structlog
+
 from mjumbe import settings, states
 from mjumbe.couch import ABSENT, ConflictError, Couch, CouchError, Database, NotFoundError, UnavailableError
-from mjumbe.documents import milliseconds
+from mjumbe.documents import INCOMING, milliseconds
 from mjumbe.status import CHECKPOINT_ID
 
 DDOCS_PATH = Path(__file__).resolve().parent.parent / "ddocs"
@@ -23,6 +25,8 @@ SENTINEL_REVS_LIMIT = 5
 MANY_PENDING = 1_000
 FUNCTION_BEGINS = re.compile(r"^function\b", re.MULTILINE)
 PAUSE_SECONDS = 1.0  # between two looks at an index that is being built
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +73,27 @@ def prepare(couch: Couch) -> list[str]:
     if couch.sentinel.name in made:  # CHT has one of this name, with its own documents
         couch.request("PUT", f"/{quote(couch.sentinel.name, safe='')}/_revs_limit", body=SENTINEL_REVS_LIMIT)
     _store_first(couch.main, "settings", lambda: {"settings": settings.load_defaults()})
-    # What is in the database now was dealt with by whatever ran here before: the sentinel starts behind it.
     _store_first(
-        couch.sentinel,
-        CHECKPOINT_ID,
-        lambda: {"seq": couch.main.info()["update_seq"], "adopted": milliseconds(states.now())},
+        couch.sentinel, CHECKPOINT_ID, lambda: {"seq": _first_seq(couch), "adopted": milliseconds(states.now())}
     )
     for design in read_designs():
         _install(couch.main, design)
     return made
+
+
+def _first_seq(couch: Couch) -> str:
+    """Where a sentinel without a checkpoint begins to read.
+
+    What is in a database that mjumbe comes to was dealt with by whatever ran there before: it begins behind that. Where
+    messages came in to mjumbe, some may be unread: an API's spool was quicker than this, or the checkpoint was lost (a
+    backup without `<db>-sentinel`, CouchDB's replication, which copies no `_local` document). What was done is marked
+    in the documents, so reading all of them does nothing twice.
+    """
+    seq = str(couch.main.info()["update_seq"])  # read first: what comes in from here on is behind it
+    if not couch.main.beginning_with(INCOMING, limit=1):
+        return seq
+    log.warning("messages came in and there is no checkpoint, so all changes are read", database=couch.main.name)
+    return "0"
 
 
 def _make_users(couch: Couch) -> None:

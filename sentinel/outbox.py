@@ -25,7 +25,7 @@ from sentinel import outcomes
 from sentinel.claims import Claimed, Claims
 from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
-from sentinel.patience import Patience
+from sentinel.patience import GivenUpError, Patience
 from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY, Queue
 from sentinel.recent import RecentMessages
@@ -83,7 +83,8 @@ class Outbox:
     ) -> None:
         self._settings = settings
         self._services = services
-        self._writer = Writer(echoes, fence)
+        self._given_up = threading.Event()
+        self._writer = Writer(echoes, fence, self._given_up)
         self._claims = Claims(self._writer, settings, recent, registers.opt_outs, self._number)
         self._heard = heard
         self._fence = fence
@@ -155,6 +156,10 @@ class Outbox:
         """Let what is under way finish and store it."""
         self._workers.shutdown(wait=True)
         self._writer.close()
+
+    def give_up(self) -> None:
+        """Wait for CouchDB no longer: what it has not stored of the requests that are under way is in doubt."""
+        self._given_up.set()
 
     def wake(self) -> None:
         """Look at the queue again now: something changed."""
@@ -251,7 +256,7 @@ class Outbox:
                 self.wake()
             if exchange is not None:
                 self._settle(service, exchange)
-        except FencedError:
+        except (FencedError, GivenUpError):
             self._forget(batch)
         except Exception:
             log.exception("a request failed on our side; what was claimed of it is in doubt", service=service.name)
@@ -268,8 +273,10 @@ class Outbox:
         with service.asked():
             results = self._ask(gateway, claimed)
         # One that was called by another key, or elsewhere, says nothing of the service as it is now.
-        if results is not None and gateway is service.gateway and service.answered(results):
-            self.wake()
+        if results is not None and gateway is service.gateway:
+            results = service.judged([each.message.key for each in claimed], results)
+            if service.answered(results):
+                self.wake()
         return self._hand_in(service, claimed, results or [NOT_SENT] * len(claimed))
 
     def _ask(self, gateway: Gateway, batch: Sequence[Claimed]) -> list[Outcome] | None:
@@ -330,7 +337,7 @@ class Outbox:
             self._heard.opt_outs([number for number, outcome in answered if outcome.opted_out], service)
             self._heard.left([number for number, outcome in answered if outcome.left], service)
 
-        Patience("who opted out waits for CouchDB").insist(tell)
+        Patience("who opted out waits for CouchDB").insist(tell, self._given_up)
 
 
 def _said(outcome: Outcome, message: str, cut: str) -> Outcome:

@@ -1,6 +1,6 @@
 """Waiting for CouchDB, which may be away for hours: said once for each reason, not once a second."""
 
-import time
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,6 +13,10 @@ PAUSE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
+
+
+class GivenUpError(Exception):
+    """What CouchDB did not do while somebody waited for it; the message says why not."""
 
 
 class Patience:
@@ -34,14 +38,19 @@ class Patience:
             self._reason = None
             log.info(f"no longer: {self._what}")
 
-    def insist(self, work: Callable[[], Result]) -> Result:
-        """Do what needs CouchDB, however long it is away or has something else against us: that passes too."""
+    def insist(self, work: Callable[[], Result], given_up: threading.Event) -> Result:
+        """Do what needs CouchDB, however long it is away or has something else against us: that passes too.
+
+        Once `given_up` is set, it is tried no more than once. Raises GivenUpError.
+        """
         while True:
             try:
                 result = work()
             except (UnavailableError, CouchError) as error:
+                if given_up.is_set():
+                    raise GivenUpError(str(error)) from None
                 self.waits(error)
-                time.sleep(PAUSE_SECONDS)
+                given_up.wait(PAUSE_SECONDS)
             else:
                 self.is_over()
                 return result

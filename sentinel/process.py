@@ -29,6 +29,10 @@ from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
 
+# From SIGTERM on, for requests (a service may take 60 s to answer one) and for CouchDB to store their results: who
+# supervises processes kills them after 75 s (`mjumbe up`) or 90 s (systemd).
+STORE_SECONDS = 65.0
+
 
 class Sentinel:
     """One process. `run` returns when `stop` is set, with everything stored that was under way."""
@@ -91,12 +95,22 @@ class Sentinel:
         else:
             down.set()
             outbox.wake()
-            threads.join("outbox")
+            self._await(outbox, threads, stop)
         finally:
             down.set()
             threads.join("lease")
             self._lease.release()
         threads.raise_failure()
+
+    def _await(self, outbox: Outbox, threads: "Threads", stop: threading.Event) -> None:
+        """Wait until what is under way is stored; when this process is to stop, STORE_SECONDS at most."""
+        while not stop.is_set():
+            if threads.join("outbox", 0.2):
+                return
+        if not threads.join("outbox", STORE_SECONDS):
+            log.error("CouchDB has not stored what was under way, and is not waited for any longer: that is in doubt")
+            outbox.give_up()
+            threads.join("outbox")
 
     def _start(self, threads: "Threads") -> Outbox:
         """Take over what the leader before left, then start the threads."""
@@ -167,10 +181,13 @@ class Threads:
         finally:
             self._down.set()
 
-    def join(self, name: str) -> None:
-        """Wait for one thread; those that wait for CouchDB's changes end by themselves."""
-        if name in self._threads:
-            self._threads[name].join()
+    def join(self, name: str, seconds: float | None = None) -> bool:
+        """Wait for one thread, `seconds` at most; whether it has ended. Those that wait for CouchDB's changes end by
+        themselves."""
+        if name not in self._threads:
+            return True
+        self._threads[name].join(seconds)
+        return not self._threads[name].is_alive()
 
     def raise_failure(self) -> None:
         """Raise what a thread failed with, so that whoever supervises the process starts it anew."""

@@ -27,6 +27,9 @@ LEFT_ALONE_SECONDS = 5.0  # after which a held service would have been asked aga
 # A service that has answered nothing for so long, though it was asked, is waited for no more when another can take the
 # message: usually an answer comes within 2 s, but a hanging one would take all of `read_timeout`.
 SILENT_SECONDS = 3.0
+REFUSED_REMEMBERED = 1_000  # messages
+
+Key = tuple[str, str]  # a message's document and uuid
 
 
 class Cause(Enum):
@@ -56,6 +59,8 @@ class Service:
         self._failures = 0
         self._cause: Cause | None = None  # while it is held
         self._held_until = 0.0  # monotonic
+        self._refused: dict[Key, float] = {}  # messages, and when they were refused last (monotonic), oldest first
+        self._taken = 0.0  # when it last took a message (monotonic)
         self._probes: set[str] = set()  # the references of what it took while a report held it
         self._tokens = self._burst = max(1.0, limits.max_per_second or 0.0)
         self._filled = self._heard = time.monotonic()
@@ -65,6 +70,7 @@ class Service:
         with self._lock:
             is_tried, rate = self.status.held or self._is_tried, self.limits.max_per_second
             self._free()
+            self._refused.clear()
             self._is_tried, self._held_until = is_tried, 0.0
             self.gateway, self.limits = gateway, limits
             self._burst = max(1.0, limits.max_per_second or 0.0)
@@ -126,6 +132,30 @@ class Service:
             self._places -= 1
 
     # ---- health
+
+    def judged(self, keys: Sequence[Key], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes of the messages with these keys, as they are to be taken.
+
+        A message that is refused once more for how the service is configured, though that took others since, is refused
+        for itself: a sender id that one network does not know. It is tried again like one that failed, lest it hold up
+        all others for a minute each time.
+        """
+        now = time.monotonic()
+        with self._lock:
+            judged = [self._judged(key, outcome, now) for key, outcome in zip(keys, outcomes, strict=True)]
+            if any(outcome.failure is None for outcome in outcomes):
+                self._taken = now
+        return judged
+
+    def _judged(self, key: Key, outcome: Outcome, now: float) -> Outcome:
+        before = self._refused.pop(key, None)
+        if outcome.failure is not Failure.CONFIGURATION:
+            return outcome
+        self._refused[key] = now
+        if len(self._refused) > REFUSED_REMEMBERED:
+            del self._refused[next(iter(self._refused))]
+        is_its_own = before is not None and self._taken > before
+        return replace(outcome, failure=Failure.RETRY) if is_its_own else outcome
 
     def answered(self, outcomes: Sequence[Outcome]) -> bool:
         """Draw from a request's outcomes how the service is; answers whether it became held or free."""

@@ -4,6 +4,7 @@ A request's place is another's as soon as its result waits here: whoever takes i
 both are one write, and no request is made whose place still belongs to one without a stored result.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from mjumbe.couch import Edit, Update, edits_of
 from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
 from sentinel.echoes import Echoes
-from sentinel.patience import Patience
+from sentinel.patience import GivenUpError, Patience
 
 log = structlog.get_logger(__name__)
 
@@ -41,16 +42,18 @@ class Write:
 class Writer:
     """One thread, which writes what many hand in, however long CouchDB is away. Edits run in that thread alone."""
 
-    def __init__(self, echoes: Echoes, fence: Callable[[], None]) -> None:
-        """`fence` raises FencedError when this process leads no more."""
+    def __init__(self, echoes: Echoes, fence: Callable[[], None], given_up: threading.Event) -> None:
+        """`fence` raises FencedError when this process leads no more; once `given_up` is set, CouchDB is not waited for
+        any longer."""
         self._echoes = echoes
         self._fence = fence
+        self._given_up = given_up
         self._batcher: Batcher[Write, Updates] = Batcher(
             "writes", self._write, limit=AT_ONCE, weigh=lambda write: len(write.edits)
         )
 
     def submit(self, write: Write) -> "Future[Updates]":
-        """The future has what became of each document, or FencedError, or what an edit raised."""
+        """The future has what became of each document, or FencedError, GivenUpError, or what an edit raised."""
         return self._batcher.submit(write)
 
     def close(self) -> None:
@@ -60,6 +63,8 @@ class Writer:
     def _write(self, writes: Sequence[Write]) -> Sequence[Updates | Exception]:
         try:
             return self._together(writes)
+        except GivenUpError:
+            raise
         except Exception as error:
             if len(writes) == 1:
                 return [error]
@@ -79,7 +84,7 @@ class Writer:
             read, known = known, {}  # an attempt changes them in place
             return self._echoes.update(edits, read)
 
-        updates = Patience("claims and results wait for CouchDB").insist(attempt)
+        updates = Patience("claims and results wait for CouchDB").insist(attempt, self._given_up)
         return [
             fenced if write.fenced and fenced else {doc_id: updates[doc_id] for doc_id, _ in write.edits}
             for write in writes

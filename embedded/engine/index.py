@@ -108,12 +108,17 @@ class Index:
         counters = self._database.counters
         if token == self._database.token and seq <= counters.update_seq and purge_seq <= counters.purge_seq:
             return seq, purge_seq
+        return self._empty(counters.purge_seq)
+
+    def _empty(self, purge_seq: int) -> tuple[int, int]:
+        """Begin anew: nothing that was purged up to `purge_seq` will be found among the documents."""
         with self._writing as connection:
             connection.execute("BEGIN")
             connection.execute("DELETE FROM rows")
             connection.execute("DELETE FROM totals")
-            connection.execute("UPDATE progress SET token = ?, seq = 0, purge_seq = 0", (self._database.token,))
-        return 0, 0
+            values = (self._database.token, purge_seq)
+            connection.execute("UPDATE progress SET token = ?, seq = 0, purge_seq = ?", values)
+        return 0, purge_seq
 
     @property
     def updating(self) -> bool:
@@ -203,10 +208,16 @@ class Index:
         )
 
     def _forget_purged(self) -> None:
-        """Remove the rows of purged documents. One that was written again has been indexed anew, or will be."""
+        """Remove the rows of purged documents. One that was written again has been indexed anew, or will be.
+
+        All rows where it is not known any more which documents these are.
+        """
         with self._database.borrow() as connection:
             purged = connection.execute("SELECT seq, id FROM purges WHERE seq > ?", (self._purge_seq,)).fetchall()
             again = {doc_id for _, doc_id in purged if revisions.read(connection, doc_id) is not None}
+        if purged[0][0] > self._purge_seq + 1:
+            self.seq, self._purge_seq = self._empty(purged[-1][0])
+            return
         counts = dict.fromkeys(range(len(self.functions.maps)), 0)
         with self._writing as writing:
             writing.execute("BEGIN")

@@ -47,6 +47,9 @@ INSERT INTO counters VALUES (0, 0, 0, 0);
 # CouchDB keeps former bodies until it compacts, which it does by itself from time to time. So do we, always.
 SUPERSEDED_KEPT = 10_000
 SUPERSEDED_SPARE = 100  # so many more at most: they are removed by so many at once
+# For the indexes, which hear of what was purged when they are asked next. CouchDB keeps 1,000, and what an index has
+# not heard of yet; here an index that comes too late is built anew.
+PURGES_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ def purge(tx: Transaction, wanted: dict[str, list[str]]) -> dict[str, list[str]]
         tx.execute("INSERT INTO purges VALUES (?, ?)", (tx.next_purge(), doc_id))
         tx.count(documents=-(not deleted), deleted=-bool(deleted))
         purged[doc_id] = [rev]
+    tx.execute("DELETE FROM purges WHERE seq <= ?", (tx.counters.purge_seq - PURGES_KEPT,))
     return purged
 
 

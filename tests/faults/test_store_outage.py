@@ -17,7 +17,19 @@ import requests
 
 from mjumbe import documents
 from tests import leaks
-from tests.faults.rig import INCOMING, REPORTS, House, incoming, kill, numbers, post_all, report, sizes, stored
+from tests.faults.rig import (
+    INCOMING,
+    REPORTS,
+    House,
+    incoming,
+    is_doubted,
+    kill,
+    numbers,
+    post_all,
+    report,
+    sizes,
+    stored,
+)
 from tests.integration.processes import Process, eventually, family
 from tests.integration.sentinel.world import INCOMING_KEY, World
 
@@ -124,6 +136,25 @@ def test_couchdb_is_stopped_under_a_stream_of_webhooks(
     assert_order_of_receipt(world)
     eventually(lambda: ready(api)["spool"] == (True, "Nothing waits in the spool."))
     assert "Traceback" not in api.log()
+
+
+def test_a_sentinel_is_stopped_while_results_wait_for_couchdb(house: House) -> None:
+    """It ends by itself; what it could not store is in doubt for the next one."""
+    world, text = house.world, "not stored"
+    world.set(sms={"in_doubt": "hold"})
+    world.simulator.control(latency_ms=5000, reports=False)
+    sentinel = world.start_sentinel(store_seconds=1)
+    doc_id = world.write(numbers(1)[0], text)
+    eventually(lambda: world.simulator.requests(text))
+    house.stop_store()
+    assert sentinel.stop() == 0
+    assert "is not waited for any longer" in sentinel.log()
+    assert "Traceback" not in sentinel.log()
+    house.start_store()
+    world.start_sentinel()
+    task = world.until_task(doc_id, is_doubted, "is not in doubt")
+    assert task["state"] == "forwarded-to-gateway"
+    assert len(world.simulator.messages(text)) == 1
 
 
 def test_the_first_webhook_comes_after_couchdb_has_stopped(house: House) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from mjumbe import documents, states
+from mjumbe import documents, setup, states
 from mjumbe.couch import Couch
 from mjumbe.documents import IncomingMessage
 from tests.integration.processes import eventually, make_user
@@ -187,6 +187,24 @@ def test_a_database_with_a_past_is_not_answered_again(adopted_world: World) -> N
     world.until(world.receive(number(), "HELP"), "delivered")
     assert world.tasks("past") == []
     assert len(world.simulator.messages(text)) == 1
+
+
+def test_a_lost_checkpoint_loses_no_message(own_world: World) -> None:
+    """As after a restore without `<db>-sentinel`, or CouchDB's replication, which leaves `_local` documents behind."""
+    world, text = own_world, next(texts)
+    world.set(sms={"replies": [{"keyword": "HELP", "message": text}]})
+    answered = world.receive(number(), "HELP")
+    sentinel = world.start_sentinel()
+    world.until(answered, "delivered")
+    sentinel.stop()
+    unread, opting_out = world.receive(number(), "HELP"), number()
+    world.receive(opting_out, "STOP")
+    world.couch.sentinel.drop()
+    setup.prepare(world.couch)  # as an API does that starts before the sentinel
+    world.start_sentinel()
+    world.until(unread, "delivered")
+    eventually(lambda: world.couch.main.get(f"{documents.OPT_OUT}:{opting_out}"), SOON)
+    assert len(world.simulator.messages(text)) == 2, "what was answered before is not answered again"
 
 
 # ---- the phone gateway

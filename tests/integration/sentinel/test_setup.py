@@ -59,6 +59,17 @@ def test_again_and_by_many_at_once_changes_nothing(couch: Couch) -> None:
     assert couch.sentinel.get(CHECKPOINT_ID) == checkpoint
 
 
+@pytest.mark.parametrize(("doc_id", "is_read"), [("incoming:africas-talking:1", True), ("of-chts", False)])
+def test_what_came_in_before_there_was_a_checkpoint_is_read(couch: Couch, doc_id: str, is_read: bool) -> None:
+    """An API's spool is brought to a database that was made anew while that is made ready."""
+    couch.main.create()
+    couch.main.put({"_id": doc_id})
+    setup.prepare(couch)
+    checkpoint = couch.sentinel.get(CHECKPOINT_ID)
+    assert checkpoint is not None
+    assert (doc_id in [change.id for change in couch.main.changes(checkpoint["seq"], limit=100).changes]) is is_read
+
+
 def test_settings_and_chts_design_documents_stay(couch: Couch) -> None:
     couch.main.create()
     theirs = {"language": "javascript", "views": {"messages_by_state": {"map": "function (doc) { emit(1); }"}}}

@@ -19,6 +19,7 @@ from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.documents import Document, tasks_of
 from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status
+from sentinel.process import STORE_SECONDS
 from tests import leaks
 from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, make_databases, start
 
@@ -30,8 +31,10 @@ SENTINEL = """
 from datetime import timedelta
 from mjumbe import states
 from mjumbe.cli import main
+from sentinel import process
 now = states.now
 states.now = lambda: now() + timedelta(seconds={})
+process.STORE_SECONDS = {}
 main()
 """
 
@@ -145,13 +148,16 @@ class World:
         self._processes.append(process)
         return process
 
-    def start_sentinel(self, *, leads: bool = True, clock_ahead: float = 0) -> Process:
-        """A sentinel process; with `leads`, returned when it does. Its clock may be ahead by some seconds."""
+    def start_sentinel(
+        self, *, leads: bool = True, clock_ahead: float = 0, store_seconds: float = STORE_SECONDS
+    ) -> Process:
+        """A sentinel process; with `leads`, returned when it does. Its clock may be ahead by some seconds, and it may
+        wait less than usual for CouchDB when it is stopped."""
         output = self._folder / f"sentinel-{uuid.uuid4().hex}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
         with output.open("wb") as stream:
             popen = subprocess.Popen(
-                [sys.executable, "-c", SENTINEL.format(clock_ahead), "sentinel"],
+                [sys.executable, "-c", SENTINEL.format(clock_ahead, store_seconds), "sentinel"],
                 cwd=ROOT,
                 env=clean | self.environment,
                 stdout=stream,

@@ -46,7 +46,7 @@ def test_couchdb_away(client: FlaskClient, vault: CachedVault, memory: MemoryCou
     memory.main.away = True
     answer = client.post(PATH, query_string={"key": "the-key"}, data=FORM)
     assert (answer.status_code, answer.json) == (200, {"saved": 1})
-    assert client.application.extensions[EXTENSION].spool.state().waiting == 1
+    assert client.application.extensions[EXTENSION].spool.state().waiting == {"medic": 1}
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

@@ -1,8 +1,9 @@
 """The settings as they are now, whatever somebody writes into their document."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 
 from mjumbe import live_settings
 from mjumbe.couch import UnavailableError
@@ -96,3 +97,21 @@ def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase, monkey
     live.refresh_soon()
     with live._lock:  # until the thread is done
         assert live.current.locale == "sw"
+
+
+def test_couchdb_away_is_not_asked_at_every_request(database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def away(doc_id: str) -> NoReturn:
+        asked.append(doc_id)
+        raise UnavailableError("CouchDB is away")
+
+    monkeypatch.setattr(database, "get", away)
+    live = LiveSettings(database)
+    with capture_logs() as lines:
+        for _ in range(3):
+            live.refresh_soon()
+            with live._lock:  # until the thread is done
+                pass
+    assert asked == ["settings"]
+    assert [line["event"] for line in lines] == ["settings not read, the last good ones stay"]

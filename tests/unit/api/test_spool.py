@@ -62,7 +62,7 @@ def test_what_cannot_be_removed_is_written_once_and_removed_later(
                 ask()
     spool.drain(written)
     assert len(written.ids) == 6
-    assert spool.state() == SpoolState(waiting=0, set_aside=1)
+    assert spool.state() == SpoolState(waiting={}, set_aside=1)
     assert spool.add("medic", [doc("f")]) == [True]
     assert spool.drain(written) == 1
 
@@ -80,7 +80,7 @@ def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
     spool._filled.add("medic")
     spool.drain(written)
     assert written.ids == ["a", "b", "c", "d", "e"]
-    assert spool.state() == SpoolState(waiting=0, set_aside=0)
+    assert spool.state() == SpoolState(waiting={}, set_aside=0)
 
 
 def test_a_file_without_tables_is_an_empty_spool(tmp_path: Path, written: Written) -> None:
@@ -88,7 +88,7 @@ def test_a_file_without_tables_is_an_empty_spool(tmp_path: Path, written: Writte
     (tmp_path / FILE).touch()
     spool = Spool(tmp_path)
     assert spool.drain(written) == 0
-    assert spool.state() == SpoolState(waiting=0, set_aside=0)
+    assert spool.state() == SpoolState(waiting={}, set_aside=0)
     assert not spool.holds("medic")
     spool.add("medic", [doc("a")])
     assert spool.drain(written) == 1
@@ -100,7 +100,7 @@ def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: P
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
         assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
     spool = Spool(tmp_path)
-    assert spool.state() == SpoolState(waiting=1, set_aside=0)
+    assert spool.state() == SpoolState(waiting={"medic": 1}, set_aside=0)
     spool.add("medic", [doc("b")])
     spool.drain(written)
     assert written.ids == ["a", "b"]
@@ -108,7 +108,7 @@ def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: P
 
 
 def test_to_look_makes_no_file(tmp_path: Path, written: Written) -> None:
-    assert Spool(tmp_path).state() == SpoolState(waiting=0, set_aside=0)
+    assert Spool(tmp_path).state() == SpoolState(waiting={}, set_aside=0)
     assert Spool(tmp_path).drain(written) == 0
     assert not any(tmp_path.iterdir())
 

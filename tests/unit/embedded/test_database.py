@@ -3,9 +3,15 @@
 import asyncio
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import pytest
+
+from embedded.engine import revisions
 from embedded.engine.database import Database
+from embedded.engine.index import Index, ViewFunctions
+from embedded.engine.revisions import Edit
 from embedded.engine.writer import Transaction
 
 
@@ -29,6 +35,47 @@ def test_a_sequence_holds_that_a_reader_gave_out_before_the_event_loop_heard_of_
             assert database.parse_seq(database.seq_text(1)) == 1
             assert database.parse_seq(database.seq_text(2)) == 0, "of a later copy of this file"
             await writing
+            await database.close()
+
+    asyncio.run(run())
+
+
+async def purge(database: Database, ids: str) -> None:
+    """Write documents, and purge them again, each in a call of its own."""
+    for doc_id in ids:
+        rev = await database.write(partial(revisions.write, edit=Edit(doc_id, None, False, "{}")))
+        await database.write(partial(revisions.purge, wanted={doc_id: [str(rev)]}))
+
+
+def rows(index: Index) -> list[str]:
+    with index.borrow() as connection:
+        return [doc_id for (doc_id,) in connection.execute("SELECT id FROM rows ORDER BY id")]
+
+
+def test_purges_are_forgotten_and_no_index_minds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each delivery report is purged, and none of them is to leave anything behind for ever."""
+    monkeypatch.setattr(revisions, "PURGES_KEPT", 3)
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
+            revs = {
+                doc_id: str(await database.write(partial(revisions.write, edit=Edit(doc_id, None, False, "{}"))))
+                for doc_id in "abc"
+            }
+            await index.refresh()
+            assert rows(index) == ["a", "b", "c"]
+            await database.write(partial(revisions.purge, wanted={"a": [revs["a"]]}))
+            await index.refresh()
+            assert rows(index) == ["b", "c"]
+            await database.write(partial(revisions.purge, wanted={"b": [revs["b"]]}))
+            await purge(database, "vwxyz")  # that b was purged is forgotten before the index hears of it
+            await index.refresh()
+            assert rows(index) == ["c"]
+            assert not index.behind()
+            with database.borrow() as connection:
+                assert connection.execute("SELECT count(*) FROM purges").fetchone() == (3,)
             await database.close()
 
     asyncio.run(run())

@@ -415,6 +415,33 @@ def test_a_held_service_gives_its_messages_back(lab: Lab) -> None:
         assert lab.outbox.knows((f"d{number}", task["messages"][0]["uuid"])), "queued again by itself"
 
 
+def test_a_message_that_is_refused_for_itself_spends_attempts_and_holds_nobody_up(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender id that one network does not know: each try held everybody's messages for a minute, for a week."""
+    monkeypatch.setattr("sentinel.service.PROBE_SECONDS", 0.0)
+
+    def answer(batch: Batch) -> list[Outcome]:
+        if batch.text == "odd":
+            return [Outcome("InvalidSenderId", failure=Failure.CONFIGURATION)]
+        return [Outcome("Sent", State.SENT)]
+
+    lab.desk.answer = answer
+    lab.offer(doc(text="odd"))
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+    lab.outbox._workers = ThreadPoolExecutor(4)
+    assert (lab.task()["state_details"], lab.task()["attempts"]) == ("InvalidSenderId", 0)
+    lab.offer(doc("d2"))
+    for _ in range(3):  # a run may end while the odd one is given back
+        lab.run()
+    assert lab.task("d2")["state"] == "sent"
+    assert (lab.task()["state"], lab.task()["attempts"]) == ("pending", 1)
+    assert lab.task()["retry_at"] > states.timestamp(states.now())
+    assert isinstance(lab.service, Service)
+    assert not lab.service.status.held
+
+
 def test_a_place_is_anothers_before_its_results_are_stored_but_nothing_is_asked_before(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,29 @@ def test_one_refusal_among_many_holds_the_service(time: Time) -> None:
     assert subject.room() == 0
 
 
+@pytest.mark.parametrize(
+    ("between", "then"), [(SENT, Failure.RETRY), (REFUSED, Failure.CONFIGURATION), (BROKEN, Failure.CONFIGURATION)]
+)
+def test_who_is_refused_again_though_others_were_taken_since_is_refused_for_itself(
+    time: Time, between: Outcome, then: Failure
+) -> None:
+    subject = service()
+
+    def give(uuid: str, outcome: Outcome) -> Failure | None:
+        time.seconds += PROBE_SECONDS
+        (judged,) = subject.judged([("doc", uuid)], [outcome])
+        ask(subject, judged)
+        return judged.failure
+
+    assert give("odd", NO_BALANCE) is Failure.CONFIGURATION
+    assert subject.status.held
+    give("another", between)
+    assert give("odd", NO_BALANCE) is then
+    assert subject.status.held == (then is Failure.CONFIGURATION)
+    assert give("a third", NO_BALANCE) is Failure.CONFIGURATION, "which was not refused before"
+    assert subject.status.held
+
+
 def test_one_probe_at_a_time(time: Time) -> None:
     subject = service()
     ask(subject, NO_BALANCE)

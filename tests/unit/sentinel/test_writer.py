@@ -3,15 +3,15 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from types import SimpleNamespace
 
 import pytest
 
 from mjumbe.couch import Edit, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
-from sentinel import patience, writer
+from sentinel import writer
 from sentinel.echoes import Echoes
+from sentinel.patience import GivenUpError
 from sentinel.writer import Updates, Write, Writer
 from tests.unit.sentinel.memory import MemoryCouch, MemoryDatabase
 
@@ -38,7 +38,8 @@ class Lab:
     def __init__(self) -> None:
         self.couch = MemoryCouch()
         self.leads = True
-        self.writer = Writer(Echoes(self.couch.as_couch().main), self.check)
+        self.given_up = threading.Event()
+        self.writer = Writer(Echoes(self.couch.as_couch().main), self.check, self.given_up)
         self.go_on = threading.Event()
         self.database.store(*({"_id": doc_id, "words": []} for doc_id in "abc"))
 
@@ -135,12 +136,22 @@ def test_who_stops_to_lead_while_couchdb_is_away_claims_nothing(lab: Lab, monkey
     def away() -> None:
         raise UnavailableError("CouchDB is away")
 
-    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=come_back))
+    monkeypatch.setattr(lab.given_up, "wait", come_back)
     lab.database.before_bulk = away
     claim = lab.submit("a", adds("claim"), fenced=True)
     with pytest.raises(FencedError):
         claim.result(SOON)
     assert lab.words("a") == []
+
+
+def test_couchdb_is_not_waited_for_when_that_was_given_up(lab: Lab) -> None:
+    def away() -> None:
+        lab.given_up.set()
+        raise UnavailableError("CouchDB is away")
+
+    lab.database.before_bulk = away
+    with pytest.raises(GivenUpError, match="CouchDB is away"):
+        lab.submit("a", adds("result"), fenced=False).result(SOON)
 
 
 def test_an_odd_document_keeps_no_other_from_being_written(lab: Lab) -> None:

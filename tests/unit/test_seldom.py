@@ -1,0 +1,26 @@
+"""One trouble of many requests is a line a minute in the log."""
+
+import structlog
+from structlog.testing import capture_logs
+
+from mjumbe.seldom import AGAIN_SECONDS, Seldom
+from tests.unit.clock import Clock
+
+
+def test_the_same_is_said_once_a_minute_with_how_often_it_was_so() -> None:
+    log, clock = structlog.get_logger(), Clock()
+    say = Seldom(clock)
+    with capture_logs() as lines:
+        for _ in range(1000):
+            say(log.warning, "CouchDB is away", "refused")
+        say(log.warning, "CouchDB is away", "timed out")
+        clock.now += AGAIN_SECONDS
+        say(log.warning, "CouchDB is away", "refused")
+        clock.now += AGAIN_SECONDS
+        say(log.warning, "CouchDB is away", "refused")
+    assert [(line["reason"], line.get("times")) for line in lines] == [
+        ("refused", None),
+        ("timed out", None),
+        ("refused", 1000),
+        ("refused", None),
+    ]
