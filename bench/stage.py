@@ -72,7 +72,7 @@ class Stage:
     # ---- setting up
 
     def _fill(self) -> None:
-        """The messages first, the views then: what was there before mjumbe is none of the sentinel's business."""
+        """The messages first, the views then. They are none of the sentinel's business: one before it read them."""
         for database in self.couch.databases:
             self._stack.callback(database.drop)
         self.couch.main.create()
@@ -81,6 +81,8 @@ class Stage:
             self.couch.main.bulk(part)
             self._advance(len(part))
         setup.prepare(self.couch)
+        checkpoint = self.couch.sentinel.get(CHECKPOINT_ID) or {}
+        self.couch.sentinel.put({**checkpoint, "seq": self.couch.main.info()["update_seq"]})
         for design in setup.read_designs():
             for view in design.views:
                 self._build(design.name, view)
