@@ -69,8 +69,10 @@ def api(host: str, port: int, workers: int) -> None:
 @main.command()
 def sentinel() -> None:
     """The sentinel: follows the database and sends. A second one stands by."""
+    from sentinel.memory import give_back_large_blocks  # noqa: PLC0415
     from sentinel.process import Sentinel  # noqa: PLC0415
 
+    give_back_large_blocks()
     config, couch = connect()
     Sentinel(couch, CachedVault(couch, VaultKeys.load(config.vault_key, config.data))).run(stop_event())
 

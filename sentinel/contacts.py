@@ -17,7 +17,8 @@ class Contacts:
     """Who has which number, remembered for a minute. For one thread at a time.
 
     The index is asked as it is: in a broadcast CouchDB may need seconds to bring it up, and whoever wrote would wait so
-    long for an answer. The changes that are read tell of the people whom it may not have yet.
+    long for an answer. The changes that are read tell of the people whom it may not have yet; not known is only who was
+    entered in the middle of a broadcast and writes before the feed has come to that.
     """
 
     def __init__(self, database: Database) -> None:
