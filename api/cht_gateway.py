@@ -23,8 +23,9 @@ from api.bodies import optional_object
 from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone, states, text
-from mjumbe.couch import Row, Update, edits_of
+from mjumbe.couch import Row
 from mjumbe.documents import Document, IncomingMessage
+from mjumbe.edits import Update, apply_edits, edits_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
@@ -227,7 +228,7 @@ def _apply_updates(here: Context, user: User, entries: list[Any]) -> frozenset[s
     edits = edits_of(
         (doc_id, partial(_apply, update, user, now)) for update in told for doc_id in homes.get(update.uuid, ())
     )
-    _report_refused(here.couch.main.update(edits, known=docs))
+    _report_refused(apply_edits(here.couch.main, edits, known=docs))
     return frozenset(homes)
 
 
@@ -308,7 +309,7 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
     opted_out = _opted_out(here, docs, chosen, settings)
     taken: dict[str, Task] = {}
     edits = edits_of((row.id, partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
-    updates = here.couch.main.update(edits, known=docs)
+    updates = apply_edits(here.couch.main, edits, known=docs)
     _report_refused(updates)
     ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[row.id].error]
     return [message for task in ours if (message := _message(task, settings))]

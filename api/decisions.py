@@ -16,6 +16,7 @@ from api.openapi import describe
 from api.records import Message, outgoing_record
 from mjumbe import states
 from mjumbe.documents import Document, find_task
+from mjumbe.edits import apply_edits
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.states import DUE, State, Task
 
@@ -98,7 +99,7 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
         return True
 
     doc_id = rows[0].id
-    if not here.couch.main.update({doc_id: edit_document})[doc_id].written:
+    if not apply_edits(here.couch.main, {doc_id: edit_document})[doc_id].written:
         raise ApiError(409, f"The message {message_uuid} is {otherwise}; GET it to see what became of it.")
     return decided[0]
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -26,7 +25,6 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
-CONFLICT_ROUNDS = 20
 LAST = "\U0010ffff"  # the last of all characters
 ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
@@ -123,35 +121,6 @@ class Changes:
     changes: list[Change]
     last_seq: str
     pending: int
-
-
-@dataclass(slots=True)
-class Update:
-    """What became of one document in `Database.update`: its newest content, None when it does not exist.
-
-    `error` says why CouchDB did not take the change.
-    """
-
-    doc: Document | None
-    written: bool = False
-    error: str | None = None
-
-
-Edit = Callable[[Document], bool]
-"""Changes a document in place; answers whether there is anything to write. Called again, on the newer revision,
-when somebody else wrote first."""
-
-
-def edits_of(edits: Iterable[tuple[str, Edit]]) -> dict[str, Edit]:
-    """What `Database.update` takes: for each document's id one edit that makes all of its own, in their order."""
-    by_doc: dict[str, list[Edit]] = {}
-    for doc_id, edit in edits:
-        by_doc.setdefault(doc_id, []).append(edit)
-    return {doc_id: partial(_make_all, several) for doc_id, several in by_doc.items()}
-
-
-def _make_all(edits: Sequence[Edit], doc: Document) -> bool:
-    return sum(edit(doc) for edit in edits) > 0
 
 
 class Couch:
@@ -434,6 +403,11 @@ class Database:
             raise UnavailableError(f"a document of {self.name} could not be read")
         return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
 
+    def revisions(self, ids: Sequence[str]) -> dict[str, str]:
+        """The newest revisions of the documents with these ids, those that exist or did."""
+        answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=list(ids)))
+        return {row["key"]: row["value"]["rev"] for row in answer["rows"] if "value" in row}
+
     def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
         """The documents whose ids begin with `prefix`, in the order of their ids; only those behind the id `after`."""
         start, end = f"{after}\u0000" if after else prefix, prefix + LAST
@@ -471,57 +445,6 @@ class Database:
             for entry in answer["results"]
         ]
         return Changes(changes, str(answer["last_seq"]), int(answer.get("pending") or 0))
-
-    def update(
-        self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None, *, create: bool = False
-    ) -> dict[str, Update]:
-        """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict.
-
-        `known` may hold documents just read, to save the first read (the edits change them in place). Returns what
-        became of each id: a document that CouchDB refuses, or that is still contended after CONFLICT_ROUNDS rounds,
-        has its `error` and keeps nobody else from being written. With `create`, an edit of a document that does not
-        exist gets one with nothing but its `_id`.
-        """
-        current = {doc_id: doc for doc_id, doc in (known or {}).items() if doc_id in edits}
-        outcome: dict[str, Update] = {}
-        waiting = list(edits)
-        for _ in range(CONFLICT_ROUNDS):
-            current |= self.fetch([doc_id for doc_id in waiting if doc_id not in current])
-            changed = []
-            for doc_id in waiting:
-                doc = current.get(doc_id, {"_id": doc_id} if create else None)
-                if doc is not None and edits[doc_id](doc):
-                    changed.append(doc)
-                else:
-                    outcome[doc_id] = Update(doc)
-            answers = self.bulk(changed)
-            overtaken = self._overtaken(answers)
-            for doc, saved in zip(changed, answers, strict=True):
-                if saved.id in overtaken:
-                    continue
-                if saved.rev:
-                    doc["_rev"] = saved.rev
-                    outcome[doc["_id"]] = Update(doc, written=True)
-                elif not saved.conflict:
-                    outcome[doc["_id"]] = Update(doc, error=f"{saved.error}: {saved.reason}")
-            current = {}
-            waiting = [doc_id for doc_id in waiting if doc_id not in outcome]
-            if not waiting:
-                break
-        contended = {doc_id: Update(None, error="others keep writing it") for doc_id in waiting}
-        return outcome | contended
-
-    def _overtaken(self, answers: Iterable[Saved]) -> set[str]:
-        """Of these writes, the ids of those that lost to another, though one node or more stored them.
-
-        In a cluster each node takes the write that reaches it first, and whoever reached the fewer is answered
-        `accepted` (force_reply in fabric_doc_update.erl), as when the others are down. A read asks more than half.
-        """
-        revisions = {saved.id: saved.rev for saved in answers if saved.by_few}
-        if not revisions:
-            return set()
-        answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=list(revisions)))
-        return {row["key"] for row in answer["rows"] if row.get("value", {}).get("rev") != revisions[row["key"]]}
 
     def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
         """Remove these documents (`_id` and `_rev`) without leaving tombstones behind."""

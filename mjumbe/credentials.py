@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from mjumbe import states
 from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.edits import apply_edits
 from mjumbe.private_files import make_private, private_draft
 
 log = structlog.get_logger(__name__)
@@ -249,7 +250,7 @@ class Vault:
             return bool(token)
 
         docs = {str(doc["_id"]): doc for doc in self._all()}
-        outcome = self._couch.vault.update(dict.fromkeys(docs, renew), known=docs)
+        outcome = apply_edits(self._couch.vault, dict.fromkeys(docs, renew), known=docs)
         problems = self.check()
         if problems:
             raise CredentialError("; ".join(problems))

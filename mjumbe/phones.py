@@ -5,6 +5,7 @@ import time
 from mjumbe import states
 from mjumbe.couch import Couch
 from mjumbe.documents import Document, milliseconds, read_moment
+from mjumbe.edits import apply_edits
 from mjumbe.gateways.base import Check
 from mjumbe.settings import Settings
 
@@ -29,7 +30,7 @@ class Phones:
             doc.update(type="phone", user=user, polled=moment)
             return True
 
-        self._database.update({PREFIX + user: note}, create=True)
+        apply_edits(self._database, {PREFIX + user: note}, create=True)
         self._noted[user] = time.monotonic()
 
     def last_poll(self) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 from mjumbe import settings
 from mjumbe.couch import Database, UnavailableError
 from mjumbe.documents import Document
+from mjumbe.edits import apply_edits
 from mjumbe.settings import Problem, SettingsError
 
 DOCUMENT_ID = "settings"
@@ -35,7 +36,7 @@ def change(database: Database, given: Mapping[str, Any], *, overwrite: bool = Fa
         doc["settings"] = merged
         return merged != before
 
-    update = database.update({DOCUMENT_ID: edit})[DOCUMENT_ID]
+    update = apply_edits(database, {DOCUMENT_ID: edit})[DOCUMENT_ID]
     if update.doc is None or update.error:
         raise UnavailableError(f"the document {DOCUMENT_ID} is not there yet, or does not take the change")
     return update.written

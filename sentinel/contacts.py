@@ -86,5 +86,6 @@ class Contacts:
 def is_person(doc: Document) -> bool:
     """Whether this is somebody with a number, as the view mjumbe-contacts/by_phone has it."""
     phone, kind = doc.get("phone"), doc.get("type")
-    is_person = kind == "person" or (kind == "contact" and bool(doc.get("contact_type")))
-    return is_person and isinstance(phone, str) and bool(phone)
+    if not isinstance(phone, str) or not phone:
+        return False
+    return kind == "person" or (kind == "contact" and bool(doc.get("contact_type")))

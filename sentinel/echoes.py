@@ -4,8 +4,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from mjumbe.couch import Database, Edit, Update
+from mjumbe.couch import Database
 from mjumbe.documents import Document
+from mjumbe.edits import Edit, Update, apply_edits
 
 REMEMBERED = 20_000
 
@@ -19,8 +20,8 @@ class Echoes:
         self._lock = threading.Lock()
 
     def update(self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None) -> dict[str, Update]:
-        """As Database.update."""
-        updates = self._database.update(edits, known)
+        """As `apply_edits`."""
+        updates = apply_edits(self._database, edits, known)
         with self._lock:
             for doc_id, update in updates.items():
                 if update.written and update.doc is not None:

@@ -16,8 +16,9 @@ from functools import partial
 import structlog
 
 from mjumbe import phone, states, text
-from mjumbe.couch import CouchError, Edit, UnavailableError, Update
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document, OutgoingMessage, Route, find_task
+from mjumbe.edits import Edit, Update
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import Task

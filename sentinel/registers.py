@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Database, Edit, edits_of
+from mjumbe.couch import Database
 from mjumbe.documents import OPT_OUT, Document, datetime_of, entries_of
+from mjumbe.edits import Edit, apply_edits, edits_of
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ class Register:
         """
         in_order = sorted(entries, key=lambda entry: entry.at)
         edits = edits_of((self._prefix + entry.number, self._edit(entry)) for entry in in_order)
-        updates = self._database.update(edits, create=True)
+        updates = apply_edits(self._database, edits, create=True)
         for doc_id, update in updates.items():
             if update.error:
                 log.error("what happened to a number is not stored", doc=doc_id, reason=update.error)

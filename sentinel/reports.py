@@ -15,8 +15,9 @@ from typing import Any
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Couch, CouchError, UnavailableError, edits_of
+from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.documents import DeliveryReport, Document, find_task, milliseconds, read_moment, read_report
+from mjumbe.edits import apply_edits, edits_of
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Sms
@@ -154,7 +155,8 @@ class Reports:
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
         found |= settled_by(unknown, self._couch.main, self._settings.current)
-        updates = self._couch.main.update(
+        updates = apply_edits(
+            self._couch.main,
             edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),
             known={row.id: row.doc for row in rows if row.doc},
         )

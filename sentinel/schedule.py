@@ -13,6 +13,7 @@ import structlog
 from mjumbe import setup, states
 from mjumbe.couch import ABSENT, Couch, CouchError, NotFoundError, Row, UnavailableError
 from mjumbe.documents import ANY_ROUTE, Document, Route, message_of, milliseconds, oldest_due, tasks_of
+from mjumbe.edits import apply_edits
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -164,7 +165,7 @@ class Clock:
         ids = [row.id for row in rows if row.value["service"] not in (None, PHONE_GATEWAY)]
         for start in range(0, len(ids), PAGE):
             edits = dict.fromkeys(ids[start : start + PAGE], lambda doc: self._doubt(doc, seen, grace))
-            updates = self._couch.main.update(edits)
+            updates = apply_edits(self._couch.main, edits)
             count = sum(update.written for update in updates.values())
             if count:
                 log.warning("requests without a stored answer are in doubt", documents=count)
@@ -175,7 +176,7 @@ class Clock:
         oldest = oldest_due(states.now(), self._settings.current.sms)
         ids = [row.id for row in rows if row.key[1] >= oldest]
         for start in range(0, len(ids), PAGE):
-            updates = self._couch.main.update(dict.fromkeys(ids[start : start + PAGE], _leave_to_phones))
+            updates = apply_edits(self._couch.main, dict.fromkeys(ids[start : start + PAGE], _leave_to_phones))
             if count := sum(update.written for update in updates.values()):
                 log.info("messages that another server gave to phones are left to phones", documents=count)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from mjumbe.batcher import Batcher
-from mjumbe.couch import Edit, Update, edits_of
 from mjumbe.documents import Document
+from mjumbe.edits import Edit, Update, edits_of
 from mjumbe.gateways.base import FencedError
 from sentinel.echoes import Echoes
 from sentinel.patience import GivenUpError, Patience

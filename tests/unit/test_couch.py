@@ -1,8 +1,8 @@
-"""The CouchDB client: what each answer means, the renewal of a session, bulk updates under conflicts."""
+"""The CouchDB client: what each answer means, the renewal of a session, whose a login is."""
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ from responses import matchers
 
 import mjumbe.couch as couch_module
 from mjumbe.couch import ConflictError, Couch, CouchError, NotFoundError, UnavailableError
-from mjumbe.documents import Document
 
 URL = "http://couch.example:5984"
 SESSION = f"{URL}/_session"
@@ -268,7 +267,6 @@ def test_a_write_that_a_minority_of_a_cluster_took(server: responses.RequestsMoc
 def test_nothing_is_asked_for_nothing(server: responses.RequestsMock, couch: Couch) -> None:
     assert couch.main.fetch([]) == {}
     assert couch.main.bulk([]) == []
-    assert couch.main.update({}) == {}
     couch.main.purge([])
     assert len(server.calls) == 0
 
@@ -328,6 +326,16 @@ def test_a_changed_document_that_cannot_be_read_is_not_passed_over(
         couch.main.changes("5-x", limit=10)
 
 
+def test_a_whole_number_of_any_length_in_a_document_is_no_trouble(server: responses.RequestsMock, couch: Couch) -> None:
+    odd, fine = f'{{"_id":"a","n":{"9" * 5000},"m":2}}', '{"_id":"b"}'
+    rows = ",".join(f'{{"id":"{name}","key":"{name}","doc":{doc}}}' for name, doc in (("a", odd), ("b", fine)))
+    server.post(f"{URL}/medic/_all_docs", body=f'{{"rows":[{rows}]}}', content_type="application/json")
+    docs = couch.main.fetch(["a", "b"])
+    assert docs["b"] == {"_id": "b"}
+    assert (docs["a"]["n"], docs["a"]["m"]) == (float("inf"), 2)
+    assert isinstance(docs["a"]["m"], int)
+
+
 # ---- logins of others
 
 
@@ -353,156 +361,3 @@ def test_logins_cannot_be_checked(couch: Couch, status: int) -> None:
         server.get(SESSION, status=status)
         with pytest.raises(UnavailableError):
             couch.session_of({})
-
-
-# ---- updates
-
-
-class Store:
-    """The documents of a database behind `responses`, with revisions; `meddle` runs before each bulk write."""
-
-    def __init__(self, server: responses.RequestsMock, docs: dict[str, int]) -> None:
-        self.docs = docs  # id → revision and content at once
-        self.meddle: Callable[[], None] = lambda: None
-        self.forbidden: set[str] = set()
-        self.few: set[str] = set()  # what fewer than half of the nodes take
-        self.writes: list[list[str]] = []
-        self.reads: list[list[str]] = []
-        server.add_callback(
-            responses.POST, f"{URL}/medic/_all_docs", callback=self._read, content_type="application/json"
-        )
-        server.add_callback(
-            responses.POST, f"{URL}/medic/_bulk_docs", callback=self._write, content_type="application/json"
-        )
-
-    def _read(self, request: Any) -> tuple[int, dict[str, str], str]:
-        keys = json.loads(request.body)["keys"]
-        self.reads.append(keys)
-        rows = [
-            {
-                "id": key,
-                "key": key,
-                "value": {"rev": f"{self.docs[key]}-x"},
-                "doc": {"_id": key, "_rev": f"{self.docs[key]}-x", "count": self.docs[key]},
-            }
-            if key in self.docs
-            else {"key": key, "error": "not_found"}
-            for key in keys
-        ]
-        return 200, {}, json.dumps({"rows": rows})
-
-    def _write(self, request: Any) -> tuple[int, dict[str, str], str]:
-        self.meddle()
-        docs = json.loads(request.body)["docs"]
-        self.writes.append([doc["_id"] for doc in docs])
-        return 201, {}, json.dumps([self._save(doc) for doc in docs])
-
-    def _save(self, doc: Document) -> Document:
-        if doc["_id"] in self.forbidden:
-            return {"id": doc["_id"], **body("forbidden", "no")}
-        if doc["_rev"] != f"{self.docs.get(doc['_id'])}-x":
-            return {"id": doc["_id"], **body("conflict", "Document update conflict.")}
-        self.docs[doc["_id"]] += 1
-        few = {"accepted": True} if doc["_id"] in self.few else {}
-        return {"id": doc["_id"], "rev": f"{self.docs[doc['_id']]}-x", **few}
-
-
-def bump(doc: Document) -> bool:
-    doc["count"] += 1
-    return True
-
-
-def test_an_update_is_one_read_and_one_write(server: responses.RequestsMock, couch: Couch) -> None:
-    store = Store(server, {"a": 1, "b": 1})
-    done = couch.main.update({"a": bump, "b": lambda doc: False, "c": bump})
-    assert store.reads == [["a", "b", "c"]]
-    assert store.writes == [["a"]]
-    assert (done["a"].written, done["a"].doc) == (True, {"_id": "a", "_rev": "2-x", "count": 2})
-    assert (done["b"].written, done["b"].error) == (False, None)
-    assert (done["c"].doc, done["c"].written, done["c"].error) == (None, False, None)
-
-
-def test_what_is_known_is_not_read(server: responses.RequestsMock, couch: Couch) -> None:
-    store = Store(server, {"a": 1})
-    assert couch.main.update({"a": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})["a"].written
-    assert store.reads == []
-
-
-def test_a_conflict_is_edited_anew(server: responses.RequestsMock, couch: Couch) -> None:
-    store = Store(server, {"a": 1, "b": 1})
-
-    def meddle() -> None:
-        store.meddle = lambda: None
-        store.docs["a"] = 7
-
-    store.meddle = meddle
-    done = couch.main.update({"a": bump, "b": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})
-    assert done["a"].doc == {"_id": "a", "_rev": "8-x", "count": 8}
-    assert store.writes == [["a", "b"], ["a"]], "and nothing twice"
-
-
-def test_what_few_nodes_took_is_looked_at_and_counts_while_nobody_else_wrote(
-    server: responses.RequestsMock, couch: Couch
-) -> None:
-    """The others are down."""
-    store = Store(server, {"a": 1, "b": 1})
-    store.few = {"a"}
-    done = couch.main.update({"a": bump, "b": bump})
-    assert [done[name].written for name in "ab"] == [True, True]
-    assert store.writes == [["a", "b"]]
-    assert store.reads == [["a", "b"], ["a"]]
-
-
-def test_what_few_nodes_took_is_edited_anew_when_the_others_took_another_write(
-    server: responses.RequestsMock, couch: Couch
-) -> None:
-    """Two phones claim one message at once: one node heard the one first, two nodes the other."""
-    store = Store(server, {"a": 1})
-    store.few = {"a"}
-
-    def write(request: Any) -> tuple[int, dict[str, str], str]:
-        answer = store._write(request)
-        if len(store.writes) == 1:
-            store.docs["a"] = 7
-        return answer
-
-    server.remove(responses.POST, f"{URL}/medic/_bulk_docs")
-    server.add_callback(responses.POST, f"{URL}/medic/_bulk_docs", callback=write, content_type="application/json")
-    seen: list[int] = []
-
-    def edit(doc: Document) -> bool:
-        seen.append(doc["count"])
-        return bump(doc)
-
-    done = couch.main.update({"a": edit})
-    assert seen == [1, 7]
-    assert (done["a"].written, done["a"].doc) == (True, {"_id": "a", "_rev": "8-x", "count": 8})
-
-
-def test_a_refusal_keeps_nobody_else_from_being_written(server: responses.RequestsMock, couch: Couch) -> None:
-    store = Store(server, {"a": 1, "b": 1})
-    store.forbidden = {"a"}
-    done = couch.main.update({"a": bump, "b": bump})
-    assert (done["a"].error, done["a"].written, done["b"].written) == ("forbidden: no", False, True)
-
-
-def test_contention_ends(server: responses.RequestsMock, couch: Couch) -> None:
-    store = Store(server, {"a": 1})
-
-    def meddle() -> None:
-        store.docs["a"] += 1
-
-    store.meddle = meddle
-    done = couch.main.update({"a": bump})
-    assert done["a"].error == "others keep writing it"
-    assert len(store.writes) == 20
-
-
-def test_a_whole_number_of_any_length_in_a_document_is_no_trouble(server: responses.RequestsMock, couch: Couch) -> None:
-    odd, fine = f'{{"_id":"a","n":{"9" * 5000},"m":2}}', '{"_id":"b"}'
-    rows = ",".join(f'{{"id":"{name}","key":"{name}","doc":{doc}}}' for name, doc in (("a", odd), ("b", fine)))
-    server.post(f"{URL}/medic/_all_docs", body=f'{{"rows":[{rows}]}}', content_type="application/json")
-    docs = couch.main.fetch(["a", "b"])
-    assert docs["b"] == {"_id": "b"}
-    assert (docs["a"]["n"], docs["a"]["m"]) == (float("inf"), 2)
-    assert isinstance(docs["a"]["m"], int)

@@ -13,6 +13,7 @@ from api.cht_gateway import ROWS_AT_ONCE
 from mjumbe import documents, states
 from mjumbe.couch import Couch
 from mjumbe.documents import Document
+from mjumbe.edits import apply_edits
 from mjumbe.phones import Phones
 from tests.integration.conftest import StartApi
 from tests.integration.processes import Process, make_user
@@ -397,7 +398,7 @@ def hand_on(couch: Couch, message_uuid: str, service: str, claim: str) -> None:
         states.claim(doc["tasks"][0], states.now(), service, claim)
         return True
 
-    assert couch.main.update({str(row.id): edit})[str(row.id)].written
+    assert apply_edits(couch.main, {str(row.id): edit})[str(row.id)].written
 
 
 @pytest.mark.parametrize(

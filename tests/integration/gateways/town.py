@@ -8,6 +8,7 @@ from typing import Any
 
 from mjumbe import states
 from mjumbe.documents import Document
+from mjumbe.edits import apply_edits
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State
 from sentinel.polls import Polls
@@ -113,7 +114,7 @@ class Town(World):
         def edit(doc: Document) -> bool:
             return states.move(doc["tasks"][0], State.CLEARED, states.now(), "by a person")
 
-        self.couch.main.update({doc_id: edit})
+        apply_edits(self.couch.main, {doc_id: edit})
 
     def accepted(self, text: str) -> list[str]:
         """The numbers to which any service accepted this text, sorted, each as often as that happened."""

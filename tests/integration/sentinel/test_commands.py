@@ -15,6 +15,7 @@ from mjumbe import documents, states
 from mjumbe.cli import _read_value
 from mjumbe.commands import _what_it_waits_for
 from mjumbe.couch import Couch
+from mjumbe.edits import apply_edits
 from mjumbe.phones import Phones
 from mjumbe.status import LEADER_ID
 from tests.integration.processes import VAULT_KEY, Process, eventually, start
@@ -311,7 +312,7 @@ def test_gateways(world: World) -> None:
 def test_gateways_tells_what_each_did(house: World) -> None:
     said = {"last_success": "2026-01-02T00:00:00.000Z", "last_failure": "2026-01-01T00:00:00.000Z", "balance": "KES 5"}
     owner = {"_id": LEADER_ID, "owner": {}, "heartbeat": "", "services": {"africas-talking": said}}
-    house.couch.sentinel.update({LEADER_ID: lambda doc: doc.update(owner) is None}, create=True)
+    apply_edits(house.couch.sentinel, {LEADER_ID: lambda doc: doc.update(owner) is None}, create=True)
     sent = documents.new_task(number(), "x", states.now(), service="africas-talking") | {"state": "sent"}
     house.couch.main.put(documents.outgoing_document(sent, states.now(), None))
     code, output = house.run("gateways", COLUMNS="80")

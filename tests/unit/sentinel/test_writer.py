@@ -6,8 +6,9 @@ from concurrent.futures import Future
 
 import pytest
 
-from mjumbe.couch import Edit, UnavailableError
+from mjumbe.couch import UnavailableError
 from mjumbe.documents import Document
+from mjumbe.edits import Edit
 from mjumbe.gateways.base import FencedError
 from sentinel import writer
 from sentinel.echoes import Echoes

@@ -1,0 +1,170 @@
+"""Documents that are edited in bulk, while others write them too."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import responses
+
+from mjumbe.couch import Couch
+from mjumbe.documents import Document
+from mjumbe.edits import apply_edits
+
+URL = "http://couch.example:5984"
+
+
+@pytest.fixture
+def server() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield mock
+
+
+@pytest.fixture
+def couch() -> Couch:
+    return Couch(f"{URL}/medic")
+
+
+class Store:
+    """The documents of a database behind `responses`, with revisions; `meddle` runs before each bulk write."""
+
+    def __init__(self, server: responses.RequestsMock, docs: dict[str, int]) -> None:
+        self.docs = docs  # id → revision and content at once
+        self.meddle: Callable[[], None] = lambda: None
+        self.forbidden: set[str] = set()
+        self.few: set[str] = set()  # what fewer than half of the nodes take
+        self.writes: list[list[str]] = []
+        self.reads: list[list[str]] = []
+        server.add_callback(
+            responses.POST, f"{URL}/medic/_all_docs", callback=self._read, content_type="application/json"
+        )
+        server.add_callback(
+            responses.POST, f"{URL}/medic/_bulk_docs", callback=self._write, content_type="application/json"
+        )
+
+    def _read(self, request: Any) -> tuple[int, dict[str, str], str]:
+        keys = json.loads(request.body)["keys"]
+        self.reads.append(keys)
+        rows = [
+            {
+                "id": key,
+                "key": key,
+                "value": {"rev": f"{self.docs[key]}-x"},
+                "doc": {"_id": key, "_rev": f"{self.docs[key]}-x", "count": self.docs[key]},
+            }
+            if key in self.docs
+            else {"key": key, "error": "not_found"}
+            for key in keys
+        ]
+        return 200, {}, json.dumps({"rows": rows})
+
+    def _write(self, request: Any) -> tuple[int, dict[str, str], str]:
+        self.meddle()
+        docs = json.loads(request.body)["docs"]
+        self.writes.append([doc["_id"] for doc in docs])
+        return 201, {}, json.dumps([self._save(doc) for doc in docs])
+
+    def _save(self, doc: Document) -> Document:
+        if doc["_id"] in self.forbidden:
+            return {"id": doc["_id"], "error": "forbidden", "reason": "no"}
+        if doc["_rev"] != f"{self.docs.get(doc['_id'])}-x":
+            return {"id": doc["_id"], "error": "conflict", "reason": "Document update conflict."}
+        self.docs[doc["_id"]] += 1
+        few = {"accepted": True} if doc["_id"] in self.few else {}
+        return {"id": doc["_id"], "rev": f"{self.docs[doc['_id']]}-x", **few}
+
+
+def bump(doc: Document) -> bool:
+    doc["count"] += 1
+    return True
+
+
+def test_an_update_is_one_read_and_one_write(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1, "b": 1})
+    done = apply_edits(couch.main, {"a": bump, "b": lambda doc: False, "c": bump})
+    assert store.reads == [["a", "b", "c"]]
+    assert store.writes == [["a"]]
+    assert (done["a"].written, done["a"].doc) == (True, {"_id": "a", "_rev": "2-x", "count": 2})
+    assert (done["b"].written, done["b"].error) == (False, None)
+    assert (done["c"].doc, done["c"].written, done["c"].error) == (None, False, None)
+
+
+def test_what_is_known_is_not_read(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1})
+    assert apply_edits(couch.main, {"a": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})["a"].written
+    assert store.reads == []
+
+
+def test_a_conflict_is_edited_anew(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1, "b": 1})
+
+    def meddle() -> None:
+        store.meddle = lambda: None
+        store.docs["a"] = 7
+
+    store.meddle = meddle
+    done = apply_edits(couch.main, {"a": bump, "b": bump}, {"a": {"_id": "a", "_rev": "1-x", "count": 1}})
+    assert done["a"].doc == {"_id": "a", "_rev": "8-x", "count": 8}
+    assert store.writes == [["a", "b"], ["a"]], "and nothing twice"
+
+
+def test_what_few_nodes_took_is_looked_at_and_counts_while_nobody_else_wrote(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """The others are down."""
+    store = Store(server, {"a": 1, "b": 1})
+    store.few = {"a"}
+    done = apply_edits(couch.main, {"a": bump, "b": bump})
+    assert [done[name].written for name in "ab"] == [True, True]
+    assert store.writes == [["a", "b"]]
+    assert store.reads == [["a", "b"], ["a"]]
+
+
+def test_what_few_nodes_took_is_edited_anew_when_the_others_took_another_write(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """Two phones claim one message at once: one node heard the one first, two nodes the other."""
+    store = Store(server, {"a": 1})
+    store.few = {"a"}
+
+    def write(request: Any) -> tuple[int, dict[str, str], str]:
+        answer = store._write(request)
+        if len(store.writes) == 1:
+            store.docs["a"] = 7
+        return answer
+
+    server.remove(responses.POST, f"{URL}/medic/_bulk_docs")
+    server.add_callback(responses.POST, f"{URL}/medic/_bulk_docs", callback=write, content_type="application/json")
+    seen: list[int] = []
+
+    def edit(doc: Document) -> bool:
+        seen.append(doc["count"])
+        return bump(doc)
+
+    done = apply_edits(couch.main, {"a": edit})
+    assert seen == [1, 7]
+    assert (done["a"].written, done["a"].doc) == (True, {"_id": "a", "_rev": "8-x", "count": 8})
+
+
+def test_a_refusal_keeps_nobody_else_from_being_written(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1, "b": 1})
+    store.forbidden = {"a"}
+    done = apply_edits(couch.main, {"a": bump, "b": bump})
+    assert (done["a"].error, done["a"].written, done["b"].written) == ("forbidden: no", False, True)
+
+
+def test_contention_ends(server: responses.RequestsMock, couch: Couch) -> None:
+    store = Store(server, {"a": 1})
+
+    def meddle() -> None:
+        store.docs["a"] += 1
+
+    store.meddle = meddle
+    done = apply_edits(couch.main, {"a": bump})
+    assert done["a"].error == "others keep writing it"
+    assert len(store.writes) == 20
+
+
+def test_nothing_is_asked_for_no_edits(server: responses.RequestsMock, couch: Couch) -> None:
+    assert apply_edits(couch.main, {}) == {}
+    assert len(server.calls) == 0
