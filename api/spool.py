@@ -99,10 +99,9 @@ class Spool:
             self._filled.add(database)
             return answers
 
-    def drain(self, write: Write, databases: Collection[str] | None = None) -> int:
-        """Hand what waits to `write`, in order of receipt, and remove it; returns how many documents went.
-
-        `databases` are those that `write` knows, None for any: what waits for another one stays.
+    def drain(self, write: Write, databases: Collection[str]) -> int:
+        """Hand what waits for these databases to `write`, in order of receipt, and remove it; returns how many
+        documents went. What waits for another one stays.
 
         A database for which `write` raises keeps all that was not written; once the others had their turn, the first of
         these errors is raised. What cannot be removed, because the disk is full for instance, is written all the same,
@@ -110,9 +109,7 @@ class Spool:
         """
         drained, failures = 0, []
         try:
-            for database in self._look():
-                if databases is not None and database not in databases:
-                    continue
+            for database in [name for name in self._look() if name in databases]:
                 try:
                     while rows := self._next(database):
                         docs, refused = _decoded(rows)

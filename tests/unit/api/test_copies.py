@@ -48,7 +48,7 @@ def spooled(data: Path) -> list[Document]:
         docs.extend(some)
         return {}
 
-    Spool(data).drain(take)
+    Spool(data).drain(take, ["medic"])
     return docs
 
 

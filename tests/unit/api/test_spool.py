@@ -17,6 +17,8 @@ from mjumbe.documents import Document
 from tests.unit.api.conftest import MemoryDatabase
 from tests.unit.api.test_intake import doc, until
 
+BOTH = ("medic", "medic-callbacks")
+
 
 class Written:
     """What a drain wrote, in its order; refuses what is called so."""
@@ -54,17 +56,17 @@ def test_what_cannot_be_removed_is_written_once_and_removed_later(
     with unwritable(tmp_path, monkeypatch):
         for _ in range(2):
             with pytest.raises(SpoolError, match="keeps what is in CouchDB already: it cannot be written"):
-                spool.drain(written)
+                spool.drain(written, BOTH)
         assert written.ids == ["a", "b", "refused", "c", "d", "e"]
         assert not spool.holds("medic")
         for ask in (spool.state, lambda: spool.add("medic", [doc("f")])):
             with pytest.raises(SpoolError, match=f"{tmp_path / FILE}.*; free some disk space"):
                 ask()
-    spool.drain(written)
+    spool.drain(written, BOTH)
     assert len(written.ids) == 6
     assert spool.state() == SpoolState(waiting={}, set_aside=1)
     assert spool.add("medic", [doc("f")]) == [True]
-    assert spool.drain(written) == 1
+    assert spool.drain(written, BOTH) == 1
 
 
 def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
@@ -73,12 +75,12 @@ def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
     spool = Spool(tmp_path)
     spool.add("medic", [doc("a"), doc("b")])
     with unwritable(tmp_path, monkeypatch), pytest.raises(SpoolError):
-        spool.drain(written)
+        spool.drain(written, BOTH)
     (tmp_path / FILE).unlink()
     Spool(tmp_path).add("medic", [doc("c"), doc("d"), doc("e")])
     monkeypatch.setattr("api.spool.DRAINED_AT_ONCE", 1)
     spool._filled.add("medic")
-    spool.drain(written)
+    spool.drain(written, BOTH)
     assert written.ids == ["a", "b", "c", "d", "e"]
     assert spool.state() == SpoolState(waiting={}, set_aside=0)
 
@@ -87,11 +89,11 @@ def test_a_file_without_tables_is_an_empty_spool(tmp_path: Path, written: Writte
     """Killed directly after it was made."""
     (tmp_path / FILE).touch()
     spool = Spool(tmp_path)
-    assert spool.drain(written) == 0
+    assert spool.drain(written, BOTH) == 0
     assert spool.state() == SpoolState(waiting={}, set_aside=0)
     assert not spool.holds("medic")
     spool.add("medic", [doc("a")])
-    assert spool.drain(written) == 1
+    assert spool.drain(written, BOTH) == 1
 
 
 def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: Path, written: Written) -> None:
@@ -102,14 +104,14 @@ def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: P
     spool = Spool(tmp_path)
     assert spool.state() == SpoolState(waiting={"medic": 1}, set_aside=0)
     spool.add("medic", [doc("b")])
-    spool.drain(written)
+    spool.drain(written, BOTH)
     assert written.ids == ["a", "b"]
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
 def test_to_look_makes_no_file(tmp_path: Path, written: Written) -> None:
     assert Spool(tmp_path).state() == SpoolState(waiting={}, set_aside=0)
-    assert Spool(tmp_path).drain(written) == 0
+    assert Spool(tmp_path).drain(written, BOTH) == 0
     assert not any(tmp_path.iterdir())
 
 
