@@ -1,128 +1,29 @@
-"""Claims and results against a CouchDB that conflicts, refuses, and loses answers."""
+"""What the outbox makes of what the services answer, and of a CouchDB that is away meanwhile."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from mjumbe import documents, settings, states
+from mjumbe import settings, states
 from mjumbe.couch import CouchError, NotFoundError, UnavailableError
-from mjumbe.documents import Document, OutgoingMessage, Route
+from mjumbe.documents import OutgoingMessage, Route
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
-from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
-from mjumbe.states import State, Task
+from mjumbe.states import State
 from sentinel import patience
-from sentinel.echoes import Echoes
-from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
 from sentinel.queue import CAPACITY
-from sentinel.recent import RecentMessages
-from sentinel.registers import Registers
 from sentinel.service import Service
-from sentinel.services import Services
 from sentinel.writer import Updates, Write
-from tests.unit.sentinel.memory import MemoryCouch, MemoryDatabase, away
+from tests.unit.sentinel.desk import PHONE, Desk, Lab, doc
 
-PHONE = "+254711000001"
 SOON = 30.0
-
-
-class Desk:
-    """The gateway: what was asked of it, and what it answers."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.answer: Callable[[Batch], list[Outcome]] = lambda batch: [
-            Outcome("Sent", State.SENT, ref=f"r{number}") for number in batch.recipients
-        ]
-
-    def send(self, batch: Batch) -> list[Outcome]:
-        self.batches.append(batch)
-        return self.answer(batch)
-
-    def reaches(self, number: str) -> bool:
-        return True
-
-
-class Lab:
-    """An outbox with one service, driven by hand: `run` dispatches until nothing starts any more."""
-
-    def __init__(self, **values: Any) -> None:
-        self.couch = MemoryCouch()
-        self.desk = Desk()
-        self.service: Service | str | None = Service(
-            "africas-talking", cast(Gateway, self.desk), ServiceSettings(batch_size=10)
-        )
-        self.live = SimpleNamespace(current=settings.parse(values))
-        self.stuck: set[str | None] = set()  # the routes that nothing takes, by their service
-        self.referenced: list[str] = []
-        self.fence: Callable[[], None] = lambda: None
-        services = SimpleNamespace(
-            choose=lambda route: self.service,
-            order=lambda route: ["africas-talking"],
-            goes_elsewhere=lambda route, service, outcome: False,
-            is_stuck=lambda route: route.via in self.stuck,
-            refresh=lambda: False,
-            say_if_none=lambda: None,
-        )
-        self.recent = RecentMessages()
-        self.registers = Registers.of(self.couch.main)
-        self.opted_out: list[str] = []
-        self.left: list[str] = []
-        self.outbox = Outbox(
-            Echoes(self.couch.as_couch().main),
-            cast(LiveSettings, self.live),
-            cast(Services, services),
-            self.recent,
-            self.registers,
-            Heard(self.referenced.extend, self.note(self.opted_out), self.note(self.left)),
-            self.check,
-        )
-
-    @staticmethod
-    def note(heard: list[str]) -> Callable[[Sequence[str], str], None]:
-        return lambda numbers, service: heard.extend(numbers)
-
-    @property
-    def database(self) -> MemoryDatabase:
-        return self.couch.main
-
-    def offer(self, *docs: Document) -> None:
-        self.database.store(*docs)
-        for doc in docs:
-            self.outbox.offer(due_messages(self.stored(doc["_id"])))
-
-    def run(self) -> None:
-        """Send all that can be sent, and let it finish."""
-        while self.outbox._dispatch():
-            pass
-        self.outbox._workers.shutdown(wait=True)
-        self.outbox._workers = ThreadPoolExecutor(4)
-
-    def close(self) -> None:
-        self.outbox._workers.shutdown(wait=True)
-        self.outbox._writer.close()
-
-    def check(self) -> None:
-        self.fence()
-
-    def stored(self, doc_id: str = "d") -> Document:
-        """The document as CouchDB would give it to us."""
-        found = self.database.get(doc_id)
-        assert found is not None
-        return found
-
-    def task(self, doc_id: str = "d") -> Task:
-        found: Task = self.database.docs[doc_id]["tasks"][0]
-        return found
 
 
 @pytest.fixture
@@ -130,11 +31,6 @@ def lab() -> Iterator[Lab]:
     made = Lab()
     yield made
     made.close()
-
-
-def doc(doc_id: str = "d", to: str = PHONE, text: str = "Habari", **more: Any) -> Document:
-    now = states.now()
-    return documents.outgoing_document(documents.new_task(to, text, now, **more), now, None) | {"_id": doc_id}
 
 
 def test_sent_and_stored(lab: Lab) -> None:
@@ -206,16 +102,6 @@ def test_answers_without_end_do_not_keep_their_documents_in_memory(lab: Lab, mon
     assert held == {"d0": True, "d1": True, "d2": False, "d3": False}
 
 
-def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
-    both = doc()
-    went = {**both["tasks"][0], "state": "sent"}
-    lab.database.store({**both, "tasks": [went, both["tasks"][0]]})
-    lab.outbox.offer(due_messages(lab.stored()))
-    lab.run()
-    assert lab.desk.batches == []
-    assert lab.task()["state"] == "sent"
-
-
 @pytest.mark.parametrize(
     ("text", "said", "details"),
     [
@@ -257,70 +143,6 @@ def test_what_is_offered_twice_is_sent_once(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("correction", "sent"),
-    [
-        ({"messages": [{"uuid": "u", "to": "+254711000002", "message": "Habari"}]}, [("Habari", "+254711000002")]),
-        ({"messages": [{"uuid": "u", "to": PHONE, "message": "Come on Tuesday"}]}, [("Come on Tuesday", PHONE)]),
-        ({"premium": True}, [("Habari", PHONE)]),
-        ({"via": "textbee"}, [("Habari", PHONE)]),
-        ({"state_details": "seen by Amina"}, [("Habari", PHONE)]),
-    ],
-    ids=["number", "text", "charge", "service", "nothing that is sent"],
-)
-def test_what_is_corrected_while_it_waits_is_sent_as_it_is_now(
-    lab: Lab, correction: dict[str, Any], sent: list[tuple[str, str]]
-) -> None:
-    lab.offer(doc(message_uuid="u"))
-    corrected = lab.stored()
-    corrected["tasks"][0] |= correction
-    lab.database.store(corrected)
-    lab.run()
-    lab.outbox.offer(due_messages(lab.stored()))  # as the clock does
-    lab.run()
-    assert [(batch.text, *batch.recipients) for batch in lab.desk.batches] == sent
-    assert [batch.premium.wanted for batch in lab.desk.batches] == [correction.get("premium")]
-    assert lab.task()["state"] == "sent"
-
-
-def change(lab: Lab, state: str) -> None:
-    """Somebody else writes between our read and our write, once."""
-    lab.database.before_bulk = lambda: None
-    stored = lab.database.docs["d"]
-    stored["tasks"][0]["state"] = state
-    lab.database.store(stored)
-
-
-@pytest.mark.parametrize(("state", "sent"), [("pending", 1), ("cleared", 0), ("muted", 0), ("delivered", 0)])
-def test_somebody_writes_before_the_claim(lab: Lab, state: str, sent: int) -> None:
-    lab.offer(doc())
-    lab.database.before_bulk = lambda: change(lab, state)
-    lab.run()
-    assert len(lab.desk.batches) == sent
-    assert lab.task()["state"] == ("sent" if sent else state)
-
-
-def test_the_document_is_gone(lab: Lab) -> None:
-    lab.offer(doc())
-    lab.database.before_bulk = lambda: cast(None, lab.database.docs.clear())
-    lab.run()
-    assert lab.desk.batches == []
-
-
-def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.0)
-    lab.offer(doc())
-
-    def lose() -> None:
-        lab.database.after_bulk = lambda: None
-        away()
-
-    lab.database.after_bulk = lose
-    lab.run()
-    assert len(lab.desk.batches) == 1
-    assert (lab.task()["state"], lab.task()["attempts"]) == ("sent", 1)
-
-
-@pytest.mark.parametrize(
     "trouble",
     [
         UnavailableError("CouchDB is away"),
@@ -342,30 +164,6 @@ def test_couchdb_is_away_when_the_result_is_to_be_stored(
     lab.run()
     assert len(lab.desk.batches) == 1
     assert lab.task()["state"] == "sent"
-
-
-def test_a_claim_that_couchdb_refuses_is_none(lab: Lab) -> None:
-    """Without its claim stored a message would be sent again and again."""
-    lab.database.refused = {"d"}
-    lab.offer(doc(), doc("e", "+254711000002"))
-    lab.run()
-    assert [batch.recipients for batch in lab.desk.batches] == [("+254711000002",)]
-    assert lab.task()["state"] == "pending"
-    lab.database.refused = set()
-    lab.outbox.offer(due_messages(lab.stored()))
-    lab.run()
-    assert lab.task()["state"] == "sent"
-
-
-def test_nothing_is_claimed_behind_the_fence(lab: Lab) -> None:
-    def fence() -> None:
-        raise FencedError("this sentinel no longer leads")
-
-    lab.offer(doc())
-    lab.fence = fence
-    with pytest.raises(FencedError):
-        lab.outbox._dispatch()
-    assert lab.task()["state"] == "pending"
 
 
 def test_a_request_behind_the_fence_is_given_back(lab: Lab) -> None:
@@ -473,34 +271,6 @@ def test_a_place_is_anothers_before_its_results_are_stored_but_nothing_is_asked_
     assert lab.task("d2")["state"] == "sent"
 
 
-# ---- duplicates
-
-
-def test_the_duplicate_limit(lab: Lab) -> None:
-    for number in range(7):
-        lab.offer(doc(f"d{number}", "0711000001" if number % 2 else PHONE))
-        lab.run()
-    counted = [lab.task(f"d{number}")["state"] for number in range(7)]
-    assert counted == ["sent"] * 5 + ["duplicate"] * 2
-    assert "sms.duplicate_limit" in lab.task("d6")["state_details"]
-    assert PHONE not in lab.task("d6")["state_details"]
-
-
-def test_another_attempt_is_no_duplicate(lab: Lab) -> None:
-    for _ in range(5):
-        lab.recent.add(PHONE, "Habari")
-    lab.offer(doc(), doc("e") | {"tasks": [doc("e")["tasks"][0] | {"service": "africas-talking"}]})
-    lab.run()
-    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("duplicate", "sent")
-
-
-def test_conflicts_count_once(lab: Lab) -> None:
-    lab.offer(doc())
-    lab.database.before_bulk = lambda: change(lab, "pending")
-    lab.run()
-    assert lab.recent.count(PHONE, "Habari") == 1
-
-
 # ---- what the settings say when it is sent
 
 
@@ -520,16 +290,6 @@ def test_long_texts_are_cut_to_the_limit(lab: Lab) -> None:
     assert batch.text == "x" * 303 + "..."
     assert lab.task()["state_details"] == "Sent; the text was cut to 2 parts (multipart_sms_limit)"
     assert lab.task()["messages"][0]["message"] == "x" * 1000
-
-
-def test_nothing_expired_leaves_the_queue(lab: Lab) -> None:
-    """It was queued in time, but the service was held for longer than the message lives."""
-    lab.offer(doc(due=datetime.now(UTC) - timedelta(days=6)))
-    lab.live.current = settings.parse({"sms": {"expire_after": "5d"}})
-    lab.run()
-    assert lab.desk.batches == []
-    assert lab.task()["state"] == "pending"
-    assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"])), "the clock finds and expires it"
 
 
 # ---- the phone gateway

@@ -1,0 +1,157 @@
+"""What is claimed, and what is not, against a CouchDB that conflicts, refuses, and loses answers."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from mjumbe import settings
+from mjumbe.gateways.base import FencedError
+from sentinel import patience
+from sentinel.pipeline import due_messages
+from tests.unit.sentinel.desk import PHONE, Lab, doc
+from tests.unit.sentinel.memory import away
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    made = Lab()
+    yield made
+    made.close()
+
+
+def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
+    both = doc()
+    went = {**both["tasks"][0], "state": "sent"}
+    lab.database.store({**both, "tasks": [went, both["tasks"][0]]})
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert lab.desk.batches == []
+    assert lab.task()["state"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("correction", "sent"),
+    [
+        ({"messages": [{"uuid": "u", "to": "+254711000002", "message": "Habari"}]}, [("Habari", "+254711000002")]),
+        ({"messages": [{"uuid": "u", "to": PHONE, "message": "Come on Tuesday"}]}, [("Come on Tuesday", PHONE)]),
+        ({"premium": True}, [("Habari", PHONE)]),
+        ({"via": "textbee"}, [("Habari", PHONE)]),
+        ({"state_details": "seen by Amina"}, [("Habari", PHONE)]),
+    ],
+    ids=["number", "text", "charge", "service", "nothing that is sent"],
+)
+def test_what_is_corrected_while_it_waits_is_sent_as_it_is_now(
+    lab: Lab, correction: dict[str, Any], sent: list[tuple[str, str]]
+) -> None:
+    lab.offer(doc(message_uuid="u"))
+    corrected = lab.stored()
+    corrected["tasks"][0] |= correction
+    lab.database.store(corrected)
+    lab.run()
+    lab.outbox.offer(due_messages(lab.stored()))  # as the clock does
+    lab.run()
+    assert [(batch.text, *batch.recipients) for batch in lab.desk.batches] == sent
+    assert [batch.premium.wanted for batch in lab.desk.batches] == [correction.get("premium")]
+    assert lab.task()["state"] == "sent"
+
+
+def change(lab: Lab, state: str) -> None:
+    """Somebody else writes between our read and our write, once."""
+    lab.database.before_bulk = lambda: None
+    stored = lab.database.docs["d"]
+    stored["tasks"][0]["state"] = state
+    lab.database.store(stored)
+
+
+@pytest.mark.parametrize(("state", "sent"), [("pending", 1), ("cleared", 0), ("muted", 0), ("delivered", 0)])
+def test_somebody_writes_before_the_claim(lab: Lab, state: str, sent: int) -> None:
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: change(lab, state)
+    lab.run()
+    assert len(lab.desk.batches) == sent
+    assert lab.task()["state"] == ("sent" if sent else state)
+
+
+def test_the_document_is_gone(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: cast(None, lab.database.docs.clear())
+    lab.run()
+    assert lab.desk.batches == []
+
+
+def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.0)
+    lab.offer(doc())
+
+    def lose() -> None:
+        lab.database.after_bulk = lambda: None
+        away()
+
+    lab.database.after_bulk = lose
+    lab.run()
+    assert len(lab.desk.batches) == 1
+    assert (lab.task()["state"], lab.task()["attempts"]) == ("sent", 1)
+
+
+def test_a_claim_that_couchdb_refuses_is_none(lab: Lab) -> None:
+    """Without its claim stored a message would be sent again and again."""
+    lab.database.refused = {"d"}
+    lab.offer(doc(), doc("e", "+254711000002"))
+    lab.run()
+    assert [batch.recipients for batch in lab.desk.batches] == [("+254711000002",)]
+    assert lab.task()["state"] == "pending"
+    lab.database.refused = set()
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert lab.task()["state"] == "sent"
+
+
+def test_nothing_is_claimed_behind_the_fence(lab: Lab) -> None:
+    def fence() -> None:
+        raise FencedError("this sentinel no longer leads")
+
+    lab.offer(doc())
+    lab.fence = fence
+    with pytest.raises(FencedError):
+        lab.outbox._dispatch()
+    assert lab.task()["state"] == "pending"
+
+
+def test_nothing_expired_leaves_the_queue(lab: Lab) -> None:
+    """It was queued in time, but the service was held for longer than the message lives."""
+    lab.offer(doc(due=datetime.now(UTC) - timedelta(days=6)))
+    lab.live.current = settings.parse({"sms": {"expire_after": "5d"}})
+    lab.run()
+    assert lab.desk.batches == []
+    assert lab.task()["state"] == "pending"
+    assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"])), "the clock finds and expires it"
+
+
+# ---- duplicates
+
+
+def test_the_duplicate_limit(lab: Lab) -> None:
+    for number in range(7):
+        lab.offer(doc(f"d{number}", "0711000001" if number % 2 else PHONE))
+        lab.run()
+    counted = [lab.task(f"d{number}")["state"] for number in range(7)]
+    assert counted == ["sent"] * 5 + ["duplicate"] * 2
+    assert "sms.duplicate_limit" in lab.task("d6")["state_details"]
+    assert PHONE not in lab.task("d6")["state_details"]
+
+
+def test_another_attempt_is_no_duplicate(lab: Lab) -> None:
+    for _ in range(5):
+        lab.recent.add(PHONE, "Habari")
+    lab.offer(doc(), doc("e") | {"tasks": [doc("e")["tasks"][0] | {"service": "africas-talking"}]})
+    lab.run()
+    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("duplicate", "sent")
+
+
+def test_conflicts_count_once(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: change(lab, "pending")
+    lab.run()
+    assert lab.recent.count(PHONE, "Habari") == 1
