@@ -1,5 +1,7 @@
 """Whose numbers are whose, remembered."""
 
+from typing import Any
+
 import pytest
 
 from mjumbe.couch import Row
@@ -81,11 +83,11 @@ def test_the_index_is_waited_for_only_when_it_may_lack_somebody(
     database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contacts, "REMEMBERED", 2)
-    asked: list[str] = []
+    asked: list[tuple[str, bool]] = []
     view = database.view
 
-    def note(design: str, name: str, **query: str) -> list[Row]:
-        asked.append(query["update"])
+    def note(design: str, name: str, **query: Any) -> list[Row]:
+        asked.append((query["update"], query["stable"]))
         return view(design, name, **query)
 
     database.view = note  # type: ignore[method-assign]
@@ -94,4 +96,4 @@ def test_the_index_is_waited_for_only_when_it_may_lack_somebody(
         for phone in changed:
             known.learn(person(f"new-{phone}", phone))
         known.by_phone([f"after {len(asked)}"])
-    assert asked == ["true", "false", "false", "true", "false"]
+    assert asked == [(update, True) for update in ("true", "false", "false", "true", "false")]
