@@ -34,6 +34,7 @@ from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways import NAMES, africas_talking
 from mjumbe.settings import Service
+from mjumbe.uuid7 import new_uuid
 
 MOST_MESSAGES = 1_000
 MOST_SUBSCRIBERS = 10_000
@@ -252,7 +253,7 @@ def _document(message: NewMessage, country: str, now: datetime, author: str) -> 
     facts = message.model_dump(include={"premium"}, exclude_none=True)
     if message.service:
         facts["via"] = message.service
-    message_uuid = message.uuid or str(uuid.uuid4())
+    message_uuid = message.uuid or new_uuid()
     task = documents.new_task(
         phone.canonical(message.to, country),
         message.message,

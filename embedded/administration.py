@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -11,6 +10,7 @@ from aiohttp import web
 from embedded.auth import Authenticator
 from embedded.errors import CouchError, bad_request, not_found, not_implemented, unauthorized
 from embedded.http import VERSION, Call, answer, parse_count, parse_json
+from embedded.uuids import next_uuid
 
 NODE = "nonode@nohost"
 
@@ -40,7 +40,7 @@ async def uuids(call: Call) -> web.Response:
     if count > 1000:
         raise bad_request("count parameter too large")
     headers = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
-    return answer({"uuids": [uuid.uuid4().hex for _ in range(count)]}, headers=headers)
+    return answer({"uuids": [next_uuid() for _ in range(count)]}, headers=headers)
 
 
 async def membership(_call: Call) -> web.Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from embedded.engine.javascript import MapFunctions
 from embedded.engine.revisions import Document, Edit
 from embedded.errors import CouchError, bad_request, not_found, not_implemented
 from embedded.http import MAX_DOCUMENT, Call, answer, answer_text, compact, parse_json
+from embedded.uuids import next_uuid
 
 DESIGN = "_design/"
 LOCAL = "_local/"
@@ -70,7 +70,7 @@ def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, d
     if document.get("_attachments"):
         raise not_implemented("Attachments")
     if doc_id is None:
-        doc_id = document["_id"] if "_id" in document else uuid.uuid4().hex
+        doc_id = document["_id"] if "_id" in document else next_uuid()
     doc_id = check_id(doc_id)
     rev = document.get("_rev")
     edit = Edit(

@@ -9,7 +9,6 @@ transitions have seen a document is in `transitions`, as in CHT.
 import hashlib
 import math
 import secrets
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from mjumbe import states
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 from mjumbe.text import shortened
+from mjumbe.uuid7 import new_uuid
 
 Document = dict[str, Any]
 
@@ -241,7 +241,7 @@ def new_task(
     """A task with one message: due now (`pending`), or `scheduled` when `due` lies after `at`."""
     state = State.SCHEDULED if due is not None and due > at else State.PENDING
     task: Task = {
-        "messages": [{"to": to, "message": text, "uuid": message_uuid or str(uuid.uuid4())}],
+        "messages": [{"to": to, "message": text, "uuid": message_uuid or new_uuid()}],
         "state": state.value,
         "state_history": [{"state": state.value, "timestamp": states.timestamp(at)}],
         **facts,
@@ -254,7 +254,7 @@ def new_task(
 def outgoing_document(task: Task, at: datetime, author: str | None) -> Document:
     """The document of a message that a person or a program wrote, with CHT's mark for such."""
     return {
-        "_id": str(uuid.uuid4()),
+        "_id": new_uuid(),
         "type": "data_record",
         "from": author,
         "kujua_message": True,

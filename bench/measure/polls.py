@@ -2,7 +2,6 @@
 
 import secrets
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from bench import seed
 from bench.bench import Bench, Floors
 from bench.figures import Floor, percentile
 from bench.stage import Stage
+from mjumbe.uuid7 import new_uuid
 
 ENTRIES = 100
 # A phone polls every 30 s or so: between two polls the sentinel has time for what the one before brought.
@@ -67,7 +67,7 @@ def _check_messages(bench: Bench, before: int) -> None:
 
 def _updates(stage: Stage) -> dict[str, Any]:
     """Of messages that the phone was given before."""
-    uuids = [str(uuid.uuid4()) for _ in range(ENTRIES)]
+    uuids = [new_uuid() for _ in range(ENTRIES)]
     user, _ = stage.lab.admin
     stage.write(seed.on_the_phone(one, seed.sender(n), seed.TEXTS[0], user) for n, one in enumerate(uuids))
     return {"updates": [{"id": one, "status": "SENT"} for one in uuids]}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,9 @@ BATCH_CHARACTERS = 4_000_000
 # After an update of more batches than this V8 has taken memory that it does not give back: it is started anew.
 LONG_UPDATE = 10
 _SMALL = 2**53
+
+_Columns = tuple[Any, ...]  # of one row of the table
+_Place = tuple[int, bytes, int]  # what tells a document's rows apart: view, key, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,20 +178,13 @@ class Index:
         return batch or [_Changed(goal, "", None)]
 
     def _index(self, batch: Sequence[_Changed]) -> None:
-        """Replace the rows of these documents and note the progress, in one transaction."""
+        """Write what has changed of these documents' rows, and note the progress, in one transaction."""
         texts = [changed.text for changed in batch if changed.text is not None]
         mapped = iter(self._map(texts) if texts else [])
-        new: list[tuple[Any, ...]] = []
-        counts = dict.fromkeys(range(len(self.functions.maps)), 0)
-        for changed in batch:
-            if changed.text is not None:
-                new += _rows(changed.id, next(mapped), counts)
+        rows = {changed.id: _rows(changed.id, next(mapped) if changed.text is not None else []) for changed in batch}
         with self._writing as connection:
             connection.execute("BEGIN")
-            for changed in batch:
-                self._remove(changed.id, counts)
-            connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", new)
-            self._write_totals(counts)
+            self._replace(rows)
             connection.execute("UPDATE progress SET seq = ?", (batch[-1].seq,))
         self.seq = batch[-1].seq
 
@@ -197,9 +193,25 @@ class Index:
             self._maps = MapFunctions(self.functions.maps)
         return self._maps.run(texts)
 
-    def _remove(self, doc_id: str, counts: dict[int, int]) -> None:
-        for (view,) in self._writing.execute("DELETE FROM rows WHERE id = ? RETURNING view", (doc_id,)).fetchall():
-            counts[view] -= 1
+    def _replace(self, rows: Mapping[str, dict[_Place, _Columns]]) -> None:
+        """Give each document these rows. Most changes of a message leave most of them as they are."""
+        counts = dict.fromkeys(range(len(self.functions.maps)), 0)
+        old: list[tuple[int, bytes, str, int]] = []
+        new: list[_Columns] = []
+        for doc_id, now in rows.items():
+            for before in self._writing.execute("SELECT * FROM rows WHERE id = ?", (doc_id,)).fetchall():
+                view, key, _, place = before[:4]
+                if now.get((view, key, place)) == before:
+                    del now[view, key, place]
+                else:
+                    old.append((view, key, doc_id, place))
+                    counts[view] -= 1
+            new += now.values()
+        for view, *_ in new:
+            counts[view] += 1
+        self._writing.executemany("DELETE FROM rows WHERE view = ? AND key = ? AND id = ? AND place = ?", old)
+        self._writing.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", new)
+        self._write_totals(counts)
 
     def _write_totals(self, counts: dict[int, int]) -> None:
         self._writing.executemany(
@@ -218,13 +230,9 @@ class Index:
         if purged[0][0] > self._purge_seq + 1:
             self.seq, self._purge_seq = self._empty(purged[-1][0])
             return
-        counts = dict.fromkeys(range(len(self.functions.maps)), 0)
         with self._writing as writing:
             writing.execute("BEGIN")
-            for _, doc_id in purged:
-                if doc_id not in again:
-                    self._remove(doc_id, counts)
-            self._write_totals(counts)
+            self._replace({doc_id: {} for _, doc_id in purged if doc_id not in again})
             writing.execute("UPDATE progress SET purge_seq = ?", (purged[-1][0],))
         self._purge_seq = purged[-1][0]
 
@@ -250,14 +258,14 @@ class Index:
             self._maps = None
 
 
-def _rows(doc_id: str, by_view: list[list[Row]], counts: dict[int, int]) -> list[tuple[Any, ...]]:
-    """What a document emitted, as rows of the table; counts them."""
-    rows = []
+def _rows(doc_id: str, by_view: list[list[Row]]) -> dict[_Place, _Columns]:
+    """What a document emitted, as rows of the table."""
+    rows: dict[_Place, _Columns] = {}
     for view, emitted in enumerate(by_view):
-        counts[view] += len(emitted)
         for place, (key, value) in enumerate(emitted):
+            code = encode(key)
             key_json = json.dumps(key, separators=(",", ":"))  # in ASCII: JavaScript can emit half a surrogate pair
-            rows.append((view, encode(key), doc_id, place, key_json, value, _number(value)))
+            rows[view, code, place] = (view, code, doc_id, place, key_json, value, _number(value))
     return rows
 
 

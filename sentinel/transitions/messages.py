@@ -6,7 +6,6 @@ message has a state of its own. A uuid is a text, and no two tasks of a document
 """
 
 import copy
-import uuid
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 from mjumbe import phone, states, text
 from mjumbe.documents import TASK_LISTS, Document, message_of, milliseconds, read_moment, tasks_of
 from mjumbe.states import DUE, State, Task
+from mjumbe.uuid7 import new_uuid
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, locale_of
 from sentinel.transitions.templates import fill
@@ -67,7 +67,7 @@ def on_match(doc: Document, context: Context) -> bool:
         if isinstance(doc.get(name), list):
             doc[name] = [finished for task in doc[name] for finished in _finish(task, doc, context)]
     for task in _repeats(doc):
-        message_of(task)["uuid"] = str(uuid.uuid4())
+        message_of(task)["uuid"] = new_uuid()
     return before != [doc.get(name) for name in TASK_LISTS]
 
 
@@ -87,7 +87,7 @@ def _finish(task: Any, doc: Document, context: Context) -> Iterator[Any]:
         states.move(task, State.FAILED, context.now, "its messages are no objects with `to` and `message`")
         yield task
     for position, message in enumerate(messages):
-        message["uuid"] = str(message.get("uuid") or uuid.uuid4())
+        message["uuid"] = str(message.get("uuid") or new_uuid())
         single = task if position == 0 else copy.deepcopy(task)
         single["messages"] = [message]
         if lacking := _lacks(message):
@@ -98,7 +98,7 @@ def _finish(task: Any, doc: Document, context: Context) -> Iterator[Any]:
 def _compose(task: Task, doc: Document, context: Context) -> None:
     recipient, message = _recipient(task, doc, context), _text(task, doc, context)
     if recipient and message:
-        task["messages"] = [{"to": recipient, "message": message, "uuid": str(uuid.uuid4())}]
+        task["messages"] = [{"to": recipient, "message": message, "uuid": new_uuid()}]
         return
     trouble = "its text is not in the translations" if recipient else "its recipient is not known"
     if context.settings.sms.clear_failing_schedules:

@@ -79,3 +79,42 @@ def test_purges_are_forgotten_and_no_index_minds(tmp_path: Path, monkeypatch: py
             await database.close()
 
     asyncio.run(run())
+
+
+def test_a_change_leaves_the_rows_that_it_does_not_concern(tmp_path: Path) -> None:
+    """A message is written three times, and most of its rows stay as they are."""
+    maps = {
+        "name": "function (doc) { emit(doc.name, null); emit(doc.name, 2); }",
+        "state": "function (doc) { if (doc.state) { emit(doc.state, doc.value); } }",
+    }
+    # A body, and how many rows are removed and how many written for it.
+    steps = [
+        ('{"name":"A"}', 0, 2),
+        ('{"name":"A","other":1}', 0, 0),
+        ('{"name":"A","state":"sent","value":1}', 0, 1),
+        ('{"name":"A","state":"sent","value":2}', 1, 1),
+        ('{"name":"A","state":"failed","value":2}', 1, 1),
+        ('{"name":"B","state":"failed","value":2}', 2, 2),
+        ('{"name":"B"}', 1, 0),
+    ]
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            index = database.index(ViewFunctions("two", maps))
+            index._writing.executescript(
+                "CREATE TEMP TABLE seen (removed, added);"
+                "CREATE TEMP TRIGGER removed AFTER DELETE ON rows BEGIN INSERT INTO seen VALUES (1, 0); END;"
+                "CREATE TEMP TRIGGER added AFTER INSERT ON rows BEGIN INSERT INTO seen VALUES (0, 1); END;"
+            )
+            rev = None
+            for body, removed, added in steps:
+                rev = await database.write(partial(revisions.write, edit=Edit("a", rev, False, body)))
+                await index.refresh()
+                seen = index._writing.execute("SELECT total(removed), total(added) FROM seen").fetchone()
+                assert seen == (removed, added), body
+                assert sum(index.total(index._writing, view) for view in range(2)) == len(rows(index)), body
+                index._writing.execute("DELETE FROM seen")
+            await database.close()
+
+    asyncio.run(run())
