@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import chain
+from typing import Any
 
 import structlog
 
@@ -29,6 +29,9 @@ from sentinel.services import Services
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
+# While the outbox has no room we look only so often: in a broadcast the index would be busy with each message's every
+# state.
+FULL_SECONDS = 5.0
 SETTINGS_SECONDS = 5.0
 CLAIMS_SECONDS = 15.0
 EXPIRY_SECONDS = 60.0
@@ -59,6 +62,7 @@ class Clock:
         self._reports = reports
         self._expired = self._claims = time.monotonic()
         self._seen: dict[str, float] = {}  # claims that are not ours, and when we saw them first
+        self._looked = 0.0  # when we looked for what is due (monotonic)
         self._pending = 0.0  # when to look for pending messages again (monotonic)
 
     def run(self, stop: threading.Event) -> None:
@@ -79,11 +83,12 @@ class Clock:
 
     def _tick(self) -> None:
         self._settings.refresh_if_older(SETTINGS_SECONDS)
-        self._due()
-        self._reports.look_again()
-        # Who writes is looked up in this index as it is (sentinel/contacts.py): nobody else has it brought up.
-        self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
         now = time.monotonic()
+        if self._outbox.has_room() or now - self._looked >= FULL_SECONDS:
+            self._looked = now
+            self._refresh_indexes()
+            self._due()
+        self._reports.look_again()
         if now - self._claims > CLAIMS_SECONDS:
             self._claims = now
             self.doubt_claims(GRACE_SECONDS)
@@ -92,6 +97,13 @@ class Clock:
             oldest = oldest_due(states.now(), self._settings.current.sms)
             for state in (State.PENDING, "assigned", "bound"):
                 self._process(self._rows(state, oldest)[:PAGE])
+
+    def _refresh_indexes(self) -> None:
+        """For all questions of a tick at once: each would wait anew for what was written since the one before, and in a
+        broadcast an index hardly keeps up. A cluster has copies of an index: `stable` means the same one each time."""
+        self._couch.main.view("mjumbe", "due", limit=0, stable=True)
+        # Who writes is looked up in this index as it is (sentinel/contacts.py): nobody else has it brought up.
+        self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
 
     def _due(self) -> None:
         """Bring what is due by now from CouchDB to the outbox, as far as it has room."""
@@ -110,8 +122,7 @@ class Clock:
         read = self._read(State.PENDING, now)
         if len(read) < PAGE + CAPACITY:
             return self._wanted(read)[:PAGE]
-        view = partial(self._couch.main.view, "mjumbe", "due")
-        newest = view(start_key=[State.PENDING, now], end_key=[State.PENDING], descending=True, limit=1)
+        newest = self._look_up(start_key=[State.PENDING, now], end_key=[State.PENDING], descending=True, limit=1)
         moment = random.uniform(read[0].key[1], newest[0].key[1] if newest else now)  # noqa: S311  # no secret
         halves = (self._wanted(rows)[: PAGE // 2] for rows in (read, self._read(State.PENDING, now, int(moment))))
         found = list({_key(row): row for row in chain.from_iterable(halves)}.values())
@@ -141,9 +152,11 @@ class Clock:
         return [row for row in rows if not self._outbox.knows(_key(row))]
 
     def _read(self, state: str, until: int, since: int = 0) -> list[Row]:
-        return self._couch.main.view(
-            "mjumbe", "due", start_key=[state, since], end_key=[state, until], limit=PAGE + CAPACITY
-        )
+        return self._look_up(start_key=[state, since], end_key=[state, until], limit=PAGE + CAPACITY)
+
+    def _look_up(self, **query: Any) -> list[Row]:
+        """In the index as it is since the beginning of this tick, or one before."""
+        return self._couch.main.view("mjumbe", "due", update="false", stable=True, **query)
 
     def _process(self, rows: Sequence[Row]) -> None:
         if rows:

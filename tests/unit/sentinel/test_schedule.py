@@ -33,15 +33,18 @@ class Lab:
 
     def __init__(self) -> None:
         self.couch = MemoryCouch()
-        self.couch.main.views["due"] = due
+        self.couch.main.views = {"due": due, "by_phone": lambda doc: []}
         self.chosen: Service | str | None = None
         self.left: Callable[[str], bool] = lambda doc_id: False
         self.brought: list[str] = []
+        self.has_room = True
         self.full: set[str | None] = set()  # those by whom so many messages wait that no more fit into memory
         self.changed = settings.parse({})  # the settings in CouchDB
-        self.live = SimpleNamespace(current=self.changed, refresh=self._refresh)
+        self.live = SimpleNamespace(
+            current=self.changed, refresh=self._refresh, refresh_if_older=lambda seconds: self._refresh()
+        )
         outbox = SimpleNamespace(
-            has_room=lambda: True,
+            has_room=lambda: self.has_room,
             takes=lambda route: route.via not in self.full,
             knows=lambda key: False,
             leaves_to_phone=lambda key: self.left(key[0]),
@@ -52,7 +55,7 @@ class Lab:
             cast(Pipeline, SimpleNamespace(process=self._process)),
             cast(Services, SimpleNamespace(choose=lambda route: self.chosen)),
             cast(Outbox, outbox),
-            cast(Reports, None),
+            cast(Reports, SimpleNamespace(look_again=lambda: None)),
         )
 
     def _refresh(self) -> None:
@@ -147,9 +150,50 @@ def test_what_somebody_deleted_is_made_again_but_for_the_database(
 
     monkeypatch.setattr(lab.couch.main, "view", gone)
     monkeypatch.setattr(schedule.setup, "prepare", made.append)
-    lab.clock._settings = cast(LiveSettings, SimpleNamespace(refresh_if_older=lambda seconds: None))
     lab.clock.run(stop)
     assert made == [lab.couch] * again
+
+
+def test_an_index_is_brought_up_once_a_tick(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a broadcast each question would wait anew for what was written since the one before."""
+    lab.write("a", PAGE + CAPACITY, 1)
+    lab.chosen = service()
+    asked: list[tuple[str, str]] = []
+    view = lab.couch.main.view
+
+    def recorded(design: str, name: str, **query: Any) -> Any:
+        asked.append((name, query.get("update", "true")))
+        return view(design, name, **query)
+
+    monkeypatch.setattr(lab.couch.main, "view", recorded)
+    lab.clock._tick()
+    # scheduled; pending ones, the newest of them, those from a moment of chance; left to phones
+    assert asked == [("due", "true"), ("by_phone", "lazy"), *[("due", "false")] * 5]
+    assert lab.brought
+
+
+def test_while_the_outbox_has_no_room_what_is_due_is_looked_for_less_often(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(schedule, "time", clock)
+
+    def tick(at: float) -> list[str]:
+        clock.now = at
+        lab.brought.clear()
+        lab.clock._tick()
+        return list(lab.brought)
+
+    due = states.now() + timedelta(seconds=0.1)
+    task = documents.new_task("+254711000001", "a", states.now(), due=due)
+    lab.couch.main.store({**documents.outgoing_document(task, due, None), "_id": "a"})
+    monkeypatch.setattr(states, "now", lambda: due)
+    lab.has_room = False
+    looks = {seconds: tick(1000.0 + seconds) for seconds in (0.0, 1.0, 4.9, 5.0, 5.1, 9.9, 10.0)}
+    assert [seconds for seconds, brought in looks.items() if brought] == [0.0, 5.0, 10.0]
+    assert looks[5.0] == ["a"]
+    lab.has_room = True
+    assert tick(1010.5) == ["a"]
 
 
 # ---- what was left to the phone gateway
