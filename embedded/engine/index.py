@@ -258,14 +258,17 @@ class Index:
             self._maps = None
 
 
+# In ASCII: JavaScript can emit half a surrogate pair.
+_key_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _rows(doc_id: str, by_view: list[list[Row]]) -> dict[_Place, _Columns]:
     """What a document emitted, as rows of the table."""
     rows: dict[_Place, _Columns] = {}
     for view, emitted in enumerate(by_view):
         for place, (key, value) in enumerate(emitted):
             code = encode(key)
-            key_json = json.dumps(key, separators=(",", ":"))  # in ASCII: JavaScript can emit half a surrogate pair
-            rows[view, code, place] = (view, code, doc_id, place, key_json, value, _number(value))
+            rows[view, code, place] = (view, code, doc_id, place, _key_json(key), value, _number(value))
     return rows
 
 
