@@ -1,6 +1,7 @@
 """The documents: built, read and checked."""
 
 import json
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -310,3 +311,10 @@ def test_records_do_not_show_people_s_words_and_numbers() -> None:
     ]
     assert "HELP ME" not in repr(records)
     assert "711000" not in repr(records)
+
+
+def test_new_documents_and_messages_have_ids_that_begin_with_the_time() -> None:
+    """Random ones touch another page of each B-tree with every document."""
+    task = documents.new_task("+254711000001", "text", AT)
+    doc = documents.outgoing_document(task, AT, "nurse")
+    assert [uuid.UUID(made).version for made in (doc["_id"], task["messages"][0]["uuid"])] == [7, 7]
