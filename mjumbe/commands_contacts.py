@@ -1,13 +1,12 @@
 """`mjumbe contacts`: the people whom messages come from and go to, as CHT's documents of type `person`."""
 
-import uuid
-
 import click
 
 from mjumbe import states
 from mjumbe.commands import Words, connect, prepare, read_number
 from mjumbe.couch import Couch
 from mjumbe.documents import Document, milliseconds
+from mjumbe.uuid7 import new_uuid
 
 
 @click.group()
@@ -44,7 +43,7 @@ def add_contact(phone: str, name: str) -> None:
     found = _with_number(couch, number)
     if found:
         raise click.ClickException(f"{number} is {found[0].get('name')}'s ({found[0]['_id']})")
-    doc = {"_id": str(uuid.uuid4()), "type": "person", "name": name, "phone": number}
+    doc = {"_id": new_uuid(), "type": "person", "name": name, "phone": number}
     couch.main.put({**doc, "reported_date": milliseconds(states.now())})
     _show(doc)
 
