@@ -99,24 +99,28 @@ class Intake:
 
         What the spool does not take goes past it to CouchDB: better out of turn than not at all.
         """
-        ways = [self._insist, self._put_aside]
-        if self._spool.holds(database.name):
-            ways.reverse()
         problems = []
-        for way in ways:
+        for way in (partial(self._put_aside, behind=True), self._insist, self._put_aside):
             try:
-                return way(database, docs)
+                if (answers := way(database, docs)) is not None:
+                    return answers
             except (UnavailableError, CouchError, SpoolError) as error:
                 # A database that is not there (yet), or a password of ours that was changed: that passes, too.
                 taker = "the spool" if isinstance(error, SpoolError) else "CouchDB"
                 self._seldom(log.warning, f"{taker} takes nothing now", str(error))
                 problems.append(str(error))
-        reason = "; ".join(problems)
+        reason = "; ".join(dict.fromkeys(problems))
         self._seldom(log.error, "callbacks can be stored nowhere, and are answered 503", reason)
         raise UnavailableError(reason)
 
-    def _put_aside(self, database: Database, docs: Mapping[str, Document]) -> dict[str, Answer]:
-        stored = self._spool.add(database.name, list(docs.values()))
+    def _put_aside(
+        self, database: Database, docs: Mapping[str, Document], *, behind: bool = False
+    ) -> dict[str, Answer] | None:
+        """Into the spool; or `behind` what waits there, and None when nothing does."""
+        add = self._spool.add_behind if behind else self._spool.add
+        stored = add(database.name, list(docs.values()))
+        if stored is None:
+            return None
         self._metrics.spooled(sum(stored))
         self._waiting.set()
         return dict(zip(docs, stored, strict=True))

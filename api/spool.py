@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,7 @@ class Spool:
         """Nothing is made on disk before there is something to spool."""
         self._path = directory / FILE
         self._lock = threading.Lock()
+        self._doors: dict[str, threading.Lock] = {}  # by database, see `_bring`
         self._filled: set[str] = set()  # the databases for which something waits
         self._sure = self._is_absent()  # whether that is known: what is in the file may be an earlier process's
         self._trouble = ""
@@ -89,6 +90,11 @@ class Spool:
     def holds(self, database: str) -> bool:
         """Whether something may wait for this database that can be brought there; no I/O."""
         return not self._trouble and (not self._sure or database in self._filled)
+
+    def add_behind(self, database: str, docs: Sequence[Document]) -> list[bool] | None:
+        """As `add`, behind what waits; None when nothing does that `holds` knows of: they may go straight there."""
+        with self._door(database):
+            return self.add(database, docs) if self.holds(database) else None
 
     def add(self, database: str, docs: Sequence[Document]) -> list[bool]:
         """Put documents on disk; for each, whether it was not there yet. Raises SpoolError."""
@@ -111,14 +117,8 @@ class Spool:
         try:
             for database in [name for name in self._look() if name in databases]:
                 try:
-                    while rows := self._next(database):
-                        docs, refused = _decoded(rows)
-                        if docs:
-                            refused |= write(database, docs)
-                        self._note(database, rows, refused)
-                        drained += len(rows) - len(refused)
-                        with suppress(SpoolError):  # there is more to write
-                            self._remove()
+                    for count in self._bring(write, database):
+                        drained += count
                 except (UnavailableError, CouchError) as error:
                     failures.append(error)
             self._remove()
@@ -129,6 +129,33 @@ class Spool:
         if failures:
             raise failures[0]
         return drained
+
+    def _bring(self, write: Write, database: str) -> Iterator[int]:
+        """Hand what waits for a database to `write` and remove it, batch by batch; yields how many documents went.
+
+        The door is closed for the last of it: `add_behind` waits. Else a stream of messages would fill the spool again
+        with each batch, for as long as it lasts. What has come meanwhile is from another process, which brings it, too.
+        """
+        rows = self._next(database)
+        while rows:
+            yield self._hand_over(write, database, rows)
+            # Not before CouchDB has taken something: whoever waits at the door must not wait for one that hangs.
+            nearly_all = len(rows) < DRAINED_AT_ONCE
+            with self._door(database) if nearly_all else nullcontext():
+                yield self._hand_over(write, database, self._next(database))
+                rows = self._next(database)
+
+    def _door(self, database: str) -> threading.Lock:
+        return self._doors.setdefault(database, threading.Lock())
+
+    def _hand_over(self, write: Write, database: str, rows: Sequence[Row]) -> int:
+        docs, refused = _decoded(rows)
+        if docs:
+            refused |= write(database, docs)
+        self._note(database, rows, refused)
+        with suppress(SpoolError):  # there is more to write
+            self._remove()
+        return len(rows) - len(refused)
 
     def _look(self) -> list[str]:
         """The databases for which something waits."""

@@ -33,7 +33,7 @@ from tests.faults.rig import (
 from tests.integration.processes import Process, eventually, family
 from tests.integration.sentinel.world import INCOMING_KEY, World
 
-STREAMS = 4
+STREAMS = 16
 
 
 def spool_path(world: World) -> Path:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -67,6 +68,44 @@ def test_what_cannot_be_removed_is_written_once_and_removed_later(
     assert spool.state() == SpoolState(waiting={}, set_aside=1)
     assert spool.add("medic", [doc("f")]) == [True]
     assert spool.drain(written, BOTH) == 1
+
+
+def test_a_stream_of_documents_does_not_keep_the_spool_filled(tmp_path: Path) -> None:
+    """Each write takes a moment, in which the next documents come: those of the last write wait for its end."""
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc("a")])
+    written: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        waits: list[Future[list[bool] | None]] = []
+
+        def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
+            written.extend(doc["_id"] for doc in docs)
+            if written == ["a"]:
+                assert spool.add_behind(database, [doc("b")]) == [True], "CouchDB may hang: nobody waits for it"
+            else:
+                waits.append(threads.submit(spool.add_behind, database, [doc("c")]))
+            return {}
+
+        assert spool.drain(write, BOTH) == 2
+        assert [wait.result() for wait in waits] == [None]
+    assert written == ["a", "b"]
+    assert spool.state() == SpoolState(waiting={}, set_aside=0)
+
+
+def test_what_another_process_adds_keeps_nobody_at_the_door(tmp_path: Path) -> None:
+    ours, other = Spool(tmp_path), Spool(tmp_path)
+    ours.add("medic", [doc("first")])
+    with ThreadPoolExecutor() as threads:
+        waits: list[Future[list[bool] | None]] = []
+
+        def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
+            waits.append(threads.submit(ours.add_behind, database, [doc(f"ours {len(waits)}")]))
+            if len(waits) < 1_000 and not any(wait.done() for wait in waits[1:]):
+                other.add(database, [doc(f"other {len(waits)}")])
+            return {}
+
+        ours.drain(write, BOTH)
+        assert len(waits) < 1_000
 
 
 def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
