@@ -26,7 +26,7 @@ log = structlog.get_logger()
 FILE = "spool.sqlite"
 # Another process of the same machine may hold the file's lock for a commit.
 LOCK_SECONDS = 5.0
-DRAINED_AT_ONCE = 200
+DRAINED_AT_ONCE = 500
 
 SCHEMA = """
 BEGIN;
@@ -74,7 +74,8 @@ class Spool:
         self._path = directory / FILE
         self._lock = threading.Lock()
         self._doors: dict[str, threading.Lock] = {}  # by database, see `_bring`
-        self._filled: set[str] = set()  # the databases for which something waits
+        # The databases for which something waits that ours must go behind, and the place of the last of it.
+        self._filled: dict[str, int] = {}
         self._sure = self._is_absent()  # whether that is known: what is in the file may be an earlier process's
         self._trouble = ""
         # What CouchDB has, or why it refused it, and the file has still: by database, then by place and id in order.
@@ -101,8 +102,7 @@ class Spool:
         if self._trouble:
             raise SpoolError(self._trouble)
         with self._lock, self._or_spool_error("cannot be written"):
-            answers = elsewhere(lambda: self._insert(database, docs))
-            self._filled.add(database)
+            answers, self._filled[database] = elsewhere(lambda: self._insert(database, docs))
             return answers
 
     def drain(self, write: Write, databases: Collection[str]) -> int:
@@ -134,7 +134,7 @@ class Spool:
         """Hand what waits for a database to `write` and remove it, batch by batch; yields how many documents went.
 
         The door is closed for the last of it: `add_behind` waits. Else a stream of messages would fill the spool again
-        with each batch, for as long as it lasts. What has come meanwhile is from another process, which brings it, too.
+        with each batch, for as long as it lasts.
         """
         rows = self._next(database)
         while rows:
@@ -162,16 +162,21 @@ class Spool:
         if self._sure and not self._filled:
             return []
         with self._lock:
-            found = self._read(self._databases)
-            self._filled, self._sure = set(found), True
-        return found
+            found = dict(self._read(self._databases))
+            before = self._filled if self._sure else found
+            self._filled, self._sure = {name: before[name] for name in found if name in before}, True
+        return list(found)
 
     def _next(self, database: str) -> list[Row]:
-        """What has waited longest for a database."""
+        """What has waited longest for a database.
+
+        Once all of it came from other processes since our last, ours need not go behind it: else each process would
+        keep the spool filled for the others.
+        """
         with self._lock:
             rows = self._read(lambda: self._first(database))
-            if not rows:
-                self._filled.discard(database)
+            if not rows or rows[0][0] > self._filled.get(database, 0):
+                self._filled.pop(database, None)
         return rows
 
     def _read(self, work: Callable[[], list[Answer]]) -> list[Answer]:
@@ -218,9 +223,11 @@ class Spool:
         connection.executescript(SCHEMA)
         return connection
 
-    def _insert(self, database: str, docs: Sequence[Document]) -> list[bool]:
+    def _insert(self, database: str, docs: Sequence[Document]) -> tuple[list[bool], int]:
+        """Which were not there yet, and the last place."""
         with closing(self._open()) as connection, connection:
-            return [_insert(connection, database, doc) for doc in docs]
+            answers = [_insert(connection, database, doc) for doc in docs]
+            return answers, connection.execute("SELECT max(place) FROM waiting").fetchone()[0]
 
     def _waiting(self) -> list[tuple[str, int]]:
         with closing(self._open_to_read()) as connection:
@@ -230,10 +237,12 @@ class Spool:
         with closing(self._open_to_read()) as connection:
             return [int(connection.execute("SELECT count(*) FROM set_aside").fetchone()[0])]
 
-    def _databases(self) -> list[str]:
+    def _databases(self) -> list[tuple[str, int]]:
+        """The databases for which something waits, and the place of its last."""
+        query = "SELECT db, max(place) FROM waiting GROUP BY db ORDER BY min(place)"
         with closing(self._open_to_read()) as connection:
-            names = connection.execute("SELECT db FROM waiting GROUP BY db ORDER BY min(place)").fetchall()
-        return [name for (name,) in names if self._first(name, 1)]
+            found = connection.execute(query).fetchall()
+        return [(name, last) for name, last in found if self._first(name, 1)]
 
     def _first(self, database: str, limit: int = DRAINED_AT_ONCE) -> list[Row]:
         """What waits behind the last that is done; from the start when that is gone, with the whole file perhaps."""

@@ -92,20 +92,31 @@ def test_a_stream_of_documents_does_not_keep_the_spool_filled(tmp_path: Path) ->
     assert spool.state() == SpoolState(waiting={}, set_aside=0)
 
 
-def test_what_another_process_adds_keeps_nobody_at_the_door(tmp_path: Path) -> None:
+def test_what_another_process_adds_is_nothing_that_ours_must_go_behind(tmp_path: Path, written: Written) -> None:
+    """It orders its own, and brings it to CouchDB; each would keep the spool filled for the other."""
     ours, other = Spool(tmp_path), Spool(tmp_path)
-    ours.add("medic", [doc("first")])
-    with ThreadPoolExecutor() as threads:
-        waits: list[Future[list[bool] | None]] = []
+    ours.add("medic", [doc("0")])
 
-        def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
-            waits.append(threads.submit(ours.add_behind, database, [doc(f"ours {len(waits)}")]))
-            if len(waits) < 1_000 and not any(wait.done() for wait in waits[1:]):
-                other.add(database, [doc(f"other {len(waits)}")])
-            return {}
+    def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
+        if ours.holds(database) and len(written.ids) < 100:
+            other.add(database, [doc(f"{len(written.ids) + 1}")])
+        return written(database, docs)
 
-        ours.drain(write, BOTH)
-        assert len(waits) < 1_000
+    ours.drain(write, BOTH)
+    assert written.ids == ["0", "1"]
+
+
+def test_what_an_earlier_process_left_is_gone_behind_to_its_end(tmp_path: Path, written: Written) -> None:
+    Spool(tmp_path).add("medic", [doc("a"), doc("b")])
+    ours = Spool(tmp_path)
+
+    def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
+        assert ours.holds(database)
+        return written(database, docs)
+
+    ours.drain(write, BOTH)
+    assert written.ids == ["a", "b"]
+    assert ours.add_behind("medic", [doc("c")]) is None
 
 
 def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
@@ -118,7 +129,7 @@ def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
     (tmp_path / FILE).unlink()
     Spool(tmp_path).add("medic", [doc("c"), doc("d"), doc("e")])
     monkeypatch.setattr("api.spool.DRAINED_AT_ONCE", 1)
-    spool._filled.add("medic")
+    spool._filled["medic"] = 9
     spool.drain(written, BOTH)
     assert written.ids == ["a", "b", "c", "d", "e"]
     assert spool.state() == SpoolState(waiting={}, set_aside=0)
