@@ -1,5 +1,6 @@
 """What happens by the clock: messages that fall due, claims that nobody answered, reports that still wait."""
 
+import math
 import random
 import threading
 import time
@@ -106,12 +107,16 @@ class Clock:
         self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
 
     def _due(self) -> None:
-        """Bring what is due by now from CouchDB to the outbox, as far as it has room."""
+        """Bring what is due by now from CouchDB to the outbox: answers always, the rest as far as it has room."""
         now = milliseconds(states.now())
-        self._process(self._rows(State.SCHEDULED, now)[:PAGE])
+        fallen_due = self._rows(State.SCHEDULED, now)[:PAGE]
+        self._process(fallen_due)
+        if len(fallen_due) == PAGE:
+            self._looked = -math.inf  # there may be more, which must not wait for FULL_SECONDS
+        self._process(self._rows("reply", now)[:PAGE])
+        if time.monotonic() >= self._pending:
+            self._process(self._fair(now))
         if self._outbox.has_room():
-            if time.monotonic() >= self._pending:
-                self._process(self._fair(now))
             service = self._services.choose(ANY_ROUTE)
             if isinstance(service, Service):
                 self._process(self._untaken(service, now))
@@ -126,7 +131,7 @@ class Clock:
         moment = random.uniform(read[0].key[1], newest[0].key[1] if newest else now)  # noqa: S311  # no secret
         halves = (self._wanted(rows)[: PAGE // 2] for rows in (read, self._read(State.PENDING, now, int(moment))))
         found = list({_key(row): row for row in chain.from_iterable(halves)}.values())
-        if not found:
+        if not found and self._outbox.has_room():
             self._pending = time.monotonic() + STUCK_SECONDS
         return found
 

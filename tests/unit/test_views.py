@@ -57,3 +57,21 @@ def test_what_is_no_moment_is_never_compared_with_one(name: str) -> None:
         for facts in ({}, {"service": None}):
             keys = keys_of({"tasks": [task(state=state, **facts, **{name: value}) for value in odd]})
             assert {key[-1] for key in keys if key[0] in (state, "assigned", "medic-gateway", "all")} == {0}
+
+
+INCOMING = {"type": "data_record", "from": "+2547", "sms_message": {"message": "HELP"}}
+
+
+@pytest.mark.parametrize(
+    ("doc", "answers"),
+    [
+        ({**INCOMING, "tasks": [task(service=None)]}, True),
+        ({**INCOMING, "tasks": [task(service="textbee")]}, True),
+        ({**INCOMING, "tasks": [task()]}, False),  # a phone takes it
+        ({**INCOMING, "tasks": [task(state="scheduled")]}, False),
+        ({**INCOMING, "scheduled_tasks": [task(service=None)]}, False),
+        ({"type": "data_record", "kujua_message": True, "tasks": [task(service=None)]}, False),
+    ],
+)
+def test_answers_that_wait_are_found_by_themselves(doc: dict[str, Any], answers: bool) -> None:
+    assert (["reply", EIGHT] in keys_of({**doc, "reported_date": EIGHT})) is answers

@@ -284,3 +284,15 @@ def test_messages_bound_to_a_service_wait_for_it(own_world: World) -> None:
     world.until_task(doc_id, lambda task: task.get("service") == "medic-gateway")
     world.until(world.write(number(), bound, via="africas-talking"), "sent")
     assert world.simulator.requests(other) == []
+
+
+def test_an_answer_is_tried_again_while_a_broadcast_waits_for_a_slow_service(own_world: World) -> None:
+    """Of a broadcast the outbox takes no more into memory for many minutes, and it is the older."""
+    world, text = own_world, next(texts)
+    world.set(sms={"africas_talking": {"batch_size": 1, "max_per_second": 1}})
+    world.start_sentinel()
+    prefix = number("")
+    world.write_many([(f"{prefix}{n:05}", text) for n in range(1_200)])
+    eventually(lambda: world.simulator.requests(text), SOON)
+    doc_id = world.receive(number("99500"), "help")
+    world.until_task(doc_id, lambda task: task.get("attempts", 0) > 1)

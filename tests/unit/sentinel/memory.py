@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from mjumbe.couch import Couch, Row, Saved, UnavailableError
-from mjumbe.documents import Document, due_of, tasks_of
+from mjumbe.documents import Document, due_of, is_incoming, tasks_of
 from tests.unit import memory
 
 
@@ -93,6 +93,8 @@ def due(doc: Document) -> Iterable[tuple[Any, Any]]:
         state = ("bound" if task.get("via") else "assigned") if left else task["state"]
         value = {"uuid": task["messages"][0]["uuid"], "service": task.get("service"), "via": task.get("via")}
         yield [state, due_of(task, doc)], value
+        if is_incoming(doc) and state == "pending":
+            yield ["reply", due_of(task, doc)], value
 
 
 def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:

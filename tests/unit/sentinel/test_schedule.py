@@ -167,8 +167,8 @@ def test_an_index_is_brought_up_once_a_tick(lab: Lab, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(lab.couch.main, "view", recorded)
     lab.clock._tick()
-    # scheduled; pending ones, the newest of them, those from a moment of chance; left to phones
-    assert asked == [("due", "true"), ("by_phone", "lazy"), *[("due", "false")] * 5]
+    # scheduled; answers; pending ones, the newest of them, those from a moment of chance; left to phones
+    assert asked == [("due", "true"), ("by_phone", "lazy"), *[("due", "false")] * 6]
     assert lab.brought
 
 
@@ -194,6 +194,30 @@ def test_while_the_outbox_has_no_room_what_is_due_is_looked_for_less_often(
     assert looks[5.0] == ["a"]
     lab.has_room = True
     assert tick(1010.5) == ["a"]
+
+
+def test_while_bulk_leaves_no_room_answers_and_what_goes_another_way_are_brought(lab: Lab) -> None:
+    """They were tried before, or another sentinel left them; where a service is slow there is no room for hours."""
+    lab.write("bulk", PAGE + CAPACITY + 1, 60)
+    lab.write("elsewhere", 1, 61, via="textbee")
+    task = documents.new_task("+254711000001", "answer", states.now())
+    incoming = {"type": "data_record", "from": "+254711000001", "sms_message": {"message": "HELP"}, "tasks": [task]}
+    lab.couch.main.store({"_id": "answer", **incoming})
+    lab.has_room, lab.full = False, {None}
+    assert lab.bring() == ["answer", "elsewhere00000"]
+    lab.has_room, lab.full = True, set()
+    assert len(lab.bring()) > 2, "as soon as there is room"
+
+
+def test_of_many_that_fall_due_at_once_the_next_page_does_not_wait(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    lab.has_room = False
+    lab.write("a", PAGE, 1, state="scheduled")
+    lab.write("b", 1, 1)
+    for _ in range(2):
+        lab.brought.clear()
+        lab.clock._tick()
+        assert lab.brought[:PAGE] == [f"a{n:05}" for n in range(PAGE)]
 
 
 # ---- what was left to the phone gateway

@@ -1,6 +1,6 @@
 // What is still to be done: [state, when in ms], where 'assigned' stands for pending messages that wait for the phone
-// gateway's poll, 'bound' for those that were written for it alone; and what may have been sent: ['in-doubt', the
-// number's digits].
+// gateway's poll, 'bound' for those that were written for it alone. Pending answers are there twice, also as ['reply',
+// when]: no broadcast keeps them waiting. And what may have been sent: ['in-doubt', the number's digits].
 // Value: the message's uuid, the service it was given to, and the one that it was written for.
 // And what a service took and has not settled: ['open', service, when its state changed in ms]; value: its reference.
 function (doc) {
@@ -12,7 +12,7 @@ function (doc) {
     return Date.parse(/^[\d-]+[T ][\d:.]+$/.test(value) ? value.replace(' ', 'T') + 'Z' : value);
   }
   var OPEN = { 'received-by-gateway': true, 'forwarded-by-gateway': true, sent: true };
-  function each(tasks) {
+  function each(tasks, answers) {
     if (!tasks || !tasks.forEach) { return; }
     tasks.forEach(function (task) {
       if (task && OPEN[task.state] && task.service && task.gateway_ref) {
@@ -26,9 +26,10 @@ function (doc) {
       var value = { uuid: message.uuid || null, service: task.service || null, via: via };
       var left = task.state === 'pending' && task.service === 'medic-gateway';
       emit([left ? (task.via ? 'bound' : 'assigned') : task.state, at], value);
+      if (answers && task.state === 'pending' && !left) { emit(['reply', at], value); }
       if (task.in_doubt) { emit(['in-doubt', String(message.to).replace(/\D/g, '')], value); }
     });
   }
-  each(doc.tasks);
-  each(doc.scheduled_tasks);
+  each(doc.tasks, doc.type === 'data_record' && doc.sms_message && doc.from);
+  each(doc.scheduled_tasks, false);
 }
