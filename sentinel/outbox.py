@@ -103,7 +103,7 @@ class Outbox:
         what is queued all the same leaves its document there."""
         with self._lock:
             for message in messages:
-                if message.key in self._known or (self._queue.is_full(message.route) and not message.reply):
+                if message.key in self._known or not self._queue.takes(message):
                     continue
                 self._queue.add(message if len(self._known) < MOST_DOCUMENTS else replace(message, doc=None))
                 self._known.add(message.key)

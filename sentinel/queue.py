@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from mjumbe.documents import OutgoingMessage, Premium, Route
 
 CAPACITY = 2_000  # bulk messages of one route kept in memory, with their documents
+# Texts take turns, so one of which LITTLE waits must not wait in CouchDB for a broadcast that fills the memory.
+SPARE = 500
+LITTLE = 100
 
 Lane = OrderedDict[tuple[str, Premium], deque[OutgoingMessage]]  # by text and how it is charged
 
@@ -23,6 +26,14 @@ class Queue:
         """Whether no more bulk fits that goes by this route. What waits for a held service keeps out no other's."""
         return self._bulk[route] >= CAPACITY
 
+    def takes(self, message: OutgoingMessage) -> bool:
+        """Whether a message fits: always an answer; what is more than CAPACITY only of texts of which little waits."""
+        if message.reply or not self.is_full(message.route):
+            return True
+        _, bulk = self._lanes[message.route]
+        waiting = bulk.get(_lane_key(message), ())
+        return len(waiting) < LITTLE and self._bulk[message.route] < CAPACITY + SPARE
+
     def bulk(self) -> Mapping[Route, int]:
         """How many bulk messages wait, by route."""
         return self._bulk
@@ -30,7 +41,7 @@ class Queue:
     def add(self, message: OutgoingMessage) -> None:
         replies, bulk = self._lanes.setdefault(message.route, (OrderedDict(), OrderedDict()))
         lane = replies if message.reply else bulk
-        lane.setdefault((message.text, message.premium), deque()).append(message)
+        lane.setdefault(_lane_key(message), deque()).append(message)
         self._bulk[message.route] += not message.reply
 
     def routes(self) -> list[Route]:
@@ -60,3 +71,7 @@ class Queue:
             del self._lanes[route]
             del self._bulk[route]
         return list(taken.values())
+
+
+def _lane_key(message: OutgoingMessage) -> tuple[str, Premium]:
+    return message.text, message.premium

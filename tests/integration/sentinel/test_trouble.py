@@ -13,6 +13,7 @@ import requests
 
 from mjumbe import states
 from mjumbe.status import LEADER_ID
+from sentinel.queue import CAPACITY
 from tests.integration.processes import eventually
 from tests.integration.sentinel.world import OUTGOING_KEY, SOON, World, entries, number
 
@@ -286,13 +287,15 @@ def test_messages_bound_to_a_service_wait_for_it(own_world: World) -> None:
     assert world.simulator.requests(other) == []
 
 
-def test_an_answer_is_tried_again_while_a_broadcast_waits_for_a_slow_service(own_world: World) -> None:
-    """Of a broadcast the outbox takes no more into memory for many minutes, and it is the older."""
-    world, text = own_world, next(texts)
+def test_a_broadcast_by_a_slow_service_keeps_others_waiting_for_a_turn_only(own_world: World) -> None:
+    """It fills the outbox's memory, and most of it waits in CouchDB for an hour."""
+    world, text, other = own_world, next(texts), next(texts)
     world.set(sms={"africas_talking": {"batch_size": 1, "max_per_second": 1}})
     world.start_sentinel()
     prefix = number("")
-    world.write_many([(f"{prefix}{n:05}", text) for n in range(1_200)])
+    world.write_many([(f"{prefix}{n:05}", text) for n in range(CAPACITY + 500)])
     eventually(lambda: world.simulator.requests(text), SOON)
     doc_id = world.receive(number("99500"), "help")
-    world.until_task(doc_id, lambda task: task.get("attempts", 0) > 1)
+    world.until_task(doc_id, lambda task: task.get("attempts", 0) > 1, "is not tried again")
+    world.write(number(), other)
+    eventually(lambda: world.simulator.requests(other), SOON)

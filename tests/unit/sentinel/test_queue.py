@@ -3,7 +3,7 @@
 import itertools
 
 from mjumbe.documents import OutgoingMessage, Premium, Route
-from sentinel.queue import CAPACITY, Queue
+from sentinel.queue import CAPACITY, LITTLE, SPARE, Queue
 
 serial = itertools.count()
 
@@ -80,3 +80,17 @@ def test_only_bulk_fills_the_queue() -> None:
     assert waiting.bulk() == {Route(): CAPACITY}
     assert sum(map(len, drain(waiting, 100))) == 2 * CAPACITY + 1
     assert (waiting.is_full(Route()), waiting.bulk(), waiting.routes()) == (False, {}, [])
+
+
+def test_a_full_queue_takes_answers_and_a_little_of_other_texts() -> None:
+    waiting = queue(*(message("broadcast") for _ in range(CAPACITY)))
+    assert not waiting.takes(message("broadcast"))
+    for _ in range(LITTLE):
+        assert waiting.takes(message("a nurse's"))
+        waiting.add(message("a nurse's"))
+    assert not waiting.takes(message("a nurse's"))
+    for n in range(SPARE - LITTLE):
+        assert waiting.takes(message(f"{n}"))
+        waiting.add(message(f"{n}"))
+    assert not waiting.takes(message("one more"))
+    assert waiting.takes(message("one more", reply=True)) and waiting.takes(message("broadcast", via="textbee"))
