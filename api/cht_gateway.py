@@ -236,7 +236,7 @@ def _by_uuid(here: Context, uuids: list[str], index: Index) -> list[Row]:
     """The messages with these uuids; those of the last second only when the index is to be CURRENT."""
     if not uuids:
         return []
-    return here.couch.main.view("mjumbe", "messages_by_uuid", keys=uuids, include_docs=True, update=index)
+    return here.couch.main.view("mjumbe", "messages_by_uuid", keys=uuids, include_docs=True, update=index, stable=True)
 
 
 def _read_update(entry: Any) -> Told | None:
@@ -338,6 +338,7 @@ def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[
             limit=size,
             skip=skip,
             update=index,
+            stable=True,
         )
         # Others write anything for a uuid.
         yield from (row for row in rows if row.key[2] >= oldest and isinstance(row.value["uuid"], str))

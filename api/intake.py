@@ -6,7 +6,7 @@ CouchDB is away the disk is the spool's, and a thread brings to CouchDB what wai
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from itertools import islice
@@ -33,6 +33,7 @@ DRAIN_SECONDS = 1.0  # how often a waiting spool is tried
 log = structlog.get_logger()
 
 Answer = bool | Exception
+Way = Callable[[Database, Mapping[str, Document]], Mapping[str, Answer] | None]
 
 
 class Intake:
@@ -100,16 +101,20 @@ class Intake:
         What the spool does not take goes past it to CouchDB: better out of turn than not at all.
         """
         problems = []
-        for way in (partial(self._put_aside, behind=True), self._insist, self._put_aside):
+        ways: list[Way] = [partial(self._put_aside, behind=True), self._insist, self._put_aside]
+        for way in ways:
             try:
                 if (answers := way(database, docs)) is not None:
                     return answers
             except (UnavailableError, CouchError, SpoolError) as error:
                 # A database that is not there (yet), or a password of ours that was changed: that passes, too.
-                taker = "the spool" if isinstance(error, SpoolError) else "CouchDB"
+                taker = "CouchDB"
+                if isinstance(error, SpoolError):
+                    taker = "the spool"
+                    del ways[2:]  # whoever holds its lock is not waited for twice
                 self._seldom(log.warning, f"{taker} takes nothing now", str(error))
                 problems.append(str(error))
-        reason = "; ".join(dict.fromkeys(problems))
+        reason = "; ".join(problems)
         self._seldom(log.error, "callbacks can be stored nowhere, and are answered 503", reason)
         raise UnavailableError(reason)
 

@@ -174,7 +174,7 @@ class Spool:
         keep the spool filled for the others.
         """
         with self._lock:
-            rows = self._read(lambda: self._first(database))
+            rows = self._read(lambda: self._first(database, DRAINED_AT_ONCE))
             if not rows or rows[0][0] > self._filled.get(database, 0):
                 self._filled.pop(database, None)
         return rows
@@ -227,7 +227,7 @@ class Spool:
         """Which were not there yet, and the last place."""
         with closing(self._open()) as connection, connection:
             answers = [_insert(connection, database, doc) for doc in docs]
-            return answers, connection.execute("SELECT max(place) FROM waiting").fetchone()[0]
+            return answers, connection.execute("SELECT coalesce(max(place), 0) FROM waiting").fetchone()[0]
 
     def _waiting(self) -> list[tuple[str, int]]:
         with closing(self._open_to_read()) as connection:
@@ -244,7 +244,7 @@ class Spool:
             found = connection.execute(query).fetchall()
         return [(name, last) for name, last in found if self._first(name, 1)]
 
-    def _first(self, database: str, limit: int = DRAINED_AT_ONCE) -> list[Row]:
+    def _first(self, database: str, limit: int) -> list[Row]:
         """What waits behind the last that is done; from the start when that is gone, with the whole file perhaps."""
         place, doc_id = next(reversed(self._done.get(database, {})), (0, ""))
         # The plus keeps SQLite from sorting all of a database's rows for the first of them.

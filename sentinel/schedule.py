@@ -85,10 +85,16 @@ class Clock:
     def _tick(self) -> None:
         self._settings.refresh_if_older(SETTINGS_SECONDS)
         now = time.monotonic()
-        if self._outbox.has_room() or now - self._looked >= FULL_SECONDS:
+        # A phone that brings something at its poll is given what was there when we looked last (api/cht_gateway.py).
+        a_phone_polls = PHONE_GATEWAY in self._services.order()
+        if a_phone_polls or self._outbox.has_room() or now - self._looked >= FULL_SECONDS:
             self._looked = now
-            self._refresh_indexes()
+            # For all questions of a tick at once: each would wait anew for what was written since the one before, and
+            # in a broadcast an index hardly keeps up. A cluster has copies: `stable` means the same one each time.
+            self._couch.main.view("mjumbe", "due", limit=0, stable=True)
             self._due()
+            # Who writes is looked up in this index as it is (sentinel/contacts.py): nobody else has it brought up.
+            self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
         self._reports.look_again()
         if now - self._claims > CLAIMS_SECONDS:
             self._claims = now
@@ -98,13 +104,6 @@ class Clock:
             oldest = oldest_due(states.now(), self._settings.current.sms)
             for state in (State.PENDING, "assigned", "bound"):
                 self._process(self._rows(state, oldest)[:PAGE])
-
-    def _refresh_indexes(self) -> None:
-        """For all questions of a tick at once: each would wait anew for what was written since the one before, and in a
-        broadcast an index hardly keeps up. A cluster has copies of an index: `stable` means the same one each time."""
-        self._couch.main.view("mjumbe", "due", limit=0, stable=True)
-        # Who writes is looked up in this index as it is (sentinel/contacts.py): nobody else has it brought up.
-        self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
 
     def _due(self) -> None:
         """Bring what is due by now from CouchDB to the outbox: answers always, the rest as far as it has room."""

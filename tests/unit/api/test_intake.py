@@ -12,7 +12,7 @@ import pytest
 from api import health
 from api.intake import Intake
 from api.metrics import Metrics
-from api.spool import Spool, SpoolState
+from api.spool import Spool, SpoolError, SpoolState
 from mjumbe.couch import CouchError, Saved, UnavailableError
 from mjumbe.documents import Document
 from tests.unit.api.conftest import MemoryDatabase
@@ -127,6 +127,26 @@ def test_neither_couchdb_nor_the_disk(database: MemoryDatabase, tmp_path: Path) 
         intake.store(database, [doc("a")])
     database.away = False
     assert intake.store(database, [doc("a")]) == [True]
+    intake.close()
+
+
+def test_a_locked_spool_is_waited_for_once(
+    database: MemoryDatabase, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service gives up after 5 s, which one wait for the lock takes."""
+    database.away = True
+    intake = Intake(Metrics(), spool, [database], retry_seconds=0)
+    assert intake.store(database, [doc("a")]) == [True]
+    waited: list[str] = []
+
+    def locked(name: str, docs: Sequence[Document]) -> list[bool]:
+        waited.append(name)
+        raise SpoolError("database is locked")
+
+    monkeypatch.setattr(spool, "add", locked)
+    with pytest.raises(UnavailableError, match="database is locked"):
+        intake.store(database, [doc("b")])
+    assert waited == ["medic"]
     intake.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import documents, settings, states
-from mjumbe.couch import NotFoundError
+from mjumbe.couch import CouchError, NotFoundError
 from mjumbe.documents import Document
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
@@ -37,6 +37,7 @@ class Lab:
         self.chosen: Service | str | None = None
         self.left: Callable[[str], bool] = lambda doc_id: False
         self.brought: list[str] = []
+        self.order = [AT]
         self.has_room = True
         self.full: set[str | None] = set()  # those by whom so many messages wait that no more fit into memory
         self.changed = settings.parse({})  # the settings in CouchDB
@@ -53,7 +54,7 @@ class Lab:
             self.couch.as_couch(),
             cast(LiveSettings, self.live),
             cast(Pipeline, SimpleNamespace(process=self._process)),
-            cast(Services, SimpleNamespace(choose=lambda route: self.chosen)),
+            cast(Services, SimpleNamespace(choose=lambda route: self.chosen, order=lambda: self.order)),
             cast(Outbox, outbox),
             cast(Reports, SimpleNamespace(look_again=lambda: None)),
         )
@@ -168,7 +169,7 @@ def test_an_index_is_brought_up_once_a_tick(lab: Lab, monkeypatch: pytest.Monkey
     monkeypatch.setattr(lab.couch.main, "view", recorded)
     lab.clock._tick()
     # scheduled; answers; pending ones, the newest of them, those from a moment of chance; left to phones
-    assert asked == [("due", "true"), ("by_phone", "lazy"), *[("due", "false")] * 6]
+    assert asked == [("due", "true"), *[("due", "false")] * 6, ("by_phone", "lazy")]
     assert lab.brought
 
 
@@ -192,8 +193,25 @@ def test_while_the_outbox_has_no_room_what_is_due_is_looked_for_less_often(
     looks = {seconds: tick(1000.0 + seconds) for seconds in (0.0, 1.0, 4.9, 5.0, 5.1, 9.9, 10.0)}
     assert [seconds for seconds, brought in looks.items() if brought] == [0.0, 5.0, 10.0]
     assert looks[5.0] == ["a"]
-    lab.has_room = True
-    assert tick(1010.5) == ["a"]
+    lab.order = [AT, PHONE_GATEWAY]
+    assert tick(1010.5) == ["a"], "a phone waits for what is left to it"
+    lab.order, lab.has_room = [AT], True
+    assert tick(1011.0) == ["a"]
+
+
+def test_without_an_index_of_contacts_messages_go_out(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.write("a", 1, 1)
+    view = lab.couch.main.view
+
+    def damaged(design: str, name: str, **query: Any) -> Any:
+        if name == "by_phone":
+            raise CouchError(500, "file_corruption")
+        return view(design, name, **query)
+
+    monkeypatch.setattr(lab.couch.main, "view", damaged)
+    with pytest.raises(CouchError):
+        lab.clock._tick()
+    assert lab.brought == ["a00000"]
 
 
 def test_while_bulk_leaves_no_room_answers_and_what_goes_another_way_are_brought(lab: Lab) -> None:
