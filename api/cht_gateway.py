@@ -155,8 +155,9 @@ def poll() -> ResponseReturnValue:
     asking = Asking(user, began, began_at, _apply_updates(here, user, updates))
     here.phones.polled(user.name)
     with here.deliveries.lock:
-        # What a poll brought has just changed the index. It need not wait for that: the sentinel asks the index every
-        # second, so that what is passed over was assigned in the last one, and goes with the next poll.
+        # What a poll brought has just changed the index. It need not wait for that: with a phone among the services the
+        # sentinel asks the index every second, so that what is passed over was assigned in the last one, and goes with
+        # the next poll.
         index = KNOWN if messages or updates else CURRENT
         given = _pick(here, asking, settings, index)
         here.deliveries.note([message["id"] for message in given])

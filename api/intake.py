@@ -100,21 +100,24 @@ class Intake:
 
         What the spool does not take goes past it to CouchDB: better out of turn than not at all.
         """
-        problems = []
-        ways: list[Way] = [partial(self._put_aside, behind=True), self._insist, self._put_aside]
-        for way in ways:
+        behind = partial(self._put_aside, behind=True)
+        ways: Sequence[tuple[str, Way]] = (
+            ("the spool", behind),
+            ("CouchDB", self._insist),
+            ("the spool", self._put_aside),
+        )
+        problems: dict[str, str] = {}  # by who takes nothing
+        for taker, way in ways:
+            if taker in problems:
+                continue  # whoever holds the spool's lock is not waited for twice
             try:
                 if (answers := way(database, docs)) is not None:
                     return answers
             except (UnavailableError, CouchError, SpoolError) as error:
                 # A database that is not there (yet), or a password of ours that was changed: that passes, too.
-                taker = "CouchDB"
-                if isinstance(error, SpoolError):
-                    taker = "the spool"
-                    del ways[2:]  # whoever holds its lock is not waited for twice
                 self._seldom(log.warning, f"{taker} takes nothing now", str(error))
-                problems.append(str(error))
-        reason = "; ".join(problems)
+                problems[taker] = str(error)
+        reason = "; ".join(problems.values())
         self._seldom(log.error, "callbacks can be stored nowhere, and are answered 503", reason)
         raise UnavailableError(reason)
 

@@ -99,11 +99,11 @@ class Outbox:
     # ---- what comes in
 
     def offer(self, messages: Iterable[OutgoingMessage]) -> None:
-        """Queue due messages that are not known yet. When memory is full, bulk waits in CouchDB for the clock, and
-        what is queued all the same leaves its document there."""
+        """Queue due messages that are not known yet. When memory is full, bulk waits in CouchDB for the clock, but
+        for a little of each text, and what is queued all the same leaves its document there."""
         with self._lock:
             for message in messages:
-                if message.key in self._known or not self._queue.takes(message):
+                if message.key in self._known or not self._queue.fits(message):
                     continue
                 self._queue.add(message if len(self._known) < MOST_DOCUMENTS else replace(message, doc=None))
                 self._known.add(message.key)

@@ -26,7 +26,7 @@ class Queue:
         """Whether no more bulk fits that goes by this route. What waits for a held service keeps out no other's."""
         return self._bulk[route] >= CAPACITY
 
-    def takes(self, message: OutgoingMessage) -> bool:
+    def fits(self, message: OutgoingMessage) -> bool:
         """Whether a message fits: always an answer; what is more than CAPACITY only of texts of which little waits."""
         if message.reply or not self.is_full(message.route):
             return True

@@ -106,7 +106,10 @@ def test_what_another_process_adds_is_nothing_that_ours_must_go_behind(tmp_path:
     assert written.ids == ["0", "1"]
 
 
-def test_what_an_earlier_process_left_is_gone_behind_to_its_end(tmp_path: Path, written: Written) -> None:
+def test_what_an_earlier_process_left_is_gone_behind_to_its_end(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.spool.DRAINED_AT_ONCE", 1)
     Spool(tmp_path).add("medic", [doc("a"), doc("b")])
     ours = Spool(tmp_path)
 

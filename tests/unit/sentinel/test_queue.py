@@ -84,13 +84,13 @@ def test_only_bulk_fills_the_queue() -> None:
 
 def test_a_full_queue_takes_answers_and_a_little_of_other_texts() -> None:
     waiting = queue(*(message("broadcast") for _ in range(CAPACITY)))
-    assert not waiting.takes(message("broadcast"))
+    assert not waiting.fits(message("broadcast"))
     for _ in range(LITTLE):
-        assert waiting.takes(message("a nurse's"))
+        assert waiting.fits(message("a nurse's"))
         waiting.add(message("a nurse's"))
-    assert not waiting.takes(message("a nurse's"))
+    assert not waiting.fits(message("a nurse's"))
     for n in range(SPARE - LITTLE):
-        assert waiting.takes(message(f"{n}"))
+        assert waiting.fits(message(f"{n}"))
         waiting.add(message(f"{n}"))
-    assert not waiting.takes(message("one more"))
-    assert waiting.takes(message("one more", reply=True)) and waiting.takes(message("broadcast", via="textbee"))
+    assert not waiting.fits(message("one more"))
+    assert waiting.fits(message("one more", reply=True)) and waiting.fits(message("broadcast", via="textbee"))
