@@ -68,6 +68,8 @@ def run(
     """
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; expected 1 or more processes")
+    if not host:  # the system takes that for every address
+        raise ConfigError("--host is empty; name an address: 127.0.0.1, or 0.0.0.0 for all of this machine's")
     # Looked at here, where they end the start with a sentence, not a worker with a traceback.
     Couch(config.couch_url)
     VaultKeys.load(config.vault_key, config.data)

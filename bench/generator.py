@@ -20,6 +20,8 @@ from bench.load import Answered, Job
 WARM_UP = 20  # requests, or two a connection when that is more: connecting is not measured
 PATIENCE_SECONDS = 60.0  # for the answers that are still to come when a job's time is over
 
+HTTP_PORT = 80  # where a URL names none
+
 Make = Callable[[int], bytes]
 
 
@@ -140,10 +142,9 @@ async def perform(job: Job) -> Answered:
     loop, parts = asyncio.get_running_loop(), urlsplit(job.url)
     run = Run(job)
     assert parts.hostname is not None
-    assert parts.port is not None
+    address = (parts.hostname, parts.port or HTTP_PORT)
     connections = [
-        (await loop.create_connection(lambda: Connection(run), parts.hostname, parts.port))[1]
-        for _ in range(job.connections)
+        (await loop.create_connection(lambda: Connection(run), *address))[1] for _ in range(job.connections)
     ]
     for connection in connections:
         connection.send()

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+# A process for each time zone: V8 reads it once. In go documents, one a line, out come the keys of their rows.
 SCRIPT = """
 import json, sys
 from embedded.engine.javascript import MapFunctions
@@ -15,25 +17,41 @@ from mjumbe.setup import read_designs
 
 views = next(design for design in read_designs() if design.name == "mjumbe").views
 functions = MapFunctions({name: view["map"] for name, view in views.items()})
-(rows,) = functions.run([sys.argv[1]])
+for document in sys.stdin:
+    (rows,) = functions.run([document])
+    print(json.dumps([key for view in rows for key, _ in view]), flush=True)
 functions.close()
-print(json.dumps([key for view in rows for key, _ in view]))
 """
 EIGHT = 1_769_846_400_000  # 2026-01-31T08:00:00Z
 
+Keys = list[list[Any]]
+KeysOf = Callable[..., Keys]
 
-def keys_of(doc: dict[str, Any], zone: str = "UTC") -> list[list[Any]]:
-    """What the views of `mjumbe` list a document under, in a CouchDB that runs in a time zone."""
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps({"_id": "d", **doc})],
-        env={**os.environ, "TZ": zone},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    keys: list[list[Any]] = json.loads(ran.stdout)
-    return keys
+
+@pytest.fixture(scope="module")
+def keys_of() -> Iterator[KeysOf]:
+    """What the views of `mjumbe` list a document under, in a CouchDB that runs in a time zone: keys_of(doc, zone)."""
+    started: dict[str, subprocess.Popen[str]] = {}
+
+    def ask(doc: dict[str, Any], zone: str = "UTC") -> Keys:
+        if zone not in started:
+            started[zone] = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT],
+                env={**os.environ, "TZ": zone},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        process = started[zone]
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps({"_id": "d", **doc}) + "\n")
+        process.stdin.flush()
+        keys: Keys = json.loads(process.stdout.readline())
+        return keys
+
+    yield ask
+    for process in started.values():
+        process.communicate(timeout=60)
 
 
 def task(**facts: Any) -> dict[str, Any]:
@@ -42,7 +60,7 @@ def task(**facts: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("zone", ["UTC", "Africa/Nairobi", "America/New_York"])
 @pytest.mark.parametrize("due", ["2026-01-31T08:00:00", "2026-01-31 08:00", "2026-01-31T08:00:00.000Z", EIGHT])
-def test_a_moment_without_a_zone_is_utc_wherever_couchdb_runs(zone: str, due: str | int) -> None:
+def test_a_moment_without_a_zone_is_utc_wherever_couchdb_runs(keys_of: KeysOf, zone: str, due: str | int) -> None:
     keys = keys_of({"tasks": [task(due=due)]}, zone)
     assert ["assigned", EIGHT] in keys, "of the view due"
     assert ["all", EIGHT] in keys
@@ -50,7 +68,7 @@ def test_a_moment_without_a_zone_is_utc_wherever_couchdb_runs(zone: str, due: st
 
 
 @pytest.mark.parametrize("name", ["due", "retry_at", "timestamp"])
-def test_what_is_no_moment_is_never_compared_with_one(name: str) -> None:
+def test_what_is_no_moment_is_never_compared_with_one(keys_of: KeysOf, name: str) -> None:
     """A list ended the sentinel, which compares such keys, and every poll of a phone."""
     odd: list[Any] = [[], [1], {}, {"a": 1}, True, "soon", [None]]
     for state in ("scheduled", "pending", "forwarded-to-gateway"):
@@ -59,7 +77,7 @@ def test_what_is_no_moment_is_never_compared_with_one(name: str) -> None:
             assert {key[-1] for key in keys if key[0] in (state, "assigned", "medic-gateway", "all")} == {0}
 
 
-def test_answers_that_wait_are_found_by_themselves() -> None:
+def test_answers_that_wait_are_found_by_themselves(keys_of: KeysOf) -> None:
     heard = {"type": "data_record", "from": "+2547", "sms_message": {"message": "HELP"}}
     for_a_phone, scheduled = task(due=EIGHT + 2), task(due=EIGHT + 3, state="scheduled")
     answers = [task(due=EIGHT, service=None), task(due=EIGHT + 1, service="textbee"), for_a_phone, scheduled]

@@ -314,29 +314,28 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     )
 
 
-def test_what_is_wrong_at_the_start_is_said_in_a_sentence(api: Process) -> None:
-    without = run()
-    assert without.returncode != 0
-    assert "COUCH_URL is not set" in without.stderr
-    taken = run("--port", str(api.port), COUCH_URL="http://admin:pw@127.0.0.1:1/medic")
-    assert taken.returncode != 0
-    assert "in use" in taken.stderr
-    wrong = run("--port", "0", COUCH_URL="nonsense")
-    assert wrong.returncode != 0
-    assert "COUCH_URL must be" in wrong.stderr
-    weak = run("--port", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY="short")
-    assert weak.returncode != 0
-    assert "MJUMBE_VAULT_KEY" in weak.stderr
-    nowhere = run(
-        "--port", "0", "--host", "300.1.1.1", COUCH_URL="http://admin:pw@127.0.0.1:1/medic", MJUMBE_VAULT_KEY=VAULT_KEY
-    )
-    assert nowhere.returncode != 0
-    assert "choose another --host" in nowhere.stderr
-    nobody = run("--workers", "0", COUCH_URL="http://admin:pw@127.0.0.1:1/medic")
-    assert nobody.returncode != 0
-    assert "--workers is 0; expected 1 or more" in nobody.stderr
-    for result in (without, taken, wrong, weak, nowhere, nobody):
-        assert "Traceback" not in result.stderr
+AWAY = {"COUCH_URL": "http://admin:pw@127.0.0.1:1/medic"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        ("", {}, "COUCH_URL is not set"),
+        ("--port 0", {"COUCH_URL": "nonsense"}, "COUCH_URL must be"),
+        ("--port 0", AWAY | {"MJUMBE_VAULT_KEY": "short"}, "MJUMBE_VAULT_KEY"),
+        ("--port {taken}", AWAY, "in use"),
+        ("--port 0 --host 300.1.1.1", AWAY | {"MJUMBE_VAULT_KEY": VAULT_KEY}, "choose another --host"),
+        ("--port 0 --host=", AWAY, "--host is empty"),
+        ("--workers 0", AWAY, "--workers is 0; expected 1 or more"),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_said_in_a_sentence(
+    api: Process, arguments: str, environment: dict[str, str], says: str
+) -> None:
+    result = run(*arguments.format(taken=api.port).split(), **environment)
+    assert result.returncode != 0
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_an_output_that_takes_nothing_keeps_nobody_out(couch_url: str, tmp_path: Path) -> None:
