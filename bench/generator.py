@@ -143,9 +143,7 @@ async def perform(job: Job) -> Answered:
     run = Run(job)
     assert parts.hostname is not None
     address = (parts.hostname, parts.port or HTTP_PORT)
-    connections = [
-        (await loop.create_connection(lambda: Connection(run), *address))[1] for _ in range(job.connections)
-    ]
+    connections = [(await loop.create_connection(lambda: Connection(run), *address))[1] for _ in range(job.connections)]
     for connection in connections:
         connection.send()
     await asyncio.wait([connection.over for connection in connections], timeout=job.seconds + PATIENCE_SECONDS)

@@ -14,7 +14,7 @@ import requests
 
 from mjumbe import setup
 from mjumbe.couch import Couch
-from tests.integration.processes import ADMIN, VAULT_KEY, Process, make_databases, remove_users, start
+from tests.integration.processes import ADMIN, VAULT_KEY, Process, make_databases, remove_users, start, stop_all
 
 StartStore = Callable[..., Process]
 StartApi = Callable[..., Process]
@@ -33,8 +33,7 @@ def start_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore
         return process
 
     yield begin
-    for process in started:
-        process.stop()
+    stop_all(started)
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +94,7 @@ def start_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartApi]:
         return process
 
     yield begin
-    for process in started:
-        process.stop()
+    stop_all(started)
 
 
 @pytest.fixture(scope="module")

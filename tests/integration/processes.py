@@ -55,6 +55,16 @@ class Process:
         return self.popen.returncode
 
 
+def stop_all(processes: Sequence[Process]) -> None:
+    """End those that have not ended, all at once."""
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.send_signal(signal.SIGCONT)
+            process.popen.terminate()
+    for process in processes:
+        process.stop()
+
+
 def start(
     arguments: Sequence[str], output: Path, env: Mapping[str, str] | None = None, says: str = "listening on"
 ) -> Process:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -21,7 +20,7 @@ from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status
 from sentinel.process import STORE_SECONDS
 from tests import leaks
-from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, make_databases, start
+from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually, make_databases, start, stop_all
 
 INCOMING_KEY = leaks.secret("the-incoming-key-5f1c")
 OUTGOING_KEY = leaks.secret("the-outgoing-key-77ab")
@@ -203,12 +202,7 @@ class World:
 
     def close(self) -> None:
         """Stop what was started, and remove the databases."""
-        for process in self._processes:
-            if process.popen.poll() is None:
-                process.popen.send_signal(signal.SIGCONT)
-                process.popen.terminate()
-        for process in self._processes:
-            process.stop()
+        stop_all(self._processes)
         for database in self.couch.databases:
             self.couch.request("DELETE", f"/{database.name}")
 
