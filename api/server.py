@@ -100,6 +100,7 @@ def run(
         "forwarded_allow_ips": "",  # MJUMBE_TRUSTED_PROXIES decides whom we believe
         "forwarder_headers": "",
         "sendfile": False,  # would pass by _Client
+        "http_parser": "python",  # and no other that happens to be installed: these errors we answer (NO_REQUEST)
         "limit_request_line": 8190,
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,
