@@ -257,7 +257,7 @@ class Wiring:
         return Http(
             connect_timeout=section.connect_timeout,
             read_timeout=section.read_timeout,
-            pool=section.concurrency,
+            pool=section.concurrency + 1,  # messages, and what it is asked beside them (sentinel/polls.py)
             fence=self.fence,
             secrets=self.given,
         )

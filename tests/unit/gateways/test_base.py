@@ -7,8 +7,10 @@ import socket
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,33 @@ def test_a_connection_serves_again() -> None:
     with server(talk) as url:
         assert [client.json("POST", url, data="the end") for _ in range(3)] == [{}] * 3
     assert len(requests_seen) == 3
+
+
+def test_a_question_beside_the_messages_has_a_connection_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Thrown away and made again, it would cost a handshake each time, and a warning."""
+    both = threading.Barrier(2)
+
+    class Service(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            both.wait(SOON)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    section = Settings().sms.africas_talking.model_copy(update={"concurrency": 1})
+    http = Wiring(Settings(), {}.get).http(section)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as served, ThreadPoolExecutor() as threads:
+        threads.submit(served.serve_forever)
+        url = f"http://127.0.0.1:{served.server_port}"
+        assert list(threads.map(lambda _: http.json("GET", url), range(2))) == [{}, {}]
+        served.shutdown()
+    assert "pool is full" not in caplog.text
 
 
 def test_connecting_takes_too_long() -> None:
