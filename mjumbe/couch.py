@@ -25,7 +25,6 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
-LAST = "\U0010ffff"  # the last of all characters
 ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
@@ -294,6 +293,12 @@ def _couch_error(error: ApiException, user: str | None) -> CouchError | Unavaila
     return kind(status, message)
 
 
+def _behind(prefix: str) -> str | None:
+    """The first text behind all that begin with `prefix`; None when all do. Ids have the order of their bytes, as
+    Python's texts do."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else None
+
+
 @dataclass(slots=True)
 class Database:
     """One database. All methods raise UnavailableError when CouchDB is away, NotFoundError when the database is."""
@@ -410,19 +415,24 @@ class Database:
 
     def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
         """The documents whose ids begin with `prefix`, in the order of their ids; only those behind the id `after`."""
-        start, end = f"{after}\u0000" if after else prefix, prefix + LAST
-        if start > end:  # CouchDB answers 400 to that; ids have the order of their bytes, as Python's texts do
+        start, end = f"{after}\u0000" if after else prefix, _behind(prefix)
+        if end is not None and start >= end:  # CouchDB answers 400 to that
             return []
         answer = self.couch.call(
             lambda client: client.post_all_docs(
-                db=self.name, start_key=start, end_key=end, include_docs=True, limit=limit
+                db=self.name, start_key=start, end_key=end, inclusive_end=False, include_docs=True, limit=limit
             )
         )
         return [row["doc"] for row in answer["rows"]]
 
-    def view(self, design: str, view: str, **query: Any) -> list[Row]:
-        """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …)."""
-        answer = self.couch.call(lambda client: client.post_view(db=self.name, ddoc=design, view=view, **query))
+    def view(self, design: str, view: str, *, stable: bool = False, **query: Any) -> list[Row]:
+        """Query a view; `query` as the SDK's post_view has it (key, keys, start_key, end_key, limit, descending …).
+
+        `stable`: of a cluster's copies of the index always the same one is asked.
+        """
+        # CouchDB 3.0 and 3.1 refuse `stable` in a body (parse_param in couch_mrview_http.erl), where the SDK puts it.
+        path = f"{self._path}/_design/{design}/_view/{view}" + ("?stable=true" if stable else "")
+        answer = self.couch.request("POST", path, {name: value for name, value in query.items() if value is not None})
         if any("error" in row for row in answer["rows"]):
             # row_to_json in couch_mrview_http.erl: a row whose document could not be read, which may well exist.
             raise UnavailableError(f"a row of {design}/{view} in {self.name} could not be read")
@@ -433,7 +443,8 @@ class Database:
 
         When there is nothing, the answer waits up to `wait` seconds for the first change.
         """
-        query: dict[str, Any] = {"since": since, "limit": limit, "include_docs": docs}
+        # Only the last sequence is of use, and each is work for CouchDB (pack_seqs in fabric_view_changes.erl).
+        query: dict[str, Any] = {"since": since, "limit": limit, "seq_interval": limit, "include_docs": docs}
         if wait:
             query |= {"feed": "longpoll", "timeout": int(wait * 1000)}
         answer = self.couch.call(lambda client: client.post_changes(db=self.name, **query))

@@ -39,8 +39,10 @@ class Contacts:
     def _look_up(self, numbers: Collection[str]) -> dict[str, Contact | None]:
         # A cluster has copies of an index, and each is brought up by itself: `stable` always asks the same one
         # (get_shards in fabric_view.erl).
-        how = {"include_docs": True, "update": "true" if self._is_behind else "false", "stable": True}
-        rows = self._database.view("mjumbe-contacts", "by_phone", keys=list(numbers), **how)
+        update = "true" if self._is_behind else "false"
+        rows = self._database.view(
+            "mjumbe-contacts", "by_phone", keys=list(numbers), include_docs=True, update=update, stable=True
+        )
         self._is_behind = False
         docs = {row.doc["_id"]: row.doc for row in rows if row.doc is not None}
         changed = {doc_id for doc_id, number in self._changed.items() if number in numbers}

@@ -54,12 +54,13 @@ def test_since_update_seq_of_the_database(db):
     assert ids(db.get("/_changes", params={"since": seq})) == ["b"]
 
 
-def test_page_by_page(db):
+@pytest.mark.parametrize("interval", [{}, {"seq_interval": 10}])
+def test_page_by_page(db, interval):
     names = {f"doc-{number:03}" for number in range(25)}
     db.save(*({"_id": name} for name in names))
     seen, since, pending = [], "0", 25
     while pending:
-        body = db.get("/_changes", params={"since": since, "limit": 10}).json()
+        body = db.get("/_changes", params={"since": since, "limit": 10} | interval).json()
         assert len(body["results"]) <= 10
         seen += [row["id"] for row in body["results"]]
         since, pending = body["last_seq"], body["pending"]

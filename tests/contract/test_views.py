@@ -288,6 +288,9 @@ def test_update_modes(db):
     assert len(db.get("/_design/d/_view/by_key").json()["rows"]) == 1
     for mode in ("update=false", "update=lazy", "update=true", "stable=true", "stale=ok"):
         assert db.get(f"/_design/d/_view/by_key?{mode}").status_code == 200
+    for mode in ("false", "lazy", "true"):
+        answer = db.post("/_design/d/_view/by_key?stable=true", {"update": mode, "keys": [1]})
+        assert [row["id"] for row in answer.json()["rows"]] == ["a"]
 
 
 def test_include_docs(db):

@@ -293,6 +293,44 @@ def test_a_row_that_cannot_be_read_is_no_row_without_a_document(server: response
         couch.main.view("d", "v", keys=["ATXid_1", "ATXid_2"], include_docs=True)
 
 
+@pytest.mark.parametrize(("stable", "query"), [(False, {}), (True, {"stable": "true"})])
+def test_a_stable_index_is_asked_for_in_the_url(
+    server: responses.RequestsMock, couch: Couch, stable: bool, query: dict[str, str]
+) -> None:
+    """CouchDB 3.0 and 3.1 answer 400 to it in a body."""
+    path = f"{URL}/medic/_design/mjumbe/_view/due"
+    asked = [matchers.json_params_matcher({"update": "false"}), matchers.query_param_matcher(query)]
+    server.add(responses.POST, path, json={"rows": []}, match=asked)
+    assert couch.main.view("mjumbe", "due", update="false", limit=None, stable=stable) == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "after", "asked"),
+    [
+        ("incoming:", "", {"start_key": "incoming:", "end_key": "incoming;"}),
+        ("incoming:", "incoming:7", {"start_key": "incoming:7\u0000", "end_key": "incoming;"}),
+        ("", "", {"start_key": ""}),
+        ("", "incoming:7", {"start_key": "incoming:7\u0000"}),
+    ],
+)
+def test_documents_by_how_their_ids_begin(
+    server: responses.RequestsMock, couch: Couch, prefix: str, after: str, asked: dict[str, str]
+) -> None:
+    wanted = {**asked, "inclusive_end": False, "include_docs": True}
+    doc = {"_id": "incoming:8"}
+    server.add(
+        responses.POST,
+        f"{URL}/medic/_all_docs",
+        json={"rows": [{"id": "incoming:8", "doc": doc}]},
+        match=[matchers.json_params_matcher(wanted)],
+    )
+    assert couch.main.beginning_with(prefix, after) == [doc]
+
+
+def test_behind_the_last_id_nothing_is_asked_for(couch: Couch) -> None:
+    assert couch.main.beginning_with("incoming:", "opt-out:1") == []
+
+
 def test_a_purge_goes_in_pieces(server: responses.RequestsMock, couch: Couch) -> None:
     server.post(f"{URL}/medic/_purge", json={"purge_seq": None, "purged": {}}, status=201)
     couch.main.purge([{"_id": f"d{n}", "_rev": "1-x"} for n in range(250)])
