@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
-from mjumbe.couch import Change, Changes, ConflictError, Couch, CouchError, UnavailableError, sequence_number
+from mjumbe.couch import Change, Changes, Couch, CouchError, UnavailableError, sequence_number
 from mjumbe.documents import INCOMING, Document
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings_document import DOCUMENT_ID
-from mjumbe.status import CHECKPOINT_ID
 from sentinel.contacts import is_person
 from sentinel.echoes import Echoes
 from sentinel.patience import Patience
@@ -151,11 +150,8 @@ class Feed:
         if seq == self._checkpoint["seq"] or time.monotonic() - self._written < CHECKPOINT_SECONDS:
             return
         self._checkpoint["seq"] = seq
-        try:
-            self._checkpoint["_rev"] = self._couch.sentinel.put(self._checkpoint)
-        except ConflictError:
-            # Our own write whose answer was lost, or another leader's: either way the next one is written over it.
-            self._checkpoint = {**(self._couch.sentinel.get(CHECKPOINT_ID) or self._checkpoint), "seq": seq}
+        # CouchDB compares no revision of a `_local` document: over whatever another leader wrote there.
+        self._checkpoint["_rev"] = self._couch.sentinel.put(self._checkpoint)
         self._written = time.monotonic()
 
 

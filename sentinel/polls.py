@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import structlog
 
 from mjumbe import documents, phone, states
-from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.documents import Document, IncomingMessage, milliseconds, read_moment
 from mjumbe.gateways.base import FencedError, Gateway, SendError
 from mjumbe.live_settings import LiveSettings
@@ -102,10 +102,7 @@ class Polls:
             if saved.error and not saved.conflict:
                 log.error("a message of an inbox is refused", id=saved.id, reason=f"{saved.error}: {saved.reason}")
         if inbox.cursor != kept["cursor"]:
-            try:
-                self._couch.sentinel.put({**kept, "cursor": inbox.cursor})
-            except ConflictError:
-                log.info("another sentinel keeps the place in an inbox", service=service.name)
+            self._couch.sentinel.put({**kept, "cursor": inbox.cursor})
 
     def _document(self, message: IncomingMessage) -> Document:
         sender = phone.canonical(message.sender, self._settings.current.default_country_code)
