@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Couch, CouchError, UnavailableError
+from mjumbe.couch import Couch, CouchError, Row, UnavailableError
 from mjumbe.documents import DeliveryReport, Document, find_task, milliseconds, read_moment, read_report
 from mjumbe.edits import apply_edits, edits_of
 from mjumbe.gateways.base import Failure, Outcome
@@ -145,12 +145,7 @@ class Reports:
             return set()
         # In order of receipt, those of one millisecond as they were stored: several may be of one message.
         reports = {each.id: each.report for each in sorted(arrived, key=lambda each: each.received)}
-        rows = self._couch.main.view(
-            "mjumbe",
-            "messages_by_gateway_ref",
-            keys=list({report.ref for report in reports.values()}),
-            include_docs=True,
-        )
+        rows = self._messages({report.ref for report in reports.values()})
         places: dict[str, Place] = {row.key: (row.id, str(row.value)) for row in rows}
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
@@ -158,7 +153,7 @@ class Reports:
         updates = apply_edits(
             self._couch.main,
             edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),
-            known={row.id: row.doc for row in rows if row.doc},
+            known={row.id: row.doc for row in rows if row.doc is not None},
         )
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
@@ -167,6 +162,26 @@ class Reports:
         )
         self._remove(each for each in arrived if each.id in applied)
         return applied
+
+    def _messages(self, refs: set[str]) -> list[Row]:
+        """The messages with these references.
+
+        A message keeps its references, so what the index knows is right. It is brought up only for those that it does
+        not know: with each batch of reports it would have to read what the one before wrote.
+        """
+        found: list[Row] = []
+        for update in ("false", "true"):
+            if missing := refs - {row.key for row in found}:
+                rows = self._couch.main.view(
+                    "mjumbe",
+                    "messages_by_gateway_ref",
+                    keys=sorted(missing),
+                    include_docs=True,
+                    update=update,
+                    stable=True,
+                )
+                found += [row for row in rows if row.doc is not None]
+        return found
 
     def _edit(self, message_uuid: str, report: DeliveryReport, doc: Document) -> bool:
         task = find_task(doc, message_uuid)
