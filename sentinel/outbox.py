@@ -24,6 +24,7 @@ from mjumbe.live_settings import LiveSettings
 from mjumbe.states import Task
 from sentinel import outcomes
 from sentinel.claims import Claimed, Claims
+from sentinel.doubts import Place
 from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
 from sentinel.patience import GivenUpError, Patience
@@ -52,7 +53,7 @@ NOT_SENT = Outcome("not sent: this sentinel no longer led", failure=Failure.CONF
 class Heard:
     """Whom the outbox tells what it learns from the services' answers."""
 
-    references: Callable[[Sequence[str]], None]  # that are stored now
+    references: Callable[[Mapping[str, Place]], None]  # that are stored now, and their messages
     opt_outs: Callable[[Sequence[str], str], None]  # numbers, and which service said so
     left: Callable[[Sequence[str], str], None]  # who left a service, and which
 
@@ -317,7 +318,8 @@ class Outbox:
     def _settle(self, service: Service, exchange: Exchange) -> None:
         """What follows when the results are stored. Raises CouchError when a document did not take its own."""
         docs = [_stored(doc_id, update) for doc_id, update in exchange.stored.result().items()]
-        self._heard.references([outcome.ref for outcome in exchange.results if outcome.ref])
+        answered = zip(exchange.messages, exchange.results, strict=True)
+        self._heard.references({outcome.ref: message.key for message, outcome in answered if outcome.ref})
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
         again = [

@@ -6,7 +6,8 @@ that nothing matches for a day is dropped, with a line in the log.
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 import structlog
 
 from mjumbe import states
-from mjumbe.couch import Couch, CouchError, Row, UnavailableError
+from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.documents import DeliveryReport, Document, find_task, milliseconds, read_moment, read_report
 from mjumbe.edits import apply_edits, edits_of
 from mjumbe.gateways.base import Failure, Outcome
@@ -36,6 +37,7 @@ LOOK_AGAIN_SECONDS = 5.0  # for what came within the last minute
 LOOK_AT_ALL_SECONDS = 60.0  # for the rest: an account may be shared, and thousands wait that are never ours
 YOUNG_MS = 60 * 1000
 LONGPOLL_SECONDS = 30.0
+REMEMBERED = 10_000  # references: those of the seconds, in a broadcast, until the clock has the index brought up
 LINGER_SECONDS = 0.05  # nobody waits for a report: the next batch may gather
 
 
@@ -58,6 +60,7 @@ class Reports:
         self._services = services
         self._notices = notices
         self._waiting: dict[str, dict[str, Arrived]] = {}  # by reference, then by id
+        self._stored: OrderedDict[str, Place] = OrderedDict()  # references that were stored lately, oldest first
         self._lock = threading.Lock()
         self._looked = self._looked_at_all = time.monotonic()
 
@@ -90,10 +93,13 @@ class Reports:
                 self._waiting.setdefault(each.report.ref, {})[each.id] = each
         self._done(arrived, self._apply(arrived))
 
-    def referenced(self, refs: Sequence[str]) -> None:
+    def referenced(self, places: Mapping[str, Place]) -> None:
         """These references are stored now: apply the reports that wait for them. While CouchDB is away they wait on."""
         with self._lock:
-            waiting = [each for ref in refs for each in self._waiting.get(ref, {}).values()]
+            self._stored |= places
+            while len(self._stored) > REMEMBERED:
+                self._stored.popitem(last=False)
+            waiting = [each for ref in places for each in self._waiting.get(ref, {}).values()]
         if waiting:
             with suppress(UnavailableError, CouchError):
                 self._again(waiting)
@@ -145,15 +151,14 @@ class Reports:
             return set()
         # In order of receipt, those of one millisecond as they were stored: several may be of one message.
         reports = {each.id: each.report for each in sorted(arrived, key=lambda each: each.received)}
-        rows = self._messages({report.ref for report in reports.values()})
-        places: dict[str, Place] = {row.key: (row.id, str(row.value)) for row in rows}
+        places, known = self._find({report.ref for report in reports.values()})
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
         found |= settled_by(unknown, self._couch.main, self._settings.current)
         updates = apply_edits(
             self._couch.main,
             edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),
-            known={row.id: row.doc for row in rows if row.doc is not None},
+            known=known,
         )
         applied = {doc_id for doc_id, (message_doc, _) in found.items() if not updates[message_doc].error}
         self._notices.opted_out(
@@ -163,25 +168,24 @@ class Reports:
         self._remove(each for each in arrived if each.id in applied)
         return applied
 
-    def _messages(self, refs: set[str]) -> list[Row]:
-        """The messages with these references.
+    def _find(self, refs: set[str]) -> tuple[dict[str, Place], dict[str, Document]]:
+        """The messages with these references, and those of their documents that were read.
 
-        A message keeps its references, so what the index knows is right. It is brought up only for those that it does
-        not know: with each batch of reports it would have to read what the one before wrote.
+        What was stored lately is remembered. A message keeps its references, so what the index knows is right, and it
+        is brought up only for the rest: with each batch of reports it would have to read what the one before wrote.
         """
-        found: list[Row] = []
+        with self._lock:
+            places = {ref: self._stored[ref] for ref in refs & self._stored.keys()}
+        docs: dict[str, Document] = {}
         for update in ("false", "true"):
-            if missing := refs - {row.key for row in found}:
+            if keys := sorted(refs - places.keys()):
                 rows = self._couch.main.view(
-                    "mjumbe",
-                    "messages_by_gateway_ref",
-                    keys=sorted(missing),
-                    include_docs=True,
-                    update=update,
-                    stable=True,
+                    "mjumbe", "messages_by_gateway_ref", keys=keys, include_docs=True, update=update, stable=True
                 )
-                found += [row for row in rows if row.doc is not None]
-        return found
+                for row in rows:
+                    if row.doc is not None:  # else it was deleted since
+                        places[row.key], docs[row.id] = (row.id, str(row.value)), row.doc
+        return places, docs
 
     def _edit(self, message_uuid: str, report: DeliveryReport, doc: Document) -> bool:
         task = find_task(doc, message_uuid)

@@ -11,6 +11,7 @@ from mjumbe.gateways.base import Batch, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, Task
+from sentinel.doubts import Place
 from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
@@ -51,7 +52,7 @@ class Lab:
         )
         self.live = SimpleNamespace(current=settings.parse(values))
         self.stuck: set[str | None] = set()  # the routes that nothing takes, by their service
-        self.referenced: list[str] = []
+        self.referenced: dict[str, Place] = {}
         self.fence: Callable[[], None] = lambda: None
         services = SimpleNamespace(
             choose=lambda route: self.service,
@@ -71,7 +72,7 @@ class Lab:
             cast(Services, services),
             self.recent,
             self.registers,
-            Heard(self.referenced.extend, self.note(self.opted_out), self.note(self.left)),
+            Heard(self.referenced.update, self.note(self.opted_out), self.note(self.left)),
             self.check,
         )
 

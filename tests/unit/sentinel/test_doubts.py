@@ -59,7 +59,7 @@ def test_an_early_report_of_a_message_under_way_settles_no_other(to: str) -> Non
     assert (lab.task()["state"], lab.waiting) == ("pending", 1)
     lab.couch.main.docs["d2"]["tasks"][0] |= {"state": "sent", "gateway_ref": "r2"}
     del lab.couch.main.docs["d2"]["tasks"][0]["claim"]
-    lab.reports.referenced(["r2"])
+    lab.reports.referenced({"r2": ("d2", "u2")})
     assert (lab.task()["state"], lab.task("d2")["state"], lab.waiting) == ("pending", "delivered", 0)
 
 

@@ -38,8 +38,9 @@ def test_sent_and_stored(lab: Lab) -> None:
     lab.run()
     assert lab.desk.batches == [Batch("Habari", (PHONE,))]
     assert (lab.task()["state"], lab.task()["gateway_ref"], lab.task()["attempts"]) == ("sent", f"r{PHONE}", 1)
-    assert lab.referenced == [f"r{PHONE}"]
-    assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"]))
+    place = ("d", lab.task()["messages"][0]["uuid"])
+    assert lab.referenced == {f"r{PHONE}": place}
+    assert not lab.outbox.knows(place)
 
 
 def test_an_answer_to_what_was_asked_by_another_key_says_nothing_of_the_service(lab: Lab) -> None:

@@ -238,9 +238,9 @@ def test_early_and_told_of_the_reference() -> None:
     lab.come(document(report("Success")))
     assert (lab.task()["state"], lab.waiting) == ("forwarded-to-gateway", 1)
     lab.couch.main.store(doc(task()))
-    lab.reports.referenced(["other", "r1"])
+    lab.reports.referenced({"other": ("o", "u2"), "r1": ("d", "u1")})
     assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
-    lab.reports.referenced(["r1"])
+    lab.reports.referenced({"r1": ("d", "u1")})
     assert len(lab.task()["state_history"]) == 1
 
 
@@ -363,12 +363,26 @@ def test_the_reference_is_stored_while_its_report_is_looked_up() -> None:
     def stored_meanwhile(_: Document) -> list[tuple[str, str]]:
         lab.couch.main.views["messages_by_gateway_ref"] = by_reference
         lab.couch.main.docs["d"] = {**doc(task()), "_rev": "9-x"}
-        lab.reports.referenced(["r1"])
+        lab.reports.referenced({"r1": ("d", "u1")})
         return []
 
     lab.couch.main.views["messages_by_gateway_ref"] = stored_meanwhile
     lab.come(document(report("Success")))
     assert (lab.task()["state"], lab.waiting) == ("delivered", 0)
+
+
+def test_what_was_stored_lately_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a broadcast the index would be brought up for each batch of reports."""
+    monkeypatch.setattr(reports, "REMEMBERED", 2)
+    lab = Lab(*(doc(task(ref=ref, uuid=f"u{ref}"), doc_id=f"d{ref}") for ref in ("r1", "r2", "r3")))
+    for ref in ("r1", "r2", "r3"):
+        lab.reports.referenced({ref: (f"d{ref}", f"u{ref}")})
+    asked: list[list[str]] = []
+    view = lab.couch.main.view
+    lab.couch.main.view = lambda *names, **query: asked.append(query["keys"]) or view(*names, **query)  # type: ignore
+    lab.come(*(document(report("Success", ref)) for ref in ("r1", "r2", "r3")))
+    assert asked == [["r1"]]
+    assert {lab.task(f"d{ref}")["state"] for ref in ("r1", "r2", "r3")} == {"delivered"}
 
 
 def test_the_index_is_brought_up_only_for_references_that_it_does_not_know() -> None:
