@@ -160,6 +160,11 @@ class Intake:
             except (SpoolError, CouchError) as error:
                 trouble = str(error)
                 self._waiting.set()
+            except Exception as error:  # whatever it is: without this thread nothing leaves the spool any more
+                trouble = f"an error of ours: {type(error).__name__}"
+                self._waiting.set()
+                if trouble != before:
+                    log.exception("the spool's drain failed")
             if trouble and trouble != before:
                 log.error("the spool cannot be drained, trying again", reason=trouble)
             if drained:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -27,6 +28,7 @@ FILE = "spool.sqlite"
 # Another process of the same machine may hold the file's lock for a commit.
 LOCK_SECONDS = 5.0
 DRAINED_AT_ONCE = 500
+DAMAGED = "surrogateescape"  # how bytes are read that are no UTF-8: one such row must not keep all from being read
 
 SCHEMA = """
 BEGIN;
@@ -40,9 +42,9 @@ COMMIT;
 # Not by its place alone: the file may be another than the one that it was read from.
 SET_ASIDE = """
 INSERT OR REPLACE INTO set_aside
-SELECT place, db, id, doc, :reason, :at FROM waiting WHERE place = :place AND db = :db AND id = :id
+SELECT place, db, id, doc, :reason, :at FROM waiting WHERE place = :place AND db = :db AND id = CAST(:id AS TEXT)
 """
-TAKE_OUT = "DELETE FROM waiting WHERE place = :place AND db = :db AND id = :id"
+TAKE_OUT = "DELETE FROM waiting WHERE place = :place AND db = :db AND id = CAST(:id AS TEXT)"
 
 Row = tuple[int, str, str, str]  # place, database, id, document
 Refusals = Mapping[str, str]
@@ -250,10 +252,11 @@ class Spool:
         # The plus keeps SQLite from sorting all of a database's rows for the first of them.
         query = """
             SELECT place, db, id, doc FROM waiting WHERE +db = :db AND place > coalesce(
-                (SELECT place FROM waiting WHERE place = :place AND db = :db AND id = :id), 0)
+                (SELECT place FROM waiting WHERE place = :place AND db = :db AND id = CAST(:id AS TEXT)), 0)
             ORDER BY place LIMIT :limit"""
-        values = {"db": database, "place": place, "id": doc_id, "limit": limit}
+        values = {"db": database, "place": place, "id": _bytes(doc_id), "limit": limit}
         with closing(self._open_to_read()) as connection:
+            connection.text_factory = partial(bytes.decode, errors=DAMAGED)
             return connection.execute(query, values).fetchall()
 
     def _note(self, database: str, rows: Sequence[Row], refused: Refusals) -> None:
@@ -279,7 +282,7 @@ class Spool:
         done = [(*key, database, reason) for database, found in self._done.items() for key, reason in found.items()]
         with closing(self._open()) as connection, connection:
             for place, doc_id, database, reason in done:
-                this = {"place": place, "db": database, "id": doc_id, "reason": reason, "at": now}
+                this = {"place": place, "db": database, "id": _bytes(doc_id), "reason": reason, "at": now}
                 if reason is not None:
                     connection.execute(SET_ASIDE, this)
                 connection.execute(TAKE_OUT, this)
@@ -290,8 +293,8 @@ def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:
     docs, damaged = [], {}
     for _, _, doc_id, text in rows:
         try:
-            doc = json.loads(text)
-        except ValueError as error:
+            doc = json.loads(text.encode())  # raises ValueError for DAMAGED bytes
+        except (ValueError, RecursionError) as error:
             damaged[doc_id] = f"damaged in the spool: no JSON ({error})"
             continue
         if isinstance(doc, dict) and doc.get("_id") == doc_id:
@@ -299,6 +302,11 @@ def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:
         else:
             damaged[doc_id] = "damaged in the spool: not the document of this id"
     return docs, damaged
+
+
+def _bytes(doc_id: str) -> bytes:
+    """An id as it is in the file, for SQL's `CAST(:id AS TEXT)`."""
+    return doc_id.encode(errors=DAMAGED)
 
 
 def _insert(connection: sqlite3.Connection, database: str, doc: Document) -> bool:

@@ -3,6 +3,7 @@
 CouchDB writes 366 documents a second one by one and 12,000 in bulks of 100; so whoever writes often shares a bulk.
 """
 
+import os
 import queue
 import threading
 import time
@@ -10,6 +11,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -58,6 +63,14 @@ class Batcher(Generic[Item, Answer]):
             thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work_on_all()
+        except Exception:
+            # Whoever handed something in would wait for ever, and all look well. Like kill -9, this loses nothing.
+            log.exception("a writer failed, so its process ends; whoever supervises it starts it anew")
+            os._exit(1)
+
+    def _work_on_all(self) -> None:
         open_ = True
         while open_:
             gathered = self._gather()

@@ -386,11 +386,13 @@ def test_a_spool_that_cannot_be_read_holds_up_no_webhook_while_couchdb_is_well(h
 # ---- entries that can never be stored
 
 POISONS = {
-    "refused by CouchDB": (json.dumps({"_id": "refused by CouchDB", "_unknown": 1}), "doc_validation"),
-    "cut off": ('{"_id": "cut off", "text": "cut o', "no JSON"),
-    "no document": ('["no", "document"]', "not the document of this id"),
+    "refused by CouchDB": (json.dumps({"_id": "refused by CouchDB", "_unknown": 1}).encode(), "doc_validation"),
+    "cut off": (b'{"_id": "cut off", "text": "cut o', "no JSON"),
+    "nested too deeply": (b'{"_id": "nested too deeply", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+    "a flipped bit": (b'{"_id": "a flipped bit", "text": "\xe8"}', "no JSON"),
+    "no document": (b'["no", "document"]', "not the document of this id"),
     "larger than CouchDB takes": (
-        json.dumps({"_id": "larger than CouchDB takes", "text": "x" * 9_000_000}),
+        json.dumps({"_id": "larger than CouchDB takes", "text": "x" * 9_000_000}).encode(),
         "too_large",
     ),
 }
@@ -404,18 +406,19 @@ def test_poisoned_entries_are_set_aside_and_the_rest_goes_on(house: House) -> No
     house.stop_store()
     assert post_all(api.url + INCOMING, forms[1:11], 4) == [200] * 10
     with closing(sqlite3.connect(spool_path(world))) as connection, connection:
-        rows = [(world.couch.main.name, doc_id, text) for doc_id, (text, _) in POISONS.items()]
-        connection.executemany("INSERT INTO waiting (db, id, doc) VALUES (?, ?, ?)", rows)
+        rows = [(world.couch.main.name, doc_id, content) for doc_id, (content, _) in POISONS.items()]
+        connection.executemany("INSERT INTO waiting (db, id, doc) VALUES (?, ?, CAST(? AS TEXT))", rows)
     assert post_all(api.url + INCOMING, forms[11:], 4) == [200] * 10
     house.start_store()
     eventually(lambda: waiting(world) == 0, 30)
     assert len(stored(world.couch.main, forms)) == 21
     with closing(sqlite3.connect(spool_path(world))) as connection:
-        aside = {row[0]: row[1:] for row in connection.execute("SELECT id, doc, reason FROM set_aside")}
-    assert {doc_id: text for doc_id, (text, _) in aside.items()} == {name: text for name, (text, _) in POISONS.items()}
+        found = connection.execute("SELECT id, CAST(doc AS BLOB), reason FROM set_aside")
+        aside = {doc_id: (content, reason) for doc_id, content, reason in found}
+    assert {name: content for name, (content, _) in aside.items()} == {name: each[0] for name, each in POISONS.items()}
     for doc_id, (_, reason) in POISONS.items():
         assert reason in aside[doc_id][1]
     assert api.log().count("a spooled document is refused and set aside") == len(POISONS)
-    assert "CouchDB refused 4 spooled documents" in ready(api)["spool"][1]
+    assert f"CouchDB refused {len(POISONS)} spooled documents" in ready(api)["spool"][1]
     assert post(api, incoming("after", numbers(1)[0], "HELP")) == 200
     assert world.couch.main.get(documents.incoming_id("africas-talking", "after"))

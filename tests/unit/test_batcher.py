@@ -1,5 +1,7 @@
 """Group commit: what waits together is worked on together, and each submitter gets its own answer."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -125,3 +127,15 @@ def test_closing_finishes_what_was_handed_in() -> None:
     futures = gather(batcher, work, [2, 4])
     batcher.close()
     assert all(future.done() for future in futures)
+
+
+def test_a_writer_that_fails_ends_its_process() -> None:
+    """Whoever waits for its answer would wait for ever."""
+    script = """
+from mjumbe.batcher import Batcher
+
+Batcher("test", list, weigh=lambda item: item / 0).submit(1).result()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=SOON)
+    assert ended.returncode == 1
+    assert "a writer failed, so its process ends" in ended.stdout

@@ -86,6 +86,22 @@ def test_while_couchdb_is_away_documents_are_spooled_then_stored_in_order(
     assert intake.store(database, [doc("c"), doc("a", "again")]) == [True, False]
 
 
+def test_an_error_that_nobody_foresaw_keeps_nothing_in_the_spool(
+    intake: Intake, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.away = True
+    intake.store(database, [doc("a")])
+    errors, bulk = [RuntimeError("unforeseen")], database.bulk
+    monkeypatch.setattr(database, "bulk", lambda docs: raised(errors.pop()) if errors else bulk(docs))
+    database.away = False
+    until(lambda: "a" in database.docs)
+    assert not errors
+
+
+def raised(error: Exception) -> Any:
+    raise error
+
+
 def test_what_comes_while_something_waits_is_stored_behind_it(database: MemoryDatabase, spool: Spool) -> None:
     spool.add("medic", [doc("first")])
     intake = Intake(Metrics(), spool, [database])

@@ -162,6 +162,25 @@ def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+@pytest.mark.parametrize("row", [(b"\xff", b'{"_id": "\xff"}'), (b"a", b'{"_id": "a", "text": "\xff"}')])
+def test_a_row_that_is_no_utf_8_is_set_aside_as_it_is(
+    tmp_path: Path, written: Written, row: tuple[bytes, bytes]
+) -> None:
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc("before")])
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        insert = "INSERT INTO waiting (db, id, doc) VALUES ('medic', CAST(? AS TEXT), CAST(? AS TEXT))"
+        connection.execute(insert, row)
+    spool.add("medic", [doc("behind")])
+    for _ in range(2):
+        spool.drain(written, BOTH)
+    assert written.ids == ["before", "behind"]
+    assert spool.state() == SpoolState(waiting={}, set_aside=1)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        kept = connection.execute("SELECT CAST(id AS BLOB), CAST(doc AS BLOB) FROM set_aside").fetchall()
+    assert kept == [row]
+
+
 def test_to_look_makes_no_file(tmp_path: Path, written: Written) -> None:
     assert Spool(tmp_path).state() == SpoolState(waiting={}, set_aside=0)
     assert Spool(tmp_path).drain(written, BOTH) == 0
