@@ -92,6 +92,7 @@ REPORT_STATES: Mapping[str, State] = {
 OPTED_OUT = "userinblacklist"  # as a failureReason, in any case
 
 USER_IN_BLACKLIST = 406
+SENT_TO_SOME = re.compile(r"Sent to [1-9]")  # the message of an answer
 DO_NOT_DISTURB = 409
 # Nigeria takes no bulk messages from 20:00 to 08:00 West Africa Time.
 DO_NOT_DISTURB_ENDS = time(8, 0, tzinfo=timezone(timedelta(hours=1), "WAT"))
@@ -238,8 +239,7 @@ def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list
     """One outcome for each of `recipients` from the JSON answer to a send request. `now` in UTC."""
     rows = objects(dig(answer, "SMSMessageData", "Recipients"))
     if not rows:
-        message = str(dig(answer, "SMSMessageData", "Message") or "")
-        return [_without_recipients(message)] * len(recipients)
+        return [_without_recipients(answer)] * len(recipients)
     # Of several rows of one number that which accepted counts: whoever is asked again for another would have it twice.
     accepted_last = sorted(rows, key=lambda row: _given(row.get("messageId")) is not None)
     by_number = {_digits(row.get("number")): row for row in accepted_last}
@@ -249,12 +249,18 @@ def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list
     return [_recipient_outcome(by_number.get(_digits(number)), now, unclear=unclear) for number in recipients]
 
 
-def _without_recipients(message: str) -> Outcome:
-    """A request refused as a whole is a 2xx without recipients, its reason in the message."""
+def _without_recipients(answer: Any) -> Outcome:
+    """A request refused as a whole is a 2xx with an empty list of recipients, its reason in the message.
+
+    Anything else is no answer of Africa's Talking's, or not all of one, and leaves in doubt what was sent.
+    """
+    message = str(dig(answer, "SMSMessageData", "Message") or "")
     for code, meaning in CODES.items():
         if message == meaning.name and meaning.failure:
             return Outcome(message, meaning.state, meaning.failure, code=str(code))
-    return Outcome(message or "an answer without recipients", failure=Failure.RETRY)
+    is_refusal = dig(answer, "SMSMessageData", "Recipients") == [] and not SENT_TO_SOME.match(message)
+    failure = Failure.RETRY if is_refusal else Failure.AMBIGUOUS
+    return Outcome(message or "an answer without recipients", failure=failure)
 
 
 def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime, *, unclear: bool) -> Outcome:
@@ -267,7 +273,9 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime, *, unclear:
     except (TypeError, ValueError, OverflowError):  # the last for 1e999, which Python reads as infinite
         code = 0
     word = str(row.get("status") or "")
-    meaning = CODES.get(code, Code(word or "no statusCode", None, Failure.RETRY))
+    # What has an id and no code was taken, as far as can be told.
+    unknown = Failure.AMBIGUOUS if _given(row.get("messageId")) and not code else Failure.RETRY
+    meaning = CODES.get(code, Code(word or "no statusCode", None, unknown))
     parts = row.get("messageParts")
     return Outcome(
         details=meaning.name,

@@ -297,6 +297,20 @@ def test_odd_recipients(odd: dict[str, Any], state: State | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ref", "code", "failure"),
+    [
+        ("ATXid_1", None, Failure.AMBIGUOUS),
+        ("ATXid_1", 599, Failure.RETRY),
+        ("None", None, Failure.RETRY),
+    ],
+)
+def test_an_id_without_a_code_leaves_in_doubt_what_was_sent(ref: str, code: int | None, failure: Failure) -> None:
+    (outcome,) = read_answer(answer({**row(FIRST), "statusCode": code, "messageId": ref}), (FIRST,), NOW)
+    assert outcome.failure is failure
+    assert outcome.ref == (ref if ref != "None" else None), "its delivery report settles it"
+
+
+@pytest.mark.parametrize(
     ("body", "failure", "state", "details"),
     [
         (
@@ -319,13 +333,30 @@ def test_odd_recipients(odd: dict[str, Any], state: State | None) -> None:
             b'{"SMSMessageData":{"Message":"Something else","Recipients":[]}}',
             *(Failure.RETRY, None, "Something else"),
         ),
-        (b'{"SMSMessageData":{"Message":"Sent"}}', Failure.RETRY, None, "Sent"),
-        (b'{"SMSMessageData":{"Message":null,"Recipients":null}}', Failure.RETRY, None, "an answer without recipients"),
-        (b'{"SMSMessageData":[]}', Failure.RETRY, None, "an answer without recipients"),
-        (b'{"SMSMessageData":{"Recipients":["x"]}}', Failure.RETRY, None, "an answer without recipients"),
-        (b"{}", Failure.RETRY, None, "an answer without recipients"),
-        (b"[]", Failure.RETRY, None, "an answer without recipients"),
-        (b"null", Failure.RETRY, None, "an answer without recipients"),
+        (b'{"SMSMessageData":{"Recipients":[]}}', Failure.RETRY, None, "an answer without recipients"),
+        (
+            b'{"SMSMessageData":{"Message":"Sent to 0/1 Total Cost: 0","Recipients":[]}}',
+            *(Failure.RETRY, None, "Sent to 0/1 Total Cost: 0"),
+        ),
+        (
+            b'{"SMSMessageData":{"Message":"Sent to 1/1 Total Cost: KES 0.8000","Recipients":[]}}',
+            *(Failure.AMBIGUOUS, None, "Sent to 1/1 Total Cost: KES 0.8000"),
+        ),
+        (b'{"SMSMessageData":{"Message":"Sent"}}', Failure.AMBIGUOUS, None, "Sent"),
+        *(
+            (body, Failure.AMBIGUOUS, None, "an answer without recipients")
+            for body in (
+                b'{"SMSMessageData":{"Message":null,"Recipients":null}}',
+                b'{"SMSMessageData":[]}',
+                b'{"SMSMessageData":null}',
+                b'{"SMSMessageData":{"Recipients":["x"]}}',
+                b'{"status":"ok"}',
+                b"{}",
+                b"[]",
+                b"null",
+                b'"OK"',
+            )
+        ),
     ],
 )
 def test_answers_without_recipients(
