@@ -110,8 +110,16 @@ class Users:
 
 def demand_own_will(request: Request) -> None:
     """Raises ApiError 403 when a page of another site asks: a browser sends its user's login along with that."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+    if not _is_own_will(request):
         raise ApiError(403, "A page of another site may not act in your name.")
+
+
+def _is_own_will(request: Request) -> bool:
+    """As the browser tells it; by plain HTTP it tells only which site's page asks. Programs tell nothing."""
+    if site := request.headers.get("Sec-Fetch-Site"):
+        return site in OWN_SITE
+    page = request.headers.get("Origin") or request.headers.get("Referer")
+    return not page or page.partition("://")[2].partition("/")[0].lower() == request.host.lower()
 
 
 def _unauthorized(reason: str) -> ApiError:

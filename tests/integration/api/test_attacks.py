@@ -359,6 +359,28 @@ def test_no_page_of_another_site_acts_in_a_user_s_name(
     assert b"another site" in answer[2]
 
 
+PAGES = [
+    ("Origin", "http://evil.example", 403),
+    ("Origin", "null", 403),
+    ("Origin", "http://{host}.evil.example", 403),
+    ("Origin", "http://evil.example/{host}", 403),
+    ("Referer", "http://evil.example/{host}/", 403),
+    ("Origin", "http://{host}", 400),
+    ("Referer", "https://{host}/api/docs", 400),
+]
+
+
+@pytest.mark.parametrize(("header", "page", "status"), PAGES)
+def test_by_plain_http_a_browser_tells_whose_page_asks(
+    api: Process, admin: Login, header: str, page: str, status: int
+) -> None:
+    """Sec-Fetch-Site is for https and localhost alone."""
+    told = {header: page.format(host=f"127.0.0.1:{api.port}")}
+    for method in ("GET", "POST"):
+        answer = requests.request(method, f"{api.url}/sms/invoke-bulk-sms", auth=admin, headers=told, timeout=30)
+        assert answer.status_code == status
+
+
 def test_a_form_cannot_try_a_service(api: Process, admin: Login) -> None:
     """Browsers without Sec-Fetch-Site: what forms can post is refused."""
     body = b'{"to":"+254711000111","a":"="}'
