@@ -78,7 +78,11 @@ def run(
     actual = int(listener.getsockname()[1])
     shown = f"[{host}]" if ":" in host else host
 
+    is_kept_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+
     def ready(_arbiter: Any) -> None:
+        # Gunicorn would start its workers anew when the terminal is closed, and keep the port.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_kept_on else _end)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # to gunicorn: start a second server, which would outlive a stop
         with suppress(OSError):  # where the output goes is full, or gone: that must not refuse callbacks
             sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
@@ -111,6 +115,11 @@ def run(
     if workers > 1:
         _share_metrics(options)
     _Server(config, options).run()
+
+
+def _end(*_: object) -> None:
+    """End as SIGTERM does."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _allow_files() -> None:
@@ -225,9 +234,11 @@ class _Worker(GeventWorker):  # type: ignore[misc]
         self._idle: set[tuple[gevent.Greenlet, object]] = set()  # those that did so a second ago, at a stop
 
     def init_signals(self) -> None:
-        """A terminal's Ctrl-C comes here too, but only the arbiter acts on it: told to end twice, gevent shows it."""
+        """A terminal's Ctrl-C and its end come here too, but only the arbiter acts on them: told to end twice, gevent
+        shows it."""
         super().init_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle(self, _listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection until it ends."""

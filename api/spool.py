@@ -6,6 +6,7 @@ reason, so that the rest goes on.
 """
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -280,12 +281,37 @@ class Spool:
     def _take_out(self) -> None:
         now = milliseconds(states.now())
         done = [(*key, database, reason) for database, found in self._done.items() for key, reason in found.items()]
-        with closing(self._open()) as connection, connection:
-            for place, doc_id, database, reason in done:
-                this = {"place": place, "db": database, "id": _bytes(doc_id), "reason": reason, "at": now}
-                if reason is not None:
-                    connection.execute(SET_ASIDE, this)
-                connection.execute(TAKE_OUT, this)
+        try:
+            with closing(self._open()) as connection, connection:
+                for place, doc_id, database, reason in done:
+                    this = {"place": place, "db": database, "id": _bytes(doc_id), "reason": reason, "at": now}
+                    if reason is not None:
+                        connection.execute(SET_ASIDE, this)
+                    connection.execute(TAKE_OUT, this)
+        except sqlite3.OperationalError:
+            if not self._is_emptied():
+                raise
+
+    def _is_emptied(self) -> bool:
+        """Cut the file off when CouchDB has all that is in it; whether it has.
+
+        To remove a row SQLite needs room on the disk, which the file itself may have filled. Whoever waits for our
+        lock meanwhile finds no tables, and puts nothing there.
+        """
+        done = {
+            (database, place, _bytes(doc_id))
+            for database, found in self._done.items()
+            for (place, doc_id), reason in found.items()
+            if reason is None
+        }
+        with closing(self._open_to_read()) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            left = set(connection.execute("SELECT db, place, CAST(id AS BLOB) FROM waiting")) - done
+            left |= set(connection.execute("SELECT db, place, id FROM set_aside LIMIT 1"))
+            if not left:
+                os.truncate(self._path, 0)
+            connection.rollback()
+        return not left
 
 
 def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:

@@ -185,7 +185,7 @@ def test_sigterm_finishes_what_is_under_way(start_api: StartApi, couch_url: str)
     assert api.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_stops_at_once_when_idle(start_api: StartApi, couch_url: str, number: signal.Signals) -> None:
     api = start_api(couch_url)
     assert healthy(api)

@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,48 @@ def test_what_cannot_be_removed_is_written_once_and_removed_later(
     assert spool.state() == SpoolState(waiting={}, set_aside=1)
     assert spool.add("medic", [doc("f")]) == [True]
     assert spool.drain(written, BOTH) == 1
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No transaction that writes has room for its journal."""
+
+    def refuse(_: Spool) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Spool, "_open", refuse)
+
+
+@pytest.mark.parametrize("name", ["a", "refused"])
+@pytest.mark.parametrize("others", [False, True])
+def test_a_file_that_fills_its_disk_is_cut_off_when_couchdb_has_all_of_it(
+    tmp_path: Path, written: Written, request: pytest.FixtureRequest, name: str, others: bool
+) -> None:
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc(name), doc("b")])
+    if others:
+        spool.add("another", [doc("c")])
+    request.getfixturevalue("full")
+    is_needed = name == "refused" or others
+    with pytest.raises(SpoolError, match="is full") if is_needed else nullcontext():
+        spool.drain(written, BOTH)
+    assert written.ids == [name, "b"]
+    assert bool((tmp_path / FILE).stat().st_size) is is_needed
+    if not is_needed:
+        assert spool.state() == SpoolState(waiting={}, set_aside=0)
+
+
+def test_whoever_has_a_file_open_that_is_cut_off_puts_nothing_there(
+    tmp_path: Path, written: Written, request: pytest.FixtureRequest
+) -> None:
+    """Another process, which waited for the lock: it acknowledges nothing."""
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc("a")])
+    with closing(spool._open()) as other:
+        request.getfixturevalue("full")
+        spool.drain(written, BOTH)
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            other.execute("INSERT INTO waiting (db, id, doc) VALUES ('medic', 'b', '{}')")
 
 
 def test_a_stream_of_documents_does_not_keep_the_spool_filled(tmp_path: Path) -> None:
