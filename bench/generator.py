@@ -19,7 +19,6 @@ from bench.load import Answered, Job
 
 WARM_UP = 20  # requests, or two a connection when that is more: connecting is not measured
 PATIENCE_SECONDS = 60.0  # for the answers that are still to come when a job's time is over
-
 HTTP_PORT = 80  # where a URL names none
 
 Make = Callable[[int], bytes]
