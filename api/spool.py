@@ -43,9 +43,9 @@ COMMIT;
 # Not by its place alone: the file may be another than the one that it was read from.
 SET_ASIDE = """
 INSERT OR REPLACE INTO set_aside
-SELECT place, db, id, doc, :reason, :at FROM waiting WHERE place = :place AND db = :db AND id = CAST(:id AS TEXT)
+SELECT place, db, id, doc, :reason, :at FROM waiting WHERE place = :place AND db = :db AND CAST(id AS BLOB) = :id
 """
-TAKE_OUT = "DELETE FROM waiting WHERE place = :place AND db = :db AND id = CAST(:id AS TEXT)"
+TAKE_OUT = "DELETE FROM waiting WHERE place = :place AND db = :db AND CAST(id AS BLOB) = :id"
 
 Row = tuple[int, str, str, str]  # place, database, id, document
 Refusals = Mapping[str, str]
@@ -252,8 +252,8 @@ class Spool:
         place, doc_id = next(reversed(self._done.get(database, {})), (0, ""))
         # The plus keeps SQLite from sorting all of a database's rows for the first of them.
         query = """
-            SELECT place, db, id, doc FROM waiting WHERE +db = :db AND place > coalesce(
-                (SELECT place FROM waiting WHERE place = :place AND db = :db AND id = CAST(:id AS TEXT)), 0)
+            SELECT place, db, CAST(id AS TEXT), CAST(doc AS TEXT) FROM waiting WHERE +db = :db AND place > coalesce(
+                (SELECT place FROM waiting WHERE place = :place AND db = :db AND CAST(id AS BLOB) = :id), 0)
             ORDER BY place LIMIT :limit"""
         values = {"db": database, "place": place, "id": _bytes(doc_id), "limit": limit}
         with closing(self._open_to_read()) as connection:
@@ -331,7 +331,7 @@ def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:
 
 
 def _bytes(doc_id: str) -> bytes:
-    """An id as it is in the file, for SQL's `CAST(:id AS TEXT)`."""
+    """An id as it is in the file, for SQL's `CAST(id AS BLOB)`."""
     return doc_id.encode(errors=DAMAGED)
 
 

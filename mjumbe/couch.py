@@ -29,9 +29,11 @@ ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
 ABSENT = ("not_found: missing", "not_found: deleted")
+# 501, to whatever it does not do: of all that begins with 5 the one that does not pass.
+NOT_DONE = 501
 # What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large. Also
 # 413: too many documents.
-REFUSALS = (400, 412, 413)
+REFUSALS = (400, 412, 413, NOT_DONE)
 # What couch_httpd:verify_is_server_admin and couch_db:check_is_member say to whoever is none.
 ADMINS_NEEDED = (
     "You are not a server admin.",
@@ -287,7 +289,8 @@ def _couch_error(error: ApiException, user: str | None) -> CouchError | Unavaila
     if message.endswith(ADMINS_NEEDED):
         message += f" COUCH_URL names {user or 'nobody'}; it must name a server admin."
     # 412 nodedown: all nodes with a copy of some shard are down or in maintenance (chttpd:error_info).
-    if status >= 500 or status in (429, 0) or (status == 412 and message.startswith("nodedown")):
+    is_away = status >= 500 and status != NOT_DONE
+    if is_away or status in (429, 0) or (status == 412 and message.startswith("nodedown")):
         return TroubleError(f"CouchDB answered {status}: {message}")
     kind = {404: NotFoundError, 409: ConflictError}.get(status, CouchError)
     return kind(status, message)

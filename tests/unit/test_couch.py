@@ -92,6 +92,7 @@ def body(error: str, reason: str) -> dict[str, str]:
         (413, body("document_too_large", "x"), CouchError),
         (429, body("too_many_requests", "x"), UnavailableError),
         (500, body("internal_server_error", "x"), UnavailableError),
+        (501, body("not_implemented", "x"), CouchError),
         (503, body("unavailable", "x"), UnavailableError),
         (502, "<html>Bad Gateway</html>", UnavailableError),
     ],
@@ -189,7 +190,7 @@ def test_a_shard_without_a_file_is_no_refused_document(server: responses.Request
         couch.main.bulk([{"_id": "a"}, {"_id": "b"}])
 
 
-@pytest.mark.parametrize("status", [400, 412, 413])
+@pytest.mark.parametrize("status", [400, 412, 413, 501])
 def test_one_document_that_is_none_keeps_no_other_of_a_bulk_from_being_written(
     server: responses.RequestsMock, couch: Couch, status: int
 ) -> None:

@@ -204,14 +204,15 @@ def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+@pytest.mark.parametrize("kind", ["TEXT", "BLOB"])
 @pytest.mark.parametrize("row", [(b"\xff", b'{"_id": "\xff"}'), (b"a", b'{"_id": "a", "text": "\xff"}')])
 def test_a_row_that_is_no_utf_8_is_set_aside_as_it_is(
-    tmp_path: Path, written: Written, row: tuple[bytes, bytes]
+    tmp_path: Path, written: Written, row: tuple[bytes, bytes], kind: str
 ) -> None:
     spool = Spool(tmp_path)
     spool.add("medic", [doc("before")])
     with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
-        insert = "INSERT INTO waiting (db, id, doc) VALUES ('medic', CAST(? AS TEXT), CAST(? AS TEXT))"
+        insert = f"INSERT INTO waiting (db, id, doc) VALUES ('medic', CAST(? AS {kind}), CAST(? AS {kind}))"
         connection.execute(insert, row)
     spool.add("medic", [doc("behind")])
     for _ in range(2):
