@@ -61,15 +61,14 @@ def run(
     workers: int = WORKERS,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then end the process. Must run in the main thread, before other threads start.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then end the process.
 
-    Port 0 takes a free one. Prints the address once it listens, then calls `on_ready` with the port. Raises ConfigError
-    (the address, the workers), ValueError (COUCH_URL) and CredentialError (the vault's key).
+    Must run in the main thread, before other threads start. Port 0 takes a free one. Prints the address once it listens,
+    then calls `on_ready` with the port. Raises ConfigError (the address, the workers), ValueError (COUCH_URL) and
+    CredentialError (the vault's key).
     """
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; expected 1 or more processes")
-    if not host:  # the system takes that for every address
-        raise ConfigError("--host is empty; name an address: 127.0.0.1, or 0.0.0.0 for all of this machine's")
     # Looked at here, where they end the start with a sentence, not a worker with a traceback.
     Couch(config.couch_url)
     VaultKeys.load(config.vault_key, config.data)
@@ -78,48 +77,35 @@ def run(
     actual = int(listener.getsockname()[1])
     shown = f"[{host}]" if ":" in host else host
 
-    is_kept_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+    handles = _signals()
 
     def ready(_arbiter: Any) -> None:
-        # Gunicorn would start its workers anew when the terminal is closed, and keep the port.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_kept_on else _end)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # to gunicorn: start a second server, which would outlive a stop
+        for number, handle in handles.items():
+            signal.signal(number, handle)
         with suppress(OSError):  # where the output goes is full, or gone: that must not refuse callbacks
             sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
             sys.stdout.flush()
         if on_ready is not None:
             on_ready(actual)
 
-    options: dict[str, Any] = {
+    options = OPTIONS | {
         "bind": [f"fd://{listener.detach()}"],  # gunicorn closes it
-        "worker_class": _Worker,
         "workers": workers,
-        "worker_connections": CONNECTIONS,
-        "backlog": BACKLOG,
-        "keepalive": KEEP_ALIVE,
-        "graceful_timeout": GRACEFUL,
-        "control_socket_disable": True,
-        "logger_class": _Log,
-        "loglevel": "warning",
-        "forwarded_allow_ips": "",  # MJUMBE_TRUSTED_PROXIES decides whom we believe
-        "forwarder_headers": "",
-        "sendfile": False,  # would pass by _Client
-        "http_parser": "python",  # and no other that happens to be installed: these errors we answer (NO_REQUEST)
-        "limit_request_line": 8190,
-        "limit_request_fields": 100,
-        "limit_request_field_size": 8190,
         "when_ready": ready,
-        # Else a worker would keep the port, and serve, for up to a second after its parent's kill -9.
-        "post_fork": lambda arbiter, _worker: end_with(arbiter.pid, signal.SIGKILL),
     }
     if workers > 1:
         _share_metrics(options)
     _Server(config, options).run()
 
 
-def _end(*_: object) -> None:
-    """End as SIGTERM does."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def _signals() -> dict[signal.Signals, Any]:
+    """How the server takes signals that gunicorn takes otherwise."""
+    # Gunicorn would start its workers anew when the terminal is closed, and keep the port; nohup ignores that.
+    is_kept_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {
+        signal.SIGHUP: signal.SIG_IGN if is_kept_on else lambda *_: os.kill(os.getpid(), signal.SIGTERM),
+        signal.SIGUSR2: signal.SIG_IGN,  # to gunicorn: start a second server, which would outlive a stop
+    }
 
 
 def _allow_files() -> None:
@@ -132,6 +118,8 @@ def _allow_files() -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens at the address, for which it waits shortly. Raises ConfigError."""
+    if not host:  # the system takes that for every address
+        raise ConfigError("--host is empty; name an address: 127.0.0.1, or 0.0.0.0 for all of this machine's")
     deadline = time.monotonic() + PORT_SECONDS
     while True:
         try:
@@ -350,3 +338,25 @@ class _Log(Logger):  # type: ignore[misc]
         """A client that fell silent is no error of ours."""
         if not isinstance(sys.exc_info()[1], TimeoutError):
             super().exception(msg, *args, **kwargs)
+
+
+# What gunicorn is told at every start.
+OPTIONS: dict[str, Any] = {
+    "worker_class": _Worker,
+    "worker_connections": CONNECTIONS,
+    "backlog": BACKLOG,
+    "keepalive": KEEP_ALIVE,
+    "graceful_timeout": GRACEFUL,
+    "control_socket_disable": True,
+    "logger_class": _Log,
+    "loglevel": "warning",
+    "forwarded_allow_ips": "",  # MJUMBE_TRUSTED_PROXIES decides whom we believe
+    "forwarder_headers": "",
+    "sendfile": False,  # would pass by _Client
+    "http_parser": "python",  # and no other that happens to be installed: these errors we answer (NO_REQUEST)
+    "limit_request_line": 8190,
+    "limit_request_fields": 100,
+    "limit_request_field_size": 8190,
+    # Else a worker would keep the port, and serve, for up to a second after its parent's kill -9.
+    "post_fork": lambda arbiter, _worker: end_with(arbiter.pid, signal.SIGKILL),
+}

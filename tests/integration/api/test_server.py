@@ -286,13 +286,16 @@ def ignores(pid: int, number: signal.Signals) -> bool:
     return bool(int(ignored.split()[1], 16) & 1 << number - 1)
 
 
-def test_ctrl_c_reaches_the_workers_too_and_only_their_parent_acts(start_api: StartApi, couch_url: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_the_terminals_end_reach_the_workers_too_and_only_their_parent_acts(
+    start_api: StartApi, couch_url: str, number: signal.Signals
+) -> None:
     api = start_api(couch_url)
     assert healthy(api)  # the worker has come so far
     parent, *workers = family(api.popen.pid)
-    assert [ignores(pid, signal.SIGINT) for pid in (parent, *workers)] == [False, True]
+    assert [ignores(pid, number) for pid in (parent, *workers)] == [False, True]
     for pid in (*workers, parent):
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
     assert api.popen.wait(30) == 0
     assert "Traceback" not in api.log()
 
@@ -300,6 +303,18 @@ def test_ctrl_c_reaches_the_workers_too_and_only_their_parent_acts(start_api: St
 def test_sigusr2_starts_no_second_server(start_api: StartApi, couch_url: str) -> None:
     api = start_api(couch_url)
     assert ignores(api.popen.pid, signal.SIGUSR2)
+
+
+def test_nohup_keeps_it_on(couch_url: str, tmp_path: Path) -> None:
+    environment = os.environ | {"COUCH_URL": couch_url, "MJUMBE_DATA": str(tmp_path), "MJUMBE_VAULT_KEY": VAULT_KEY}
+    command = ["nohup", sys.executable, "-m", "mjumbe.cli", "api", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("API listening on ")
+        assert ignores(process.pid, signal.SIGHUP)
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -314,7 +329,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     )
 
 
-AWAY = {"COUCH_URL": "http://admin:pw@127.0.0.1:1/medic"}
+AWAY = {"COUCH_URL": "http://admin:pw@127.0.0.1:1/medic", "MJUMBE_VAULT_KEY": VAULT_KEY}
 
 
 @pytest.mark.parametrize(
@@ -324,7 +339,7 @@ AWAY = {"COUCH_URL": "http://admin:pw@127.0.0.1:1/medic"}
         ("--port 0", {"COUCH_URL": "nonsense"}, "COUCH_URL must be"),
         ("--port 0", AWAY | {"MJUMBE_VAULT_KEY": "short"}, "MJUMBE_VAULT_KEY"),
         ("--port {taken}", AWAY, "in use"),
-        ("--port 0 --host 300.1.1.1", AWAY | {"MJUMBE_VAULT_KEY": VAULT_KEY}, "choose another --host"),
+        ("--port 0 --host 300.1.1.1", AWAY, "choose another --host"),
         ("--port 0 --host=", AWAY, "--host is empty"),
         ("--workers 0", AWAY, "--workers is 0; expected 1 or more"),
     ],
