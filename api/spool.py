@@ -29,6 +29,7 @@ FILE = "spool.sqlite"
 # Another process of the same machine may hold the file's lock for a commit.
 LOCK_SECONDS = 5.0
 DRAINED_AT_ONCE = 500
+WAITS = "waits"  # in place of a reason: it is not done
 DAMAGED = "surrogateescape"  # how bytes are read that are no UTF-8: one such row must not keep all from being read
 
 SCHEMA = """
@@ -212,7 +213,9 @@ class Spool:
 
     def _open_to_read(self) -> sqlite3.Connection:
         """Needs no room on the disk, and no right to write."""
-        return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
+        connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
+        connection.text_factory = partial(bytes.decode, errors=DAMAGED)
+        return connection
 
     def _open(self) -> sqlite3.Connection:
         make_private(self._path.parent)
@@ -257,7 +260,6 @@ class Spool:
             ORDER BY place LIMIT :limit"""
         values = {"db": database, "place": place, "id": _bytes(doc_id), "limit": limit}
         with closing(self._open_to_read()) as connection:
-            connection.text_factory = partial(bytes.decode, errors=DAMAGED)
             return connection.execute(query, values).fetchall()
 
     def _note(self, database: str, rows: Sequence[Row], refused: Refusals) -> None:
@@ -289,29 +291,24 @@ class Spool:
                         connection.execute(SET_ASIDE, this)
                     connection.execute(TAKE_OUT, this)
         except sqlite3.OperationalError:
-            if not self._is_emptied():
+            if not self._cut_off():
                 raise
 
-    def _is_emptied(self) -> bool:
-        """Cut the file off when CouchDB has all that is in it; whether it has.
+    def _cut_off(self) -> bool:
+        """Empty the file at one stroke if CouchDB has all that is in it; answers whether it has.
 
         To remove a row SQLite needs room on the disk, which the file itself may have filled. Whoever waits for our
         lock meanwhile finds no tables, and puts nothing there.
         """
-        done = {
-            (database, place, _bytes(doc_id))
-            for database, found in self._done.items()
-            for (place, doc_id), reason in found.items()
-            if reason is None
-        }
         with closing(self._open_to_read()) as connection:
             connection.execute("BEGIN EXCLUSIVE")
-            left = set(connection.execute("SELECT db, place, CAST(id AS BLOB) FROM waiting")) - done
-            left |= set(connection.execute("SELECT db, place, id FROM set_aside LIMIT 1"))
-            if not left:
+            rows = connection.execute("SELECT db, place, CAST(id AS TEXT) FROM waiting")
+            is_needed = any(self._done.get(name, {}).get((place, doc_id), WAITS) for name, place, doc_id in rows)
+            is_needed |= connection.execute("SELECT 1 FROM set_aside").fetchone() is not None
+            if not is_needed:
                 os.truncate(self._path, 0)
             connection.rollback()
-        return not left
+        return not is_needed
 
 
 def _decoded(rows: Sequence[Row]) -> tuple[list[Document], dict[str, str]]:

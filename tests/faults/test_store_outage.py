@@ -292,8 +292,12 @@ def test_whoever_holds_the_spools_lock_holds_up_what_is_spooled_alone(house: Hou
     eventually(lambda: len(stored(world.couch.main, forms)) == 3, 30)
 
 
-def test_a_full_disk_is_said_and_answered_503(house: House) -> None:
-    """A limit on the size of files stands for a disk that is full: SQLite meets the same error in the same place."""
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_a_full_disk_is_said_and_answered_503(house: House, poisoned: bool) -> None:
+    """A limit on the size of files stands for a disk that is full: SQLite meets the same error in the same place.
+
+    What is all in CouchDB is removed all the same; what is refused has to be kept.
+    """
     world = house.world
     api = world.start_api()
     forms = [incoming(f"disk-{n}", sender, "x" * 40_000) for n, sender in enumerate(numbers(40))]
@@ -306,15 +310,25 @@ def test_a_full_disk_is_said_and_answered_503(house: House) -> None:
     assert "free some disk space" in api.log()
     limit_files(api, resource.RLIM_INFINITY)
     assert post(api, forms[-1]) == 200, "there is room again"
+    if poisoned:
+        with closing(sqlite3.connect(spool_path(world))) as connection, connection:
+            poison(connection, world.couch.main.name, "cut off")
     limit_files(api, 10)
     house.start_store()
     acknowledged = {form["id"] for form, status in zip(forms[1:], answers, strict=True) if status == 200}
     acknowledged |= {forms[0]["id"], forms[-1]["id"]}
     eventually(lambda: stored(world.couch.main, forms) == acknowledged, 30)
+    if poisoned:
+        eventually(lambda: "free some disk space" in ready(api)["spool"][1])
+        assert waiting(world) > 0, "nothing can be removed"
+    else:
+        eventually(lambda: ready(api)["spool"][0])
+        assert spool_path(world).stat().st_size == 0
+    assert post(api, forms[-2]) == 200, "CouchDB takes it"
+    assert forms[-2]["id"] in stored(world.couch.main, forms)
+    limit_files(api, resource.RLIM_INFINITY)
     eventually(lambda: waiting(world) == 0, 30)
-    eventually(lambda: ready(api)["spool"][0])
-    assert spool_path(world).stat().st_size == 0, "what filled the disk is gone, though nothing can be written there"
-    assert post(api, forms[-2]) == 200
+    eventually(lambda: ready(api)["spool"][0] is not poisoned)
     assert stored(world.couch.main, forms) == acknowledged | {forms[-2]["id"]}
     assert "Traceback" not in api.log()
 
@@ -395,6 +409,11 @@ POISONS = {
 }
 
 
+def poison(connection: sqlite3.Connection, database: str, *names: str) -> None:
+    rows = [(database, name, POISONS[name][0]) for name in names]
+    connection.executemany("INSERT INTO waiting (db, id, doc) VALUES (?, ?, CAST(? AS TEXT))", rows)
+
+
 def test_poisoned_entries_are_set_aside_and_the_rest_goes_on(house: House) -> None:
     world = house.world
     api = world.start_api()
@@ -403,8 +422,7 @@ def test_poisoned_entries_are_set_aside_and_the_rest_goes_on(house: House) -> No
     house.stop_store()
     assert post_all(api.url + INCOMING, forms[1:11], 4) == [200] * 10
     with closing(sqlite3.connect(spool_path(world))) as connection, connection:
-        rows = [(world.couch.main.name, doc_id, content) for doc_id, (content, _) in POISONS.items()]
-        connection.executemany("INSERT INTO waiting (db, id, doc) VALUES (?, ?, CAST(? AS TEXT))", rows)
+        poison(connection, world.couch.main.name, *POISONS)
     assert post_all(api.url + INCOMING, forms[11:], 4) == [200] * 10
     house.start_store()
     eventually(lambda: waiting(world) == 0, 30)
