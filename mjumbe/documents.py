@@ -22,6 +22,7 @@ from mjumbe.text import shortened
 from mjumbe.uuid7 import new_uuid
 
 Document = dict[str, Any]
+Key = tuple[str, str]  # of an outgoing message: its document's id and its uuid
 
 TASK_LISTS = ("tasks", "scheduled_tasks")
 INCOMING = "incoming:"  # what the ids of incoming messages begin with
@@ -137,7 +138,7 @@ class OutgoingMessage:
     doc: Document | None = field(default=None, repr=False, compare=False)  # if at hand, with no other message in it
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         return (self.doc_id, self.uuid)
 
     @property

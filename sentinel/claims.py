@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from mjumbe import states
-from mjumbe.documents import MOST_WORDS, Document, OutgoingMessage, Route, find_task, oldest_due
+from mjumbe.documents import MOST_WORDS, Document, Key, OutgoingMessage, Route, find_task, oldest_due
 from mjumbe.gateways import NAMES, PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
@@ -57,10 +57,10 @@ class Claims:
         self._opt_outs = opt_outs
         self._number = number
 
-    def take(self, service: str, messages: Sequence[OutgoingMessage]) -> dict[tuple[str, str], Claimed]:
+    def take(self, service: str, messages: Sequence[OutgoingMessage]) -> dict[Key, Claimed]:
         """Take these messages; those that are not due any more, or too often sent, are left out."""
         claim_id = uuid.uuid4().hex
-        claimed: dict[tuple[str, str], Claimed] = {}
+        claimed: dict[Key, Claimed] = {}
         counted: set[tuple[str, str]] = set()
 
         def claim(message: OutgoingMessage, doc: Document) -> bool:

@@ -5,15 +5,14 @@ from collections.abc import Iterable, Mapping
 
 from mjumbe import phone, states
 from mjumbe.couch import Database
-from mjumbe.documents import LAST_MOMENT, DeliveryReport, find_task, message_of
+from mjumbe.documents import LAST_MOMENT, DeliveryReport, Key, find_task, message_of
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
 
-Place = tuple[str, str]  # a document's id, a message's uuid
 Asked = tuple[str, str]  # the digits of a number, and the service that was asked to send to it
 
 
-def settled_by(reports: Mapping[str, DeliveryReport], database: Database, settings: Settings) -> dict[str, Place]:
+def settled_by(reports: Mapping[str, DeliveryReport], database: Database, settings: Settings) -> dict[str, Key]:
     """The message that each of these reports is of, where that can be told. Raises UnavailableError.
 
     A report to a number with one message in doubt at its service is of that one: it was sent. Another service's report
@@ -33,10 +32,10 @@ def settled_by(reports: Mapping[str, DeliveryReport], database: Database, settin
     return {name: place for name, place in found.items() if reports[name].ref not in known}
 
 
-def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> dict[Asked, list[Place]]:
+def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> dict[Asked, list[Key]]:
     """The messages in doubt to these numbers."""
     spelt = [each for number in numbers for each in _spellings(number, settings.default_country_code)]
-    found: dict[Asked, list[Place]] = {}
+    found: dict[Asked, list[Key]] = {}
     keys = [["in-doubt", each] for each in spelt]
     for row in database.view("mjumbe", "due", keys=keys, include_docs=True) if keys else ():
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
@@ -45,10 +44,10 @@ def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> 
     return found
 
 
-def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Place]]:
+def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Key]]:
     """What services are being asked to send."""
     first, last = [State.FORWARDED_TO_GATEWAY, 0], [State.FORWARDED_TO_GATEWAY, LAST_MOMENT]
-    found: dict[Asked, set[Place]] = {}
+    found: dict[Asked, set[Key]] = {}
     for row in database.view("mjumbe", "due", start_key=first, end_key=last, include_docs=True):
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
         if task.get("claim"):

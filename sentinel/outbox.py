@@ -17,14 +17,13 @@ import structlog
 
 from mjumbe import phone, states, text
 from mjumbe.couch import CouchError, UnavailableError
-from mjumbe.documents import Document, OutgoingMessage, Route, find_task
+from mjumbe.documents import Document, Key, OutgoingMessage, Route, find_task
 from mjumbe.edits import Edit, Update
 from mjumbe.gateways.base import Batch, Failure, FencedError, Gateway, Outcome, SendError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import Task
 from sentinel import outcomes
 from sentinel.claims import Claimed, Claims
-from sentinel.doubts import Place
 from sentinel.echoes import Echoes
 from sentinel.outcomes import Claim
 from sentinel.patience import GivenUpError, Patience
@@ -53,7 +52,7 @@ NOT_SENT = Outcome("not sent: this sentinel no longer led", failure=Failure.CONF
 class Heard:
     """Whom the outbox tells what it learns from the services' answers."""
 
-    references: Callable[[Mapping[str, Place]], None]  # that are stored now, and their messages
+    references: Callable[[Mapping[str, Key]], None]  # that are stored now, and their messages
     opt_outs: Callable[[Sequence[str], str], None]  # numbers, and which service said so
     left: Callable[[Sequence[str], str], None]  # who left a service, and which
 
@@ -65,7 +64,7 @@ class Exchange:
 
     messages: Sequence[OutgoingMessage]
     results: Sequence[Outcome]
-    elsewhere: Mapping[tuple[str, str], OutgoingMessage]
+    elsewhere: Mapping[Key, OutgoingMessage]
     stored: "Future[Updates]"
 
 
@@ -91,8 +90,8 @@ class Outbox:
         self._heard = heard
         self._fence = fence
         self._queue = Queue(self._number)
-        self._known: set[tuple[str, str]] = set()  # queued or under way
-        self._left: dict[tuple[str, str], float] = {}  # left to the phone gateway: until when (monotonic)
+        self._known: set[Key] = set()  # queued or under way
+        self._left: dict[Key, float] = {}  # left to the phone gateway: until when (monotonic)
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._workers = ThreadPoolExecutor(max_workers=256, thread_name_prefix="send")
@@ -110,12 +109,12 @@ class Outbox:
                 self._known.add(message.key)
         self._bell.set()
 
-    def knows(self, key: tuple[str, str]) -> bool:
+    def knows(self, key: Key) -> bool:
         """Whether this message is queued or under way."""
         with self._lock:
             return key in self._known
 
-    def leaves_to_phone(self, key: tuple[str, str]) -> bool:
+    def leaves_to_phone(self, key: Key) -> bool:
         """Whether it was left to the phone gateway a moment ago because a service cannot reach its recipient."""
         with self._lock:
             return self._left.get(key, 0.0) > time.monotonic()
@@ -304,7 +303,7 @@ class Outbox:
         self._tell(service.name, [(claimed.number, each) for claimed, each in zip(batch, results, strict=True)])
         now, sms = states.now(), self._settings.current.sms
         edits: list[tuple[str, Edit]] = []
-        elsewhere: dict[tuple[str, str], OutgoingMessage] = {}
+        elsewhere: dict[Key, OutgoingMessage] = {}
         for claimed, outcome in zip(batch, results, strict=True):
             at_once = self._services.goes_elsewhere(claimed.message.route, service.name, outcome)
             if at_once:

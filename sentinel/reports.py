@@ -17,14 +17,14 @@ import structlog
 
 from mjumbe import states
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.documents import DeliveryReport, Document, find_task, milliseconds, read_moment, read_report
+from mjumbe.documents import DeliveryReport, Document, Key, find_task, milliseconds, read_moment, read_report
 from mjumbe.edits import apply_edits, edits_of
 from mjumbe.gateways.base import Failure, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Sms
 from mjumbe.states import State, Task
 from sentinel import outcomes
-from sentinel.doubts import Place, settled_by
+from sentinel.doubts import settled_by
 from sentinel.notices import Notices
 from sentinel.patience import Patience
 from sentinel.services import Services
@@ -60,7 +60,7 @@ class Reports:
         self._services = services
         self._notices = notices
         self._waiting: dict[str, dict[str, Arrived]] = {}  # by reference, then by id
-        self._stored: OrderedDict[str, Place] = OrderedDict()  # references that were stored lately, oldest first
+        self._stored: OrderedDict[str, Key] = OrderedDict()  # references that were stored lately, oldest first
         self._lock = threading.Lock()
         self._looked = self._looked_at_all = time.monotonic()
 
@@ -93,7 +93,7 @@ class Reports:
                 self._waiting.setdefault(each.report.ref, {})[each.id] = each
         self._done(arrived, self._apply(arrived))
 
-    def referenced(self, places: Mapping[str, Place]) -> None:
+    def referenced(self, places: Mapping[str, Key]) -> None:
         """These references are stored now: apply the reports that wait for them. While CouchDB is away they wait on."""
         with self._lock:
             self._stored |= places
@@ -168,7 +168,7 @@ class Reports:
         self._remove(each for each in arrived if each.id in applied)
         return applied
 
-    def _find(self, refs: set[str]) -> tuple[dict[str, Place], dict[str, Document]]:
+    def _find(self, refs: set[str]) -> tuple[dict[str, Key], dict[str, Document]]:
         """The messages with these references, and those of their documents that were read.
 
         What was stored lately is remembered. A message keeps its references, so what the index knows is right, and it

@@ -13,7 +13,7 @@ import structlog
 
 from mjumbe import setup, states
 from mjumbe.couch import ABSENT, Couch, CouchError, NotFoundError, Row, UnavailableError
-from mjumbe.documents import ANY_ROUTE, Document, Route, message_of, milliseconds, oldest_due, tasks_of
+from mjumbe.documents import ANY_ROUTE, Document, Key, Route, message_of, milliseconds, oldest_due, tasks_of
 from mjumbe.edits import apply_edits
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
@@ -230,5 +230,5 @@ def _leave_to_phones(doc: Document) -> bool:
     return bool(given)
 
 
-def _key(row: Row) -> tuple[str, str]:
+def _key(row: Row) -> Key:
     return row.id, str(row.value["uuid"])

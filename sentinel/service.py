@@ -11,7 +11,7 @@ from enum import Enum, auto
 import structlog
 
 from mjumbe import states
-from mjumbe.documents import DeliveryReport
+from mjumbe.documents import DeliveryReport, Key
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.log import mask_numbers
 from mjumbe.settings import ServiceSettings
@@ -28,8 +28,6 @@ LEFT_ALONE_SECONDS = 5.0  # after which a held service would have been asked aga
 # message: usually an answer comes within 2 s, but a hanging one would take all of `read_timeout`.
 SILENT_SECONDS = 3.0
 REFUSED_REMEMBERED = 1_000  # messages
-
-Key = tuple[str, str]  # a message's document and uuid
 
 
 class Cause(Enum):

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mjumbe import documents, settings, states
-from mjumbe.documents import Document
+from mjumbe.documents import Document, Key
 from mjumbe.gateways.base import Batch, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State, Task
-from sentinel.doubts import Place
 from sentinel.echoes import Echoes
 from sentinel.outbox import Heard, Outbox
 from sentinel.pipeline import due_messages
@@ -52,7 +51,7 @@ class Lab:
         )
         self.live = SimpleNamespace(current=settings.parse(values))
         self.stuck: set[str | None] = set()  # the routes that nothing takes, by their service
-        self.referenced: dict[str, Place] = {}
+        self.referenced: dict[str, Key] = {}
         self.fence: Callable[[], None] = lambda: None
         services = SimpleNamespace(
             choose=lambda route: self.service,

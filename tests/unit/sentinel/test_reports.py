@@ -303,10 +303,10 @@ def test_what_waits_for_long_is_looked_up_less_often() -> None:
     lab.come(document(report("Success", "new", phone=None), now))
     asked.clear()
     lab.look_again(at_all=False)
-    assert set(asked) == {"new"}
+    assert asked == ["new"] * 2, "in the index as it is, and brought up"
     asked.clear()
     lab.look_again()
-    assert set(asked) == {"new", "old"}
+    assert sorted(asked) == ["new"] * 2 + ["old"] * 2
 
 
 @pytest.mark.parametrize(
