@@ -63,9 +63,9 @@ def run(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then end the process.
 
-    Must run in the main thread, before other threads start. Port 0 takes a free one. Prints the address once it listens,
-    then calls `on_ready` with the port. Raises ConfigError (the address, the workers), ValueError (COUCH_URL) and
-    CredentialError (the vault's key).
+    Must run in the main thread, before other threads start. Port 0 takes a free one. Prints the address once it
+    listens, then calls `on_ready` with the port. Raises ConfigError (the address, the workers), ValueError (COUCH_URL)
+    and CredentialError (the vault's key).
     """
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; expected 1 or more processes")
