@@ -2,14 +2,15 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import structlog
 
 from mjumbe.couch import Change, Changes, Couch, CouchError, UnavailableError, sequence_number
-from mjumbe.documents import INCOMING, Document
+from mjumbe.documents import Document
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings_document import DOCUMENT_ID
+from sentinel.backlog import Backlog
 from sentinel.contacts import is_person
 from sentinel.echoes import Echoes
 from sentinel.patience import Patience
@@ -20,8 +21,7 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 200
 # Far behind, in a broadcast for instance, most changes are our own writes: they are read without their documents.
-AT_ONCE_BEHIND = 1_000
-AHEAD = 5_000  # changes looked through at once
+AT_ONCE_BEHIND = 5_000
 CHECKPOINT_SECONDS = 1.0
 LONGPOLL_SECONDS = 30.0
 # Under load changes are read in batches: each reading costs CouchDB as much as many changes. The more there were, the
@@ -51,34 +51,35 @@ class Feed:
         self._registers = registers
         self._checkpoint = checkpoint
         self._written = time.monotonic()
-        self._ahead: str | None = None  # how far `_look_ahead` has seen, while the feed is behind
+        self._backlog = Backlog(str(checkpoint["seq"]))
+        self._behind = False  # whether much is still to be read
+        self._ahead: str | None = None  # until where people who wrote were looked for, while the backlog is full
 
     def run(self, stop: threading.Event) -> None:
         """Process changes until `stop` is set. What fails is read again."""
-        since, sure, behind = str(self._checkpoint["seq"]), False, False
-        patience = Patience("changes wait for CouchDB")
+        patience, sure = Patience("changes wait for CouchDB"), False
         while not stop.is_set():
             try:
                 if not sure:
-                    since, sure = self._place(since), True
-                changes = self._read(since, behind)
+                    self._start()
+                    sure = True
+                read = self._read()
                 if stop.is_set():
                     return
-                self._process(changes)
-                since = changes.last_seq
-                self._keep(since)
+                self._process()
+                self._store_checkpoint()
                 patience.is_over()
-                behind = _is_far_from_the_end(changes)
-                if behind:
-                    continue
-                self._ahead = None
-                if changes.changes and not changes.pending:
-                    stop.wait(min(LINGER_SECONDS + LINGER_PER_CHANGE * len(changes.changes), LONGEST_LINGER))
+                if read and self._backlog.is_empty() and not self._behind:
+                    stop.wait(min(LINGER_SECONDS + LINGER_PER_CHANGE * read, LONGEST_LINGER))
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
-                sure = behind = False
-                self._ahead = None  # it may be a place in a database that is another by now
+                sure = False
                 stop.wait(1.0)
+
+    def _start(self) -> None:
+        """Go on from where all was processed; what is known of places behind may be another database's by now."""
+        self._backlog = Backlog(self._place(self._backlog.done()))
+        self._behind, self._ahead = False, None
 
     def _place(self, since: str) -> str:
         """Where to go on from: the beginning when the database is a copy of its own files from before `since`.
@@ -93,9 +94,20 @@ class Feed:
         log.warning("the database was put back from an older copy, so all changes are read again")
         return "0"
 
-    def _read(self, since: str, behind: bool) -> Changes:
-        if behind:
-            return self._couch.main.changes(since, limit=AT_ONCE_BEHIND, docs=False)
+    def _read(self) -> int:
+        """Read on, and answer how many changes there were."""
+        if self._backlog.is_full():
+            return self._look_ahead()
+        waits = self._behind or not self._backlog.is_empty()
+        changes = self._next_ids() if waits else self._next()
+        self._hear(changes)
+        return len(changes.changes)
+
+    def _next_ids(self) -> Changes:
+        return self._couch.main.changes(self._backlog.read, limit=AT_ONCE_BEHIND, docs=False)
+
+    def _next(self) -> Changes:
+        since = self._backlog.read
         # With a checkpoint still to be written, the wait for the next change must not be long.
         wait = CHECKPOINT_SECONDS if since != self._checkpoint["seq"] else LONGPOLL_SECONDS
         try:
@@ -109,16 +121,24 @@ class Feed:
             log.warning("CouchDB does not know the checkpoint, so all changes are read again", reason=error.reason)
             return self._couch.main.changes("0", limit=AT_ONCE, wait=wait)
 
-    def _look_ahead(self, since: str) -> None:
-        """Find the people who wrote after `since`, and answer them first."""
-        changes = self._couch.main.changes(self._ahead or since, limit=AHEAD, docs=False)
+    def _look_ahead(self) -> int:
+        """Find the people who wrote behind what memory holds."""
+        if self._backlog.has_people():
+            return 0
+        changes = self._couch.main.changes(self._ahead or self._backlog.read, limit=AT_ONCE_BEHIND, docs=False)
         self._ahead = changes.last_seq
-        news = [change for change in changes.changes if _is_from_a_person(change) and not change.deleted]
-        for docs in self._documents([each for each in news if not self._echoes.is_one(each.id, each.rev)]):
-            self._pipeline.process(docs)
+        there = (change for change in changes.changes if not change.deleted)
+        self._backlog.add_people(change for change in there if not self._echoes.is_one(change.id, change.rev))
+        return len(changes.changes)
 
-    def _process(self, changes: Changes) -> None:
-        news = []
+    def _hear(self, changes: Changes) -> None:
+        self._behind = changes.pending > AT_ONCE
+        if not self._behind:
+            self._ahead = None
+        self._backlog.add(self._news(changes), changes.last_seq)
+
+    def _news(self, changes: Changes) -> Iterator[Change]:
+        """What is to be processed of these changes; the rest is done here."""
         for change in changes.changes:
             if change.id == DOCUMENT_ID:
                 self._settings.refresh()
@@ -126,38 +146,28 @@ class Feed:
                 self._pipeline.forget_translations()
             if change.deleted:
                 self._registers.learn({"_id": change.id, "_deleted": True})
-            elif not change.id.startswith("_design/") and not self._echoes.heard(change.id, change.rev):
-                news.append(change)
-        # Among a thousand changes the people who wrote come first, too.
-        for docs in self._documents(sorted(news, key=lambda change: not _is_from_a_person(change))):
-            for doc in docs:
-                self._registers.learn(doc)
-                if is_person(doc):
-                    self._pipeline.learn(doc)
-            self._pipeline.process(docs)
-            if _is_far_from_the_end(changes):
-                self._look_ahead(changes.last_seq)
+            if change.deleted or self._echoes.heard(change.id, change.rev):
+                self._backlog.finish([change.id])
+            elif not change.id.startswith("_design/"):
+                yield change
 
-    def _documents(self, changes: Sequence[Change]) -> Iterator[list[Document]]:
-        """The changed documents, AT_ONCE at a time; those that did not come with the changes are read now."""
-        for start in range(0, len(changes), AT_ONCE):
-            part = changes[start : start + AT_ONCE]
-            read = self._couch.main.fetch(change.id for change in part if change.doc is None)
-            docs = [change.doc or read.get(change.id) for change in part]
-            yield [doc for doc in docs if doc is not None]
+    def _process(self) -> None:
+        """Process what comes next of the backlog."""
+        changed = self._backlog.first(AT_ONCE)
+        read = self._couch.main.fetch(doc_id for doc_id, doc in changed.items() if doc is None)
+        docs = [doc for doc in (changed | read).values() if doc is not None]
+        for doc in docs:
+            self._registers.learn(doc)
+            if is_person(doc):
+                self._pipeline.learn(doc)
+        self._pipeline.process(docs)
+        self._backlog.finish(changed)
 
-    def _keep(self, seq: str) -> None:
-        if seq == self._checkpoint["seq"] or time.monotonic() - self._written < CHECKPOINT_SECONDS:
+    def _store_checkpoint(self) -> None:
+        done = self._backlog.done()
+        if done == self._checkpoint["seq"] or time.monotonic() - self._written < CHECKPOINT_SECONDS:
             return
-        self._checkpoint["seq"] = seq
+        self._checkpoint["seq"] = done
         # CouchDB compares no revision of a `_local` document: over whatever another leader wrote there.
         self._checkpoint["_rev"] = self._couch.sentinel.put(self._checkpoint)
         self._written = time.monotonic()
-
-
-def _is_far_from_the_end(changes: Changes) -> bool:
-    return changes.pending > AT_ONCE
-
-
-def _is_from_a_person(change: Change) -> bool:
-    return change.id.startswith(INCOMING)

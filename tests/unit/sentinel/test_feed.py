@@ -9,6 +9,7 @@ import pytest
 
 from mjumbe.couch import Change, Changes, Couch, CouchError, UnavailableError
 from mjumbe.documents import Document
+from sentinel import backlog, feed
 from sentinel.feed import Feed
 
 
@@ -39,9 +40,9 @@ def since_of(database: Database, checkpoint: str) -> list[str]:
     """What a feed with this checkpoint asks for."""
     couch = cast(Couch, SimpleNamespace(main=database))
     none: Any = None
-    feed = Feed(couch, none, none, none, none, {"_id": "_local/mjumbe-checkpoint", "seq": checkpoint})
+    reading = Feed(couch, none, none, none, none, {"_id": "_local/mjumbe-checkpoint", "seq": checkpoint})
     waiting = SimpleNamespace(is_set=database.stop.is_set, wait=lambda _: None)
-    feed.run(cast(threading.Event, waiting))
+    reading.run(cast(threading.Event, waiting))
     return database.asked
 
 
@@ -97,17 +98,22 @@ def read(doc_id: str) -> Document:
 
 
 class Processed:
-    """What a feed made of the changes of `database`."""
+    """What a feed made of the changes of `database`, and how much it had learned at each of its checkpoints."""
 
     def __init__(self, database: Busy) -> None:
         self.batches: list[list[str]] = []
         self.learned: list[str] = []
-        couch = SimpleNamespace(main=database, sentinel=SimpleNamespace(put=lambda doc: "1-x"))
+        self.checkpoints: list[tuple[int, int]] = []
+        couch = SimpleNamespace(main=database, sentinel=SimpleNamespace(put=self.put))
         ours = SimpleNamespace(is_one=is_ours, heard=is_ours)
         pipeline = SimpleNamespace(process=lambda docs: self.batches.append([doc["_id"] for doc in docs]))
         registers = SimpleNamespace(learn=lambda doc: self.learned.append(doc["_id"]))
-        feed = Feed(*cast(Any, (couch, ours, None, pipeline, registers, {"_id": "_local/x", "seq": "0"})))
-        feed.run(cast(threading.Event, SimpleNamespace(is_set=database.stop.is_set, wait=lambda _: None)))
+        reading = Feed(*cast(Any, (couch, ours, None, pipeline, registers, {"_id": "_local/x", "seq": "0"})))
+        reading.run(cast(threading.Event, SimpleNamespace(is_set=database.stop.is_set, wait=lambda _: None)))
+
+    def put(self, checkpoint: Document) -> str:
+        self.checkpoints.append((int(checkpoint["seq"]), len(self.learned)))
+        return "1-x"
 
 
 def is_ours(doc_id: str, rev: str) -> bool:
@@ -124,6 +130,26 @@ def test_what_others_wrote_is_processed_once_and_a_persons_message_early(count: 
     assert not any(one.startswith("ours") for batch in processed.batches for one in [*batch, *database.fetched])
     first = next(place for place, batch in enumerate(processed.batches) if "incoming:last" in batch)
     assert first <= (count // 5_000) * 5 + 1, "it does not wait for all that came before it"
+
+
+def test_a_person_s_message_behind_what_memory_holds_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "CAPACITY", 1_000)
+    database = Busy(26_000)
+    processed = Processed(database)
+    assert sorted(processed.learned.count(one) for one in set(processed.learned))[-2:] == [1, 2], "the person's, again"
+    first = next(place for place, batch in enumerate(processed.batches) if "incoming:last" in batch)
+    assert first <= 26_000 // feed.AT_ONCE_BEHIND + 2
+
+
+def test_the_checkpoint_is_never_ahead_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "CHECKPOINT_SECONDS", 0.0)
+    database = Busy(13_000)
+    processed = Processed(database)
+    for seq, count in processed.checkpoints:
+        theirs = {one for one in database.ids[:seq] if not one.startswith("ours")}
+        assert theirs <= set(processed.learned[:count]), seq
+    places = [seq for seq, _ in processed.checkpoints]
+    assert places == sorted(set(places)) and len(places) > 2 and places[-1] == 13_000, "it moves as the work does"
 
 
 @pytest.mark.parametrize("requests", range(1, 9))
@@ -156,7 +182,8 @@ def test_what_is_gone_is_passed_over() -> None:
     ours = SimpleNamespace(heard=is_ours)
     pipeline = SimpleNamespace(process=processed.extend)
     registers = SimpleNamespace(learn=lambda doc: None)
-    feed = Feed(*cast(Any, (SimpleNamespace(main=database), ours, None, pipeline, registers, {"seq": "0"})))
+    reading = Feed(*cast(Any, (SimpleNamespace(main=database), ours, None, pipeline, registers, {"seq": "0"})))
     gone = [Change("gone", "2-x", True), Change("_design/x", "1-x", False), Change("gone since", "1-x", False)]
-    feed._process(Changes([*gone, Change("there", "1-x", False)], "4-x", 0))
+    reading._hear(Changes([*gone, Change("there", "1-x", False)], "4-x", 0))
+    reading._process()
     assert processed == [read("there")]

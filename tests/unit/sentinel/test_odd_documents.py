@@ -39,7 +39,8 @@ class House:
         self.couch.main.store(*docs)
         found = [cast(Document, self.couch.main.get(doc["_id"])) for doc in docs]
         changes = [Change(doc["_id"], doc["_rev"], bool(doc.get("_deleted")), doc) for doc in found]
-        self.feed._process(Changes(changes, "1", 0))
+        self.feed._hear(Changes(changes, "1", 0))
+        self.feed._process()
 
 
 def start(**odd: Any) -> Document:
