@@ -402,6 +402,7 @@ POISONS = {
     "nested too deeply": (b'{"_id": "nested too deeply", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
     "a flipped bit": (b'{"_id": "a flipped bit", "text": "\xe8"}', "no JSON"),
     "no document": (b'["no", "document"]', "not the document of this id"),
+    "another's document": (b'{"_id": "of another row"}', "not the document of this id"),
     "larger than CouchDB takes": (
         json.dumps({"_id": "larger than CouchDB takes", "text": "x" * 9_000_000}).encode(),
         "too_large",

@@ -102,10 +102,15 @@ def raised(error: Exception) -> Any:
     raise error
 
 
-def test_what_comes_while_something_waits_is_stored_behind_it(database: MemoryDatabase, spool: Spool) -> None:
+def test_what_comes_while_something_waits_is_stored_behind_it(
+    database: MemoryDatabase, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool.add("medic", [doc("first")])
-    intake = Intake(Metrics(), spool, [database])
-    intake.store(database, [doc("second")])
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "drain", lambda write, databases: raised(UnavailableError("not yet")))
+        intake = Intake(Metrics(), spool, [database])
+        assert intake.store(database, [doc("second")]) == [True]
+        assert not database.docs
     until(lambda: not spool.holds("medic") and "second" in database.docs)
     assert list(database.docs) == ["first", "second"]
     intake.close()
@@ -133,6 +138,17 @@ def test_a_process_that_was_killed_leaves_its_spool_to_the_next(database: Memory
     intake = Intake(Metrics(), Spool(tmp_path), [database])
     until(lambda: "a" in database.docs)
     intake.close()
+
+
+def test_a_couchdb_that_hangs_is_waited_for_no_longer_than_a_caller_can(
+    intake: Intake, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, bulk = threading.Event(), database.bulk
+    monkeypatch.setattr("api.intake.ANSWER_WITHIN", 0.0)
+    monkeypatch.setattr(database, "bulk", lambda docs: bulk(docs) if hangs.wait(30) else [])
+    with pytest.raises(UnavailableError, match="did not answer a write"):
+        intake.store(database, [doc("a")])
+    hangs.set()
 
 
 def test_neither_couchdb_nor_the_disk(database: MemoryDatabase, tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_what_cannot_be_removed_is_written_once_and_removed_later(
         for ask in (spool.state, lambda: spool.add("medic", [doc("f")])):
             with pytest.raises(SpoolError, match=f"{tmp_path / FILE}.*; free some disk space"):
                 ask()
+    with pytest.raises(SpoolError):  # not before a drain has seen that it is over
+        spool.add("medic", [doc("f")])
     spool.drain(written, BOTH)
     assert len(written.ids) == 6
     assert spool.state() == SpoolState(waiting={}, set_aside=1)
@@ -99,6 +101,20 @@ def test_a_file_that_fills_its_disk_is_cut_off_when_couchdb_has_all_of_it(
         assert spool.state() == SpoolState(waiting={}, set_aside=0)
 
 
+def test_a_file_that_keeps_what_was_refused_earlier_is_not_cut_off(
+    tmp_path: Path, written: Written, request: pytest.FixtureRequest
+) -> None:
+    spool = Spool(tmp_path)
+    spool.add("medic", [doc("refused")])
+    spool.drain(written, BOTH)
+    spool.add("medic", [doc("a")])
+    request.getfixturevalue("full")
+    with pytest.raises(SpoolError, match="is full"):
+        spool.drain(written, BOTH)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        assert connection.execute("SELECT id FROM set_aside").fetchall() == [("refused",)]
+
+
 def test_whoever_has_a_file_open_that_is_cut_off_puts_nothing_there(
     tmp_path: Path, written: Written, request: pytest.FixtureRequest
 ) -> None:
@@ -110,6 +126,19 @@ def test_whoever_has_a_file_open_that_is_cut_off_puts_nothing_there(
         spool.drain(written, BOTH)
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             other.execute("INSERT INTO waiting (db, id, doc) VALUES ('medic', 'b', '{}')")
+
+
+def test_what_is_put_there_is_synced_with_its_directory(tmp_path: Path) -> None:
+    """The removal of the journal is what commits: with less, a power cut brings it back, and takes the row away."""
+    with closing(Spool(tmp_path)._open()) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)  # EXTRA
+
+
+def test_an_id_is_another_document_in_each_database(tmp_path: Path, written: Written) -> None:
+    spool = Spool(tmp_path)
+    assert [spool.add(database, [doc("a")]) for database in (*BOTH, *BOTH)] == [[True], [True], [False], [False]]
+    assert spool.drain(written, BOTH) == 2
 
 
 def test_a_stream_of_documents_does_not_keep_the_spool_filled(tmp_path: Path) -> None:
