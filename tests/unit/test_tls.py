@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mjumbe.couch import Couch, UnavailableError
-from mjumbe.gateways.base import Failure, Http, Outcome, SendError
+from mjumbe.gateways.base import Failure, FencedError, Http, Outcome, SendError
 
 DAY = datetime.timedelta(days=1)
 
@@ -135,6 +135,15 @@ def test_an_answer_that_is_no_tls_leaves_a_written_request_in_doubt(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     with service(talk) as url:
         assert failed(url).failure is Failure.AMBIGUOUS
+
+
+def test_nothing_is_written_behind_the_fence(url: str, authority: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fence() -> None:
+        raise FencedError("not ours any more")
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    with pytest.raises(FencedError):
+        Http(connect_timeout=30, read_timeout=30, pool=1, fence=fence).request("POST", url, data="the end")
 
 
 def test_without_tls_nothing_is_written() -> None:

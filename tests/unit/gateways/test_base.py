@@ -5,6 +5,7 @@ import json
 import queue
 import socket
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -444,6 +446,19 @@ def test_retry_after(value: str | None, moment: datetime | None) -> None:
     assert read_retry_after(value, NOW) == moment
 
 
+def test_each_piece_of_an_answer_has_what_time_is_left_of_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, service = socket.socketpair()
+    with ours, service:
+        ours.settimeout(10.0)
+        answer = connections._Bounded(ours)
+        later = time.monotonic() + 6.0
+        monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: later))
+        service.sendall(b"x")
+        assert answer.readinto(bytearray(1)) == 1
+        assert ours.gettimeout() == pytest.approx(4.0, abs=1.0)
+        answer.close()
+
+
 # ---- the fence
 
 
@@ -455,6 +470,19 @@ def test_nothing_is_written_behind_the_fence() -> None:
 
     with server(lambda connection: seen.append(read_request(connection))) as url, pytest.raises(FencedError):
         http(fence=fence).json("POST", url, data="the end")
+    assert seen in ([], [b""])
+
+
+def test_nothing_is_written_to_a_proxy_behind_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    def fence() -> None:
+        raise FencedError("this sentinel no longer leads")
+
+    with server(lambda connection: seen.append(read_request(connection))) as url:
+        monkeypatch.setattr(base, "_proxies", lambda origin: {"http": url})
+        with pytest.raises(FencedError):
+            http(fence=fence).json("POST", "http://service.example", data="the end")
     assert seen in ([], [b""])
 
 

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import settings
-from mjumbe.gateways.base import FencedError
+from mjumbe.gateways.base import Batch, FencedError, Outcome
+from mjumbe.states import State
 from sentinel import patience
 from sentinel.pipeline import due_messages
 from tests.unit.sentinel.desk import PHONE, Lab, doc
@@ -119,6 +120,38 @@ def test_nothing_is_claimed_behind_the_fence(lab: Lab) -> None:
     assert lab.task()["state"] == "pending"
 
 
+def test_nothing_is_claimed_by_whoever_has_ceased_to_lead_since_it_was_chosen(lab: Lab) -> None:
+    def fence() -> None:
+        lab.fence = fallen
+
+    def fallen() -> None:
+        raise FencedError("this sentinel no longer leads")
+
+    lab.offer(doc())
+    lab.fence = fence
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+    assert lab.desk.batches == []
+    assert (lab.task()["state"], "claim" in lab.task()) == ("pending", False)
+
+
+def test_a_result_is_stored_whoever_leads_by_then(lab: Lab) -> None:
+    """One that is not is a message sent twice."""
+
+    def fallen() -> None:
+        raise FencedError("this sentinel no longer leads")
+
+    def answer(batch: Batch) -> list[Outcome]:
+        lab.fence = fallen
+        return [Outcome("Sent", State.SENT, ref="r1")]
+
+    lab.desk.answer = answer
+    lab.offer(doc())
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+    assert (lab.task()["state"], lab.task()["gateway_ref"]) == ("sent", "r1")
+
+
 def test_nothing_expired_leaves_the_queue(lab: Lab) -> None:
     """It was queued in time, but the service was held for longer than the message lives."""
     lab.offer(doc(due=datetime.now(UTC) - timedelta(days=6)))
@@ -127,6 +160,14 @@ def test_nothing_expired_leaves_the_queue(lab: Lab) -> None:
     assert lab.desk.batches == []
     assert lab.task()["state"] == "pending"
     assert not lab.outbox.knows(("d", lab.task()["messages"][0]["uuid"])), "the clock finds and expires it"
+
+
+def test_who_opts_out_while_a_message_waits_gets_none(lab: Lab) -> None:
+    lab.offer(doc())
+    lab.registers.learn({"_id": f"opt-out:{PHONE}", "value": "opted-out"})
+    lab.run()
+    assert lab.desk.batches == []
+    assert (lab.task()["state"], lab.task()["state_history"][-1]["rule"]) == ("denied", "opted_out")
 
 
 # ---- duplicates

@@ -1,18 +1,50 @@
 """Who leads: takeover, conflicts, lost answers and the fence, on a clock of ours."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from mjumbe.couch import ConflictError, UnavailableError
+from mjumbe.couch import ConflictError, Couch, UnavailableError
+from mjumbe.credentials import CachedVault
+from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
 from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus, read_status
 from sentinel import lease
-from sentinel.lease import MARGIN_SECONDS, Lease, is_dead
+from sentinel.lease import MARGIN_SECONDS, Lease, Owner, is_dead
+from sentinel.process import Sentinel
+from sentinel.schedule import GRACE_SECONDS
 from tests.unit.sentinel.memory import MemoryDatabase
+
+ALIVE = asdict(Owner.here())
+
+
+@pytest.mark.parametrize(
+    ("before", "grace"),
+    [
+        (None, 0.0),
+        ({"owner": ALIVE, "released": True}, 0.0),
+        ({"owner": ALIVE | {"started": "before"}}, 0.0),
+        ({"owner": ALIVE}, GRACE_SECONDS),
+        ({"owner": ALIVE | {"host": "another machine"}}, GRACE_SECONDS),
+    ],
+    ids=["nobody", "handed on", "died", "stopped", "cut off"],
+)
+def test_a_leader_before_that_may_be_alive_has_time_to_store_its_answers(before: Document | None, grace: float) -> None:
+    sentinel = Sentinel(Couch("http://nobody.invalid/medic"), cast(CachedVault, None))
+    sentinel._lease.previous = before
+    assert sentinel._grace() == grace
+
+
+def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever wakes takes its lease, which another has had for hours, for its own."""
+    clocks = {time.CLOCK_MONOTONIC: 1.0, time.CLOCK_BOOTTIME: 3_601.0}
+    monkeypatch.setattr(time, "clock_gettime", clocks.__getitem__)
+    assert lease.clock() == 3_601.0
 
 
 class Clock:

@@ -1,5 +1,6 @@
 """What the clock brings to the outbox: fairly from what waits, and back from the phone gateway. A store in memory."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -10,7 +11,7 @@ import pytest
 
 from mjumbe import documents, settings, states
 from mjumbe.couch import CouchError, NotFoundError
-from mjumbe.documents import Document
+from mjumbe.documents import Document, Key
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure, Gateway, Outcome
 from mjumbe.live_settings import LiveSettings
@@ -37,6 +38,7 @@ class Lab:
         self.chosen: Service | str | None = None
         self.left: Callable[[str], bool] = lambda doc_id: False
         self.brought: list[str] = []
+        self.known: set[Key] = set()  # queued or under way
         self.order = [AT]
         self.has_room = True
         self.full: set[str | None] = set()  # those by whom so many messages wait that no more fit into memory
@@ -47,7 +49,7 @@ class Lab:
         outbox = SimpleNamespace(
             has_room=lambda: self.has_room,
             takes=lambda route: route.via not in self.full,
-            knows=lambda key: False,
+            knows=self.known.__contains__,
             leaves_to_phone=lambda key: self.left(key[0]),
         )
         self.clock = Clock(
@@ -305,7 +307,42 @@ def test_what_is_not_left_to_phones_anew(lab: Lab, days_ago: float, facts: dict[
     assert {name: task.get(name) for name in ("service", "claim")} == {"service": None, "claim": None} | facts
 
 
+@pytest.mark.parametrize("facts", [{}, {"service": PHONE_GATEWAY}, {"service": PHONE_GATEWAY, "via": PHONE_GATEWAY}])
+def test_what_grew_too_old_is_brought_wherever_it_waits(lab: Lab, facts: dict[str, Any]) -> None:
+    """Also where nothing else brings it: with a phone that is gone, nobody would ever call it failed."""
+    lab.write("old", 1, 8 * 24 * 60, **facts)
+    lab.has_room, lab.full = False, {None, PHONE_GATEWAY}
+    lab.clock._expired = -math.inf
+    lab.clock._tick()
+    assert lab.brought == ["old00000"]
+
+
 # ---- claims that nobody answered
+
+
+def claimed_long_ago() -> Document:
+    task = documents.new_task("+254711000001", "x", states.now(), message_uuid="u")
+    states.claim(task, states.now() - timedelta(hours=1), AT, "another's")
+    return documents.outgoing_document(task, states.now(), None) | {"_id": "d"}
+
+
+def test_a_claim_is_in_doubt_when_its_grace_is_over_by_our_own_clock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made it may still be storing the answer; when that was, another machine's clock says."""
+    moments = iter((1_000.0, 1_089.0, 1_090.0))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    lab.couch.main.store(claimed_long_ago())
+    in_doubt = []
+    for _ in range(3):
+        lab.clock.doubt_claims(90.0)
+        in_doubt.append("in_doubt" in lab.couch.main.docs["d"]["tasks"][0])
+    assert in_doubt == [False, False, True]
+
+
+def test_what_is_under_way_here_is_not_in_doubt(lab: Lab) -> None:
+    lab.couch.main.store(claimed_long_ago())
+    lab.known.add(("d", "u"))
+    lab.clock.doubt_claims(0.0)
+    assert "in_doubt" not in lab.couch.main.docs["d"]["tasks"][0]
 
 
 def test_a_claim_that_nobody_answered_puts_no_phone_s_message_in_doubt(lab: Lab) -> None:
