@@ -44,6 +44,8 @@ def test_what_changes_again_keeps_its_place_and_is_there_once() -> None:
     waiting.add(changes("a", "b"), "2")
     waiting.add(changes("c", "a"), "4")
     assert list(waiting.first(9)) == ["a", "b", "c"]
+    waiting.add(changes("a"), "5")
+    assert waiting.done() == "0", "what came before its last change waits, too"
 
 
 def test_how_far_all_is_done() -> None:

@@ -1,7 +1,7 @@
 """Where the changes feed goes on from."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -106,10 +106,13 @@ class Processed:
         self.checkpoints: list[tuple[int, int]] = []
         couch = SimpleNamespace(main=database, sentinel=SimpleNamespace(put=self.put))
         ours = SimpleNamespace(is_one=is_ours, heard=is_ours)
-        pipeline = SimpleNamespace(process=lambda docs: self.batches.append([doc["_id"] for doc in docs]))
+        pipeline = SimpleNamespace(process=self.process)
         registers = SimpleNamespace(learn=lambda doc: self.learned.append(doc["_id"]))
         reading = Feed(*cast(Any, (couch, ours, None, pipeline, registers, {"_id": "_local/x", "seq": "0"})))
         reading.run(cast(threading.Event, SimpleNamespace(is_set=database.stop.is_set, wait=lambda _: None)))
+
+    def process(self, docs: Sequence[Document]) -> None:
+        self.batches.append([doc["_id"] for doc in docs])
 
     def put(self, checkpoint: Document) -> str:
         self.checkpoints.append((int(checkpoint["seq"]), len(self.learned)))
@@ -130,6 +133,22 @@ def test_what_others_wrote_is_processed_once_and_a_persons_message_early(count: 
     assert not any(one.startswith("ours") for batch in processed.batches for one in [*batch, *database.fetched])
     first = next(place for place, batch in enumerate(processed.batches) if "incoming:last" in batch)
     assert first <= (count // 5_000) * 5 + 1, "it does not wait for all that came before it"
+
+
+def test_what_could_not_be_processed_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CouchDB went away while the first were written; what they say is not passed over."""
+    troubles, process = [UnavailableError("CouchDB is away")], Processed.process
+
+    def fail_first(processed: Processed, docs: Sequence[Document]) -> None:
+        if troubles:
+            raise troubles.pop()
+        process(processed, docs)
+
+    monkeypatch.setattr(Processed, "process", fail_first)
+    database = Busy(401)
+    processed = Processed(database)
+    theirs = [one for one in database.ids if not one.startswith("ours")]
+    assert sorted(one for batch in processed.batches for one in batch) == sorted(theirs)
 
 
 def test_a_person_s_message_behind_what_memory_holds_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
