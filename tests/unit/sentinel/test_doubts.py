@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
+from mjumbe.couch import Row
 from mjumbe.states import Task
 from tests.unit.sentinel.reporting import PHONE, Lab, doc, document, report, task
+
+IN_DOUBT = {"state": "pending", "in_doubt": True}
+REFUSED = {"state": "pending", "service": "africas-talking"}
 
 
 def doubted(state: str = "pending", uuid: str = "u1", service: str = "africas-talking", **more: Any) -> Task:
@@ -38,6 +42,7 @@ def test_a_report_settles_a_doubt(before: str, status: str, state: str) -> None:
         ([doubted(), doubted(uuid="u2")], PHONE),
         ([task("pending", None)], PHONE),
         ([doubted(service="rapidpro")], PHONE),
+        ([doubted(state_history=[IN_DOUBT | {"service": "rapidpro"}, REFUSED])], PHONE),
         ([doubted(service="rapidpro", uuid="u1"), doubted(service="textbee", uuid="u2")], PHONE),
         ([doubted()], "+254711000002"),
         ([doubted()], None),
@@ -61,6 +66,17 @@ def test_an_early_report_of_a_message_under_way_settles_no_other(to: str) -> Non
     del lab.couch.main.docs["d2"]["tasks"][0]["claim"]
     lab.reports.referenced({"r2": ("d2", "u2")})
     assert (lab.task()["state"], lab.task("d2")["state"], lab.waiting) == ("pending", "delivered", 0)
+
+
+def test_an_early_report_whose_message_is_stored_while_it_is_looked_up_settles_no_other() -> None:
+    """Nothing is under way any more when that is asked."""
+    lab = Lab(doc(doubted("pending", "u1")))
+    known, view = iter([[], [], [Row("d2", "r2", "u2")]]), lab.couch.main.view
+    lab.couch.main.view = lambda design, name, **query: (  # type: ignore[method-assign]
+        next(known) if name == "messages_by_gateway_ref" else view(design, name, **query)
+    )
+    lab.come(document(report("Success", "r2")))
+    assert (lab.task()["state"], lab.waiting) == ("pending", 1)
 
 
 @pytest.mark.parametrize("other", [{"claim": "c", "service": "textbee"}, {"service": "africas-talking"}])

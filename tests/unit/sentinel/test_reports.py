@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import states
-from mjumbe.couch import Changes, Row, UnavailableError
+from mjumbe.couch import Change, Changes, Row, UnavailableError
 from mjumbe.documents import DeliveryReport, Document, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Failure
@@ -256,8 +256,8 @@ def test_early_and_found_by_looking_again() -> None:
 
 def test_nobodys_report_is_dropped_after_a_day() -> None:
     lab = Lab()
-    old = milliseconds(states.now()) - WAIT_MS - 1000
-    lab.come(document(report("Success", "nobody"), old), document(report("Success", "young")))
+    old, young = (milliseconds(states.now()) - WAIT_MS + ms for ms in (-1_000, 60_000))
+    lab.come(document(report("Success", "nobody"), old), document(report("Success", "young"), young))
     with capture_logs() as logs:
         lab.look_again()
     assert [told["gateway_ref"] for told in lab.couch.callbacks.docs.values()] == ["young"]
@@ -359,8 +359,11 @@ def test_the_attempt_that_a_report_settles_is_the_one_that_counts_from_then_on()
 
 def test_the_reference_is_stored_while_its_report_is_looked_up() -> None:
     lab = Lab(doc(task(state="forwarded-to-gateway", ref=None)))
+    is_last = iter([False, True])  # the index as it is, then brought up
 
     def stored_meanwhile(_: Document) -> list[tuple[str, str]]:
+        if not next(is_last):
+            return []
         lab.couch.main.views["messages_by_gateway_ref"] = by_reference
         lab.couch.main.docs["d"] = {**doc(task()), "_rev": "9-x"}
         lab.reports.referenced({"r1": ("d", "u1")})
@@ -410,6 +413,20 @@ class NoWaiting(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         return self.is_set()
+
+
+def test_what_comes_as_a_leader_stops_is_left_to_the_next() -> None:
+    lab, stop = Lab(doc(task())), NoWaiting()
+    told = document(report("Success"))
+    lab.couch.callbacks.store(told)
+
+    def changes(since: str, **_: Any) -> Changes:
+        stop.set()
+        return Changes([Change(told["_id"], "1-x", False, lab.couch.callbacks.get(told["_id"]))], "1-x", 0)
+
+    lab.couch.callbacks.changes = changes  # type: ignore[method-assign]
+    lab.reports.run(stop)
+    assert (lab.task()["state"], lab.waiting) == ("sent", 1)
 
 
 def test_after_an_outage_the_reports_are_read_from_the_beginning() -> None:
