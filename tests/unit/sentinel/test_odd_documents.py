@@ -72,6 +72,15 @@ def test_a_document_that_cannot_be_dealt_with_is_said_once(monkeypatch: pytest.M
     assert [line["doc"] for line in logs] == ["d", "d"]
 
 
+def test_of_such_documents_no_more_is_remembered_than_memory_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "ODD_REMEMBERED", 2)
+    monkeypatch.setattr(pipeline.transitions, "run", lambda doc, context: 1 / 0)
+    house = House()
+    for n in range(3):
+        house.pipeline.process([{"_id": f"d{n}", "_rev": "1-x", "tasks": [{}]}])
+    assert house.pipeline._odd == {("d2", "1-x")}
+
+
 @pytest.mark.parametrize(
     "docs",
     [

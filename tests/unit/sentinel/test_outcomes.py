@@ -111,6 +111,20 @@ def test_not_before_the_service_says() -> None:
     assert (task["state"], retry_at(task)) == ("pending", morning)
 
 
+@pytest.mark.parametrize("says", [AT - timedelta(days=1), LATER, LATER + timedelta(seconds=1)])
+def test_a_service_that_says_soon_is_not_asked_before_the_backoff_is_over(says: datetime) -> None:
+    task, claim = claimed()
+    outcomes.apply(task, Outcome("HTTP 503", failure=Failure.RETRY, retry_at=says), claim, LATER, Sms(retry_base=30))
+    assert retry_at(task) - LATER >= timedelta(seconds=14)
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(0, "pending"), (1, "failed")])
+def test_a_service_may_want_fewer_attempts(attempts: int, state: str) -> None:
+    task, claim = claimed(attempts=attempts)
+    assert outcomes.apply(task, Outcome("HTTP 500", failure=Failure.RETRY, most_attempts=2), claim, LATER, SMS)
+    assert task["state"] == state
+
+
 def test_attempts_are_bounded() -> None:
     sms = Sms(max_attempts=3)
     task: Task = {"state": "pending"}

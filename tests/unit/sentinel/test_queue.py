@@ -82,6 +82,13 @@ def test_only_bulk_fills_the_queue() -> None:
     assert (waiting.is_full(Route()), waiting.bulk(), waiting.routes()) == (False, {}, [])
 
 
+def test_what_has_left_leaves_room() -> None:
+    waiting = queue(*(message("bulk") for _ in range(3)), message("reply", reply=True))
+    for left in (3, 1):  # the reply goes first
+        waiting.take(Route(), 2)
+        assert waiting.bulk() == {Route(): left}
+
+
 def test_a_full_queue_takes_answers_and_a_little_of_other_texts() -> None:
     waiting = queue(*(message("broadcast") for _ in range(CAPACITY)))
     assert not waiting.fits(message("broadcast"))

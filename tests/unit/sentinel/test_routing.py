@@ -331,6 +331,18 @@ def test_whom_a_service_cannot_reach_is_left_to_the_phone_for_a_while(phone_next
     assert phone_next.couch.main.bulks == bulks, "nothing was written"
 
 
+def test_of_whom_was_left_to_the_phone_no_more_is_remembered_than_for_that_while(
+    phone_next: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone_next.set(outgoing_service=VIBER)
+    phone_next.desks[VIBER].reached = lambda to: False
+    monkeypatch.setattr("sentinel.outbox.LEFT_SECONDS", 0.0)
+    for n in (1, 2):
+        phone_next.offer(doc(n))
+        phone_next.run()
+    assert [doc_id for doc_id, _ in phone_next.outbox._left] == ["d2"]
+
+
 def test_whom_it_reaches_is_not(phone_next: Lab) -> None:
     phone_next.desks[AT].always(NO_BALANCE)
     phone_next.offer(doc(1))

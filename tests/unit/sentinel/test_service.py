@@ -147,6 +147,22 @@ def test_a_quota_holds_until_the_service_says(time: Time) -> None:
     assert subject.room() == 1
 
 
+def test_no_more_refusals_are_remembered_than_memory_is_for(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentinel.service.REFUSED_REMEMBERED", 2)
+    subject = service()
+    for n in range(3):
+        subject.judged([("d", f"u{n}")], [NO_BALANCE])
+    assert list(subject._refused) == [("d", "u1"), ("d", "u2")]
+
+
+def test_a_quota_that_is_over_when_it_is_said_is_a_pause_all_the_same(time: Time) -> None:
+    subject = service()
+    ask(subject, Outcome("quota", failure=Failure.QUOTA, retry_at=time.now() - timedelta(hours=1)))
+    assert subject.room() == 0
+    time.seconds += 1
+    assert subject.room() == 1
+
+
 @pytest.mark.parametrize("failure", [Failure.QUOTA, Failure.CONFIGURATION])
 def test_a_success_that_was_under_way_ends_no_wait_that_the_service_asked_for(time: Time, failure: Failure) -> None:
     subject = service()
