@@ -2,16 +2,26 @@
 
 import math
 import time
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 
+from api import cht_gateway
 from api.auth import User
-from api.cht_gateway import Asking, _is_free
+from api.cht_gateway import Asking, _is_free, _message, _pick, _take
+from api.context import EXTENSION, Context
 from api.deliveries import Deliveries
 from mjumbe import states
 from mjumbe.couch import Row
+from mjumbe.documents import new_task
+from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.settings import parse
+from mjumbe.states import claim
 
 PHONE = User("phone", frozenset({"gateway"}))
 BEGAN = states.now()
@@ -54,6 +64,40 @@ def test_what_a_poll_acknowledged_is_not_given_to_it(state: str, free: bool) -> 
     """By an index that is behind, it is still with the phone. What is due again goes out as ever."""
     asking = Asking(PHONE, 0.0, BEGAN, frozenset({"u"}))
     assert _is_free(row(state, "phone", 30), asking, 600) == free
+
+
+def test_a_message_is_handed_out_in_its_parts_and_to_the_number_that_it_goes_to() -> None:
+    settings = parse({"multipart_sms_limit": 1, "outgoing_phone_replace": {"match": "+254", "replace": "+256"}})
+    task = new_task("0772 000 111", "x" * 161, BEGAN, message_uuid="u")
+    assert _message(task, settings) == {"id": "u", "to": "+256772000111", "content": "x" * 157 + "..."}
+
+
+@pytest.mark.parametrize(("holder", "taken"), [("phone", ["u"]), ("other", [])])
+def test_what_another_took_since_the_index_saw_it_is_not_taken(holder: str, taken: list[str]) -> None:
+    task = new_task("+254711000111", "Habari", BEGAN, message_uuid="u", service=PHONE_GATEWAY)
+    claim(task, BEGAN, PHONE_GATEWAY, holder)
+    ours: dict[str, Any] = {}
+    assert not _take(row("forwarded-to-gateway", "phone", 30), PHONE, False, ours, {"_id": "doc", "tasks": [task]})
+    assert list(ours) == taken
+
+
+@pytest.mark.parametrize(("in_doubt", "given"), [("retry", ["u"]), ("hold", [])])
+def test_what_another_s_phone_has_is_given_on_only_where_doubts_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch, in_doubt: str, given: list[str]
+) -> None:
+    theirs = row("forwarded-to-gateway", "other", 13 * 3600)
+    monkeypatch.setattr(cht_gateway, "_assigned", lambda *_: iter([theirs]))
+    monkeypatch.setattr(cht_gateway, "_claim", lambda here, user, settings, chosen: [{"id": "u"} for _ in chosen])
+    here, asking = cast(Context, SimpleNamespace(deliveries=Deliveries())), replace(ASKING, began=time.monotonic())
+    found = _pick(here, asking, parse({"sms": {"in_doubt": in_doubt}}), "true")
+    assert [message["id"] for message in found] == given
+
+
+def test_a_poll_notes_what_it_is_given(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cht_gateway, "_pick", lambda *_: [{"id": "u", "to": "+254711000111", "content": "Habari"}])
+    began = time.monotonic()
+    assert client.post("/api/sms", json={}, headers={"Authorization": "Basic cDpw"}).status_code == 200
+    assert app.extensions[EXTENSION].deliveries.since("u", began)
 
 
 def test_what_was_handed_out_during_a_poll_is_not_handed_out_by_it() -> None:
