@@ -79,6 +79,18 @@ def test_what_it_was_told_to_remember_is_known_when_couchdb_goes_away(couch: Mem
             cached.get(credential_id)
 
 
+def test_what_an_earlier_process_knew_is_read_anew_once_couchdb_is_there(
+    couch: MemoryCouch, cached: CachedVault
+) -> None:
+    vault_of(couch).set(INCOMING, "two")
+    cached.recall({INCOMING: "one"})
+    couch.vault.away = True
+    assert cached.matches(INCOMING, "one")
+    couch.vault.away = False
+    cached.recall({INCOMING: "one"})
+    assert cached.matches(INCOMING, "two") and not cached.matches(INCOMING, "one")
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("one", True), ("One", False), ("one ", False), ("", False), ("ön", False), ("\udc80", False)],

@@ -6,6 +6,7 @@ The CHT vectors: key = the secret in UTF-8, repeated and cut to 32 bytes, in hex
 
 import base64
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -298,6 +299,31 @@ def test_the_key_file_is_made_once_and_for_its_owner_only(tmp_path: Path) -> Non
     assert path.stat().st_mode & 0o777 == 0o600
     assert VaultKeys.load(" ", str(folder)).open("a", token) == "1"
     assert [found.name for found in folder.iterdir()] == ["vault.key"]
+
+
+def test_a_new_key_is_synced_before_it_has_its_name_and_then_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is encrypted under it outlives a power cut that the key must not be lost in."""
+    synced: list[tuple[Path, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), (tmp_path / "vault.key").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    VaultKeys.load(None, tmp_path)
+    (draft, had_its_name), directory = synced
+    assert (draft.parent, had_its_name) == (tmp_path, False)
+    assert directory == (tmp_path, True)
+
+
+def test_a_passphrase_opens_what_it_ever_sealed() -> None:
+    """On every machine, in every later version: who changes how a key is made of it loses all credentials."""
+    token = (
+        "gAAAAABrC7-cJun9-pFtd7OAs1LAppeEBFvY75-l8TE2Oc_l49_o18oiH81gqFGLSkQ3i4h5AV5ZU_0E"
+        "V4470yYRoPfPzyGo-JxelssWGJe-P72yQLTxPUU="
+    )
+    assert keys("the passphrase of a village").open("a", token) == "1"
 
 
 def test_a_second_line_in_the_key_file_still_decrypts(tmp_path: Path) -> None:
