@@ -1,5 +1,6 @@
 """The CouchDB client: what each answer means, the renewal of a session, whose a login is."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -392,6 +393,17 @@ def test_whose_credentials(couch: Couch, status: int, answer: Any, who: tuple[st
             SESSION, json=answer, status=status, match=[matchers.header_matcher({"Authorization": "Basic YW5uOng="})]
         )
         assert couch.session_of({"Authorization": "Basic YW5uOng="}) == who
+
+
+def test_a_wrong_password_for_our_own_name_is_nobody_s_and_is_not_passed_on(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """CouchDB would lock our name after a few of a stranger's guesses."""
+    server.get(SESSION, json={"userCtx": {"name": "ad@min", "roles": ["_admin"]}})
+    ours, guess = (base64.b64encode(f"ad@min:{password}".encode()).decode() for password in ("p:ss", "guess"))
+    assert couch.session_of({"Authorization": f"Basic {guess}"}) == (None, ())
+    assert len(server.calls) == 0
+    assert couch.session_of({"Authorization": f"Basic {ours}"}) == ("ad@min", ("_admin",))
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])

@@ -59,7 +59,11 @@ def test_a_refused_login_is_not_repeated_at_every_request(
                 one.welcome()
             assert (caught.value.status, caught.value.reason) == (status, says)
             assert logins(server) == asked
-        clock.now += pause
+        clock.now += pause - 1
+        with pytest.raises(LoginError):
+            couch.welcome()
+        assert logins(server) == asked, "the pause is not over"
+        clock.now += 1
     server.replace(responses.POST, SESSION, json={"ok": True}, headers={"Set-Cookie": COOKIE})
     assert couch.welcome() == {"version": "3.4.2"}
     server.replace(responses.POST, SESSION, json=body, status=status)

@@ -273,6 +273,14 @@ def test_who_failed_is_forgotten_after_a_minute(clock: Clock) -> None:
     assert list(limit._failures) == [("y",)]
 
 
+def test_of_whoever_goes_on_failing_no_more_is_remembered_than_counts(clock: Clock) -> None:
+    limit = FailureLimit(30, clock)
+    for _ in range(100):
+        limit.failed("x")
+        clock.now += MINUTE / 20
+    assert len(limit._failures["x",]) == 30
+
+
 def test_no_more_are_remembered_than_those_who_failed_last(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.limiter.REMEMBERED", 100)
     limit = FailureLimit(1_000, clock)
