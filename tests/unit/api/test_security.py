@@ -182,3 +182,5 @@ def test_tls_is_asked_for_where_a_trusted_proxy_says_that_it_is_there(
     assert client.get("/healthz", headers=headers).headers.get("Strict-Transport-Security") == said
     assert client.get("/healthz").headers.get("Strict-Transport-Security") is None
     assert b"evil.example" not in client.get("/api/openapi.json", headers=headers).data
+    foreign = {**headers, **ADMIN, "Origin": "http://evil.example"}
+    assert client.post("/api/v1/messages", json={}, headers=foreign).status_code == 403
