@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from api.messages import LONGEST_TEXT
 from mjumbe import documents, states
 from mjumbe.couch import Couch
 from mjumbe.states import State
@@ -202,6 +203,12 @@ def test_what_is_wrong_is_named_and_nothing_is_stored(
 def test_a_wrong_number_is_shown(api: Process, program: Login) -> None:
     says = "Nothing was stored. to: expected a phone number such as +254711000111, as text or number; it is '12'"
     assert send(api, program, {**GOOD, "to": "12"}).json()["reason"] == says
+
+
+def test_a_wrong_text_is_not(api: Process, program: Login) -> None:
+    answer = send(api, program, {**GOOD, "message": "a secret " * LONGEST_TEXT})
+    assert (answer.status_code, answer.json()["problems"][0]["field"]) == (400, "message")
+    assert "a secret" not in answer.text
 
 
 def test_an_empty_list(api: Process, program: Login) -> None:

@@ -26,6 +26,18 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+@pytest.mark.parametrize("library", ["urllib3.connectionpool", "ibm_cloud_sdk_core", "asyncio"])
+def test_what_libraries_say_of_each_request_is_not_logged_at_any_level(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.setenv("MJUMBE_LOG_LEVEL", "debug")
+    log.configure(stream)
+    logging.getLogger(library).info("a request")
+    logging.getLogger("ours").info("an event")
+    assert "a request" not in stream.getvalue()
+    assert "an event" in stream.getvalue()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -92,7 +104,8 @@ def test_other_texts_stay(text: str) -> None:
 def test_events_are_json_lines_without_secrets(stream: io.StringIO) -> None:
     log.configure(stream)
     logger = structlog.get_logger()
-    logger.info("request", path="/x", key=SECRET, headers={"Authorization": SECRET, "list": [f"key={SECRET}"]})
+    headers = {"Authorization": SECRET, "list": [f"key={SECRET}"]}
+    logger.info("request", path="/x", key=SECRET, token=SECRET, headers=headers)
     try:
         raise ValueError(f"http://admin:{SECRET}@host")
     except ValueError:
