@@ -126,13 +126,13 @@ def test_monitoring(api: Process, couch: Couch, version: str) -> None:
     now = states.now()
     for names in STATES.values():
         for state in names:
-            for due in (now - timedelta(days=1), now - timedelta(days=8)):
+            for due in (now - timedelta(days=1), now - timedelta(days=8), now + timedelta(days=1)):
                 task = documents.new_task("+254711000111", "x", due, due=due)
                 states.move(task, State(state), now)
                 task["state"] = state
                 couch.main.put(documents.outgoing_document(task, now, None))
     body = get(api, f"/api/{version}/monitoring").json()
-    for shape, factor in (("state", 2), ("total", 2), ("seven_days", 1)):
+    for shape, factor in (("state", 3), ("total", 3), ("seven_days", 1)):
         had, has = before["messaging"]["outgoing"][shape], body["messaging"]["outgoing"][shape]
         assert {name: has[name] - had[name] for name in has} == {
             name: factor * len(names) for name, names in STATES.items()
@@ -146,6 +146,16 @@ def test_monitoring(api: Process, couch: Couch, version: str) -> None:
     assert body["version"]["couchdb"] and body["version"]["app"]
     assert body["date"]["current"] > 1_700_000_000_000
     assert body["date"]["uptime"] > 0
+
+
+def test_of_each_group_the_last_hundred_are_counted(api: Process, couch: Couch) -> None:
+    now = states.now()
+    docs = [documents.outgoing_document(documents.new_task("+254711000111", "x", now), now, None) for _ in range(101)]
+    for doc in docs:
+        states.move(doc["tasks"][0], State.FAILED, now + timedelta(seconds=1))
+    assert all(saved.rev for saved in couch.main.bulk(docs))
+    hundred = get(api, "/api/v2/monitoring").json()["messaging"]["outgoing"]["last_hundred"]
+    assert hundred["final"] == {"sent": 0, "delivered": 0, "failed": 100}
 
 
 def test_backlog(api: Process, couch: Couch) -> None:
@@ -187,10 +197,12 @@ def test_the_description_and_its_page(api: Process) -> None:
 
 def test_security_headers_and_errors(api: Process) -> None:
     for path in ("/healthz", "/api/docs", "/nothing", "/api/v1/settings"):
-        headers = get(api, path).headers
+        headers = requests.get(f"{api.url}{path}", headers={"X-Forwarded-Proto": "https"}, timeout=30).headers
+        assert "Strict-Transport-Security" not in headers, "no proxy is trusted, the one on this machine neither"
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["X-Frame-Options"] == "DENY"
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert headers["Referrer-Policy"] == "no-referrer"
         assert headers["Cache-Control"] == "no-store"
     answer = get(api, "/nothing")
     assert (answer.status_code, answer.json()["error"]) == (404, "not_found")

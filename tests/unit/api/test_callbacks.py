@@ -49,6 +49,21 @@ def test_couchdb_away(client: FlaskClient, vault: CachedVault, memory: MemoryCou
     assert client.application.extensions[EXTENSION].spool.state().waiting == {"medic": 1}
 
 
+def test_what_became_of_callbacks_is_counted(client: FlaskClient, vault: CachedVault, memory: MemoryCouch) -> None:
+    for key in ("the-key", "the-key", "wrong"):
+        client.post(PATH, query_string={"key": key}, data=FORM)
+    memory.main.away = True
+    for _ in range(2):
+        client.post(PATH, query_string={"key": "the-key"}, data={**FORM, "id": "2"})
+    figures = client.get("/metrics").text.splitlines()
+    assert {
+        'mjumbe_documents_stored_total{kind="incoming"} 2.0',
+        'mjumbe_documents_repeated_total{kind="incoming"} 2.0',
+        "mjumbe_documents_spooled_total 1.0",
+        'mjumbe_callbacks_refused_total{service="africastalking"} 1.0',
+    } <= set(figures)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_couchdb_that_does_not_let_us_in_is_our_trouble(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, status: int
