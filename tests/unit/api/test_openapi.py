@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -80,6 +81,19 @@ def test_the_page_is_made_without_couchdb(client: FlaskClient) -> None:
     page = client.get("/api/docs")
     assert page.status_code == 200
     assert "POST" in page.text and "/api/sms" in page.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "statuses"),
+    [
+        ("post", "/api/v1/messages", {"202", "400", "401", "403", "409", "413", "415", "429", "503"}),
+        ("post", "/api/v1/messages/{message_uuid}/settle", {"200", "400", "404", "409"}),
+        ("post", "/api/v1/messages/{message_uuid}/cancel", {"200", "404", "409"}),
+        ("post", "/api/v1/sms/africastalking/incoming-messages", {"200", "400", "403", "413", "429", "503"}),
+    ],
+)
+def test_what_callers_must_expect_is_said(app: Flask, method: str, path: str, statuses: set[str]) -> None:
+    assert statuses <= set(build(app)["paths"][path][method]["responses"])
 
 
 def test_every_documented_error_has_a_word(app: Flask) -> None:
