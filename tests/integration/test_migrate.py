@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from mjumbe import documents, setup, states
-from mjumbe.couch import Couch
+from mjumbe import commands_migrate, documents, setup, states
+from mjumbe.couch import Couch, Database, Saved
 from mjumbe.credentials import CachedVault, VaultKeys
-from mjumbe.documents import DeliveryReport, milliseconds
+from mjumbe.documents import DeliveryReport, Document, milliseconds
 from mjumbe.migrate import MigrationError, migrate
 from mjumbe.states import State
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
@@ -92,6 +93,7 @@ def test_everything_is_copied_once(source: Couch, target: Couch, tmp_path: Path)
     assert f"{source.name}: {MESSAGES + OTHERS} copied, 0 were there already" in output
     assert f"Everything is in {target.server_url}/{target.name}." in output
     assert everything(target) == everything(source)
+    assert target.sentinel.get(LEADER_ID) is None, "the lease is of the source's sentinels"
     assert ADMIN[1] not in output
     assert vault(target).get("africastalking.com:outgoing") == "the-key"
     assert len(target.main.view("mjumbe", "due", start_key=["pending"], end_key=["pending", {}])) == MESSAGES
@@ -119,6 +121,20 @@ def test_a_copy_that_was_cut_short_goes_on(source: Couch, target: Couch) -> None
     [main, *_] = migrate(source, target)
     assert (main.same, main.written) == (there, MESSAGES + OTHERS - there)
     assert everything(target) == everything(source)
+
+
+def test_what_the_target_refuses_is_named(
+    source: Couch, target: Couch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, bulk = "😀 an id of another program", Database.bulk
+
+    def choosy(database: Database, docs: Sequence[Document]) -> list[Saved]:
+        saved = bulk(database, [doc for doc in docs if doc["_id"] != theirs])
+        return [*saved, *(Saved(theirs, None, "forbidden", "not here") for doc in docs if doc["_id"] == theirs)]
+
+    monkeypatch.setattr(Database, "bulk", choosy)
+    assert not commands_migrate.run(source, target)
+    assert f"{source.name}: {theirs} was refused: forbidden: not here" in capsys.readouterr().out
 
 
 def test_what_is_there_is_left_alone(source: Couch, target: Couch, tmp_path: Path) -> None:
