@@ -12,7 +12,7 @@ from embedded.engine import revisions
 from embedded.engine.database import Database
 from embedded.engine.index import Index, ViewFunctions
 from embedded.engine.revisions import Edit
-from embedded.engine.writer import Transaction
+from embedded.engine.writer import Counters, Transaction
 
 
 def written(path: Path) -> int:
@@ -38,6 +38,37 @@ def test_a_sequence_holds_that_a_reader_gave_out_before_the_event_loop_heard_of_
             await database.close()
 
     asyncio.run(run())
+
+
+def test_what_is_written_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:
+    """With less, what was committed last before a power cut is gone."""
+
+    async def run() -> int:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            [synchronous] = await database.write(lambda its: its.execute("PRAGMA synchronous").fetchone())
+            await database.close()
+            return int(synchronous)
+
+    assert asyncio.run(run()) == 2  # FULL
+
+
+def test_a_write_that_fails_counts_nothing(tmp_path: Path) -> None:
+    def fail(its: Transaction) -> None:
+        its.count(documents=1)
+        its.next_seq()
+        raise ValueError
+
+    async def run() -> Counters:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            with pytest.raises(ValueError):
+                await database.write(fail)
+            await database.write(Transaction.next_seq)
+            await database.close()
+            return database.counters
+
+    assert asyncio.run(run()) == Counters(update_seq=1)
 
 
 async def purge(database: Database, ids: str) -> None:
