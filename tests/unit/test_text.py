@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,12 @@ RENDERED = [
 @pytest.mark.parametrize(("template", "context", "expected"), RENDERED)
 def test_render(template: str, context: dict[str, Any], expected: str) -> None:
     assert render(template, context) == expected
+
+
+def test_no_partial_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there.mustache").write_text("its content")
+    monkeypatch.chdir(tmp_path)
+    assert render("[{{> there}}]", {}) == "[]"
 
 
 @pytest.mark.parametrize("template", ["{{#a}}x{{/b}}", "x{{/a}}"])
