@@ -1,6 +1,7 @@
 """What holds on every route: headers, who is asked for a login, sizes, whom we believe about addresses."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,6 +111,17 @@ def test_no_route_takes_a_body_of_any_size(app: Flask, client: FlaskClient) -> N
             answer = client.open(path, method=method, data=body, headers=ADMIN, content_type="application/json")
             bodiless = "/gateways/" in rule  # refused for their path before, or there is nothing to say in a body
             assert answer.status_code in ((404, 413, 502) if bodiless else (413,)), (method, rule, answer.status)
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/api/v2/monitoring"])
+def test_who_asks_while_couchdb_is_being_asked_is_told_to_come_again(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Anybody may ask, and while CouchDB hangs they would pile up."""
+    monkeypatch.setattr("api.context.INSPECTION_WAIT", 0.0)
+    with ThreadPoolExecutor(1) as threads, app.extensions[app_module.EXTENSION].inspection():
+        answer = threads.submit(client.get, path).result(30)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
 # ---- proxies
