@@ -7,7 +7,7 @@ from itertools import chain, islice
 from mjumbe.couch import Change
 from mjumbe.documents import INCOMING, Document
 
-CAPACITY = 50_000
+CAPACITY = 20_000
 
 Waiting = dict[str, int]  # ids and their numbers, in their order
 

@@ -35,7 +35,7 @@ TICK_SECONDS = 1.0
 FULL_SECONDS = 5.0
 SETTINGS_SECONDS = 5.0
 CLAIMS_SECONDS = 15.0
-EXPIRY_SECONDS = 60.0
+MINUTE_SECONDS = 60.0
 PAGE = 1_000
 STUCK_SECONDS = 10.0  # after which messages are looked for again, when all that were found wait for held services
 # How long a leader that may still be alive has for storing the answers of its requests: the longest read timeout
@@ -61,7 +61,7 @@ class Clock:
         self._services = services
         self._outbox = outbox
         self._reports = reports
-        self._expired = self._claims = time.monotonic()
+        self._minute = self._claims = time.monotonic()
         self._seen: dict[str, float] = {}  # claims that are not ours, and when we saw them first
         self._looked = 0.0  # when we looked for what is due (monotonic)
         self._pending = 0.0  # when to look for pending messages again (monotonic)
@@ -93,17 +93,21 @@ class Clock:
             # in a broadcast an index hardly keeps up. A cluster has copies: `stable` means the same one each time.
             self._couch.main.view("mjumbe", "due", limit=0, stable=True)
             self._due()
-            # Who writes is looked up in this index as it is (sentinel/contacts.py): nobody else has it brought up.
-            self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
         self._reports.look_again()
         if now - self._claims > CLAIMS_SECONDS:
             self._claims = now
             self.doubt_claims(GRACE_SECONDS)
-        if now - self._expired > EXPIRY_SECONDS:
-            self._expired = now
-            oldest = oldest_due(states.now(), self._settings.current.sms)
-            for state in (State.PENDING, "assigned", "bound"):
-                self._process(self._rows(state, oldest)[:PAGE])
+        if now - self._minute > MINUTE_SECONDS:
+            self._minute = now
+            self._each_minute()
+
+    def _each_minute(self) -> None:
+        # Who writes is looked up in this index as it is, and the feed tells of those whom it lacks
+        # (sentinel/contacts.py). Nobody else has it brought up, and in a broadcast each document is work for it.
+        self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
+        oldest = oldest_due(states.now(), self._settings.current.sms)
+        for state in (State.PENDING, "assigned", "bound"):
+            self._process(self._rows(state, oldest)[:PAGE])
 
     def _due(self) -> None:
         """Bring what is due by now from CouchDB to the outbox: answers always, the rest as far as it has room."""
