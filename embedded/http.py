@@ -24,22 +24,12 @@ MAX_DOCUMENT = 8_000_000  # CouchDB's default `max_document_size`
 # because ignoring it would give another answer than the one asked for; any other word is ignored, as CouchDB does.
 COUCHDB_PARAMETERS = frozenset(
     (
-        *("att_encoding_info", "attachments", "atts_since", "bookmark", "conflicts", "deleted_conflicts", "descending"),
-        *("doc_ids", "drop", "end_key", "end_key_doc_id", "endkey", "endkey_docid", "feed", "filter", "group"),
-        *(
-            "group_level",
-            "heartbeat",
-            "include_docs",
-            "inclusive_end",
-            "key",
-            "keys",
-            "last-event-id",
-            "latest",
-            "limit",
-        ),
-        *("local_seq", "meta", "new_edits", "open_revs", "partition", "partitioned", "reduce", "rev", "revs"),
-        *("revs_info", "seq_interval", "since", "skip", "sorted", "stable", "stale", "start_key", "start_key_doc_id"),
-        *("startkey", "startkey_docid", "style", "timeout", "update", "update_seq", "view"),
+        *("att_encoding_info", "attachments", "atts_since", "bookmark", "conflicts", "deleted_conflicts"),
+        *("descending", "doc_ids", "drop", "end_key", "end_key_doc_id", "endkey", "endkey_docid", "feed", "filter"),
+        *("group", "group_level", "heartbeat", "include_docs", "inclusive_end", "key", "keys", "last-event-id"),
+        *("latest", "limit", "local_seq", "meta", "new_edits", "open_revs", "partition", "partitioned", "reduce"),
+        *("rev", "revs", "revs_info", "seq_interval", "since", "skip", "sorted", "stable", "stale", "start_key"),
+        *("start_key_doc_id", "startkey", "startkey_docid", "style", "timeout", "update", "update_seq", "view"),
     )
 )
 
