@@ -1,6 +1,5 @@
 """Messages for programs: write some, read one with its history, list them."""
 
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -264,7 +263,7 @@ def _document(message: NewMessage, country: str, now: datetime, author: str) -> 
     )
     doc = documents.outgoing_document(task, now, author)
     # The same uuid is the same document, however often it is posted.
-    return {**doc, "_id": f"outgoing:{message_uuid}", "receipt": uuid.uuid4().hex}
+    return {**doc, "_id": f"outgoing:{message_uuid}", "receipt": documents.new_receipt()}
 
 
 def _demand_same(docs: list[Document], stored: list[bool], present: Mapping[str, Document]) -> None:
