@@ -25,7 +25,7 @@ from mjumbe.config import Config, check_authorities
 from mjumbe.couch import Couch
 from mjumbe.credentials import CachedVault, VaultKeys
 from mjumbe.gateways import credential_names
-from mjumbe.health import checked
+from mjumbe.health import inspect
 from mjumbe.stopping import stop_event
 
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -255,7 +255,7 @@ def doctor() -> None:
     config = Config.load(os.environ)
     log.configure()
     failed, names = 0, [database.name for database in Couch(config.couch_url).databases]
-    for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data), names))]):
+    for check in chain(examine(config), inspect([("spool", partial(spool, Spool(config.data), names))])):
         mark = click.style("  ok", fg="green") if check.ok else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {check.name}: {check.says}")
         failed += not check.ok
