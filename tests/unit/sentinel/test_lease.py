@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from mjumbe.couch import ConflictError, UnavailableError
 from mjumbe.gateways.base import FencedError
-from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus, read_status
+from mjumbe.status import LEADER_ID, ServiceStatus, read_status
 from sentinel import lease
-from sentinel.lease import MARGIN_SECONDS, Lease, is_dead
+from sentinel.lease import LEASE_SECONDS, MARGIN_SECONDS, Lease, is_dead
 from tests.unit.sentinel.memory import MemoryDatabase
 
 
