@@ -358,5 +358,5 @@ OPTIONS: dict[str, Any] = {
     "limit_request_fields": 100,
     "limit_request_field_size": 8190,
     # Else a worker would keep the port, and serve, for up to a second after its parent's kill -9.
-    "post_fork": lambda arbiter, _worker: end_with(arbiter.pid, signal.SIGKILL),
+    "post_fork": lambda arbiter, _worker: end_with(arbiter.pid),
 }

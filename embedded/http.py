@@ -65,9 +65,9 @@ class Call:
             if name in COUCHDB_PARAMETERS and name not in names:
                 raise not_implemented(f"The parameter {name!r} of {self.request.method} {self.request.path}")
 
-    def flag(self, name: str, default: bool = False) -> bool:
-        """A parameter that is true or false."""
-        return parse_flag(name, self.query[name]) if name in self.query else default
+    def flag(self, name: str) -> bool:
+        """A parameter that is true or false; false when it is not given."""
+        return name in self.query and parse_flag(name, self.query[name])
 
     def json_parameter(self, name: str) -> Any:
         """A parameter whose value is JSON; None if it is not given."""

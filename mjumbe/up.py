@@ -56,7 +56,7 @@ class Process:
             text=True,
             start_new_session=True,  # Ctrl-C reaches us alone, and we stop the processes in order
             # Without us nobody would stop them, and they would keep their ports and data from the next start.
-            preexec_fn=partial(end_with, os.getpid(), signal.SIGKILL),  # noqa: PLW1509  # one system call, no lock
+            preexec_fn=partial(end_with, os.getpid()),  # noqa: PLW1509  # one system call, no lock
         )
         threading.Thread(target=self._read, args=(self.popen,), daemon=True).start()
 
