@@ -80,7 +80,7 @@ def sentinel() -> None:
 @main.command(context_settings=PASSED_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulator(arguments: tuple[str, ...]) -> NoReturn:
-    """An Africa's Talking on this machine, to try and to test with (--help: its options)."""
+    """The services' side, on this machine, to try and to test with (--help: its options)."""
     from simulator.__main__ import main as run  # noqa: PLC0415
 
     sys.exit(run(list(arguments)))
