@@ -35,9 +35,10 @@ from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
 from api.spool import Spool
+from mjumbe.cached_vault import CachedVault
 from mjumbe.config import Config
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
 from mjumbe.setup import Indexes

@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 import click
 
 from mjumbe import log, settings_document, settings_reference
+from mjumbe.cached_vault import CachedVault
 from mjumbe.commands import Commands, Words, connect, open_vault, prepare, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.gateways import credential_names
 from mjumbe.health import inspect
 from mjumbe.stopping import stop_event

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from mjumbe import phone, setup, states
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.credentials import CachedVault, CredentialError
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import Document, milliseconds
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones

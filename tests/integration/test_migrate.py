@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mjumbe import documents, setup, states
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.documents import DeliveryReport, milliseconds
 from mjumbe.migrate import MigrationError, migrate
 from mjumbe.states import State
