@@ -1,7 +1,6 @@
 """create_app(): the one place that wires the API together."""
 
 import atexit
-import os
 import time
 
 import structlog
@@ -35,9 +34,10 @@ from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
 from api.spool import Spool
+from mjumbe.cached_vault import CachedVault
 from mjumbe.config import Config
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
 from mjumbe.setup import Indexes
@@ -66,13 +66,12 @@ LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
 log = structlog.get_logger()
 
 
-def create_app(config: Config | None = None, couch: Couch | None = None) -> Flask:
+def create_app(config: Config, couch: Couch | None = None) -> Flask:
     """The API as a WSGI app, with its threads started: call it after a fork, not before.
 
-    Without arguments the environment configures it. CouchDB may be away. Raises ConfigError, ValueError (COUCH_URL)
-    and CredentialError (the vault's key).
+    CouchDB, the one of `config` unless it is given, may be away. Raises ValueError (COUCH_URL) and CredentialError (the
+    vault's key).
     """
-    config = config or Config.load(os.environ)
     couch = couch or Couch(config.couch_url)
     here = _wire(config, couch)
     app = Flask("api", static_folder=None)

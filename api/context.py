@@ -17,8 +17,8 @@ from api.metrics import Metrics
 from api.preparation import Preparation
 from api.spool import Spool
 from mjumbe import phone
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
 from mjumbe.setup import Indexes

@@ -14,7 +14,8 @@ import structlog
 
 from api.disk import elsewhere
 from mjumbe import gateways
-from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.cached_vault import CachedVault
+from mjumbe.credentials import CredentialError, VaultKeys
 from mjumbe.live_settings import LiveSettings
 from mjumbe.private_files import make_private, private_draft
 

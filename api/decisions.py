@@ -4,6 +4,7 @@ comes, and that one which has not gone yet is not to go."""
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, Field
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field
 from api.auth import SMS
 from api.bodies import posted_object, raw_body
 from api.context import admit, context
-from api.errors import ApiError, BadRequestError
+from api.errors import ApiError, BadRequestError, BusyError
 from api.openapi import describe
 from api.records import Message, outgoing_record
 from mjumbe import states
@@ -22,6 +23,7 @@ from mjumbe.states import DUE, State, Task
 
 BODY_BYTES = 1024
 
+log = structlog.get_logger()
 blueprint = Blueprint("decisions", __name__)
 
 
@@ -84,7 +86,7 @@ def cancel(message_uuid: str) -> ResponseReturnValue:
 
 
 def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) -> dict[str, Any]:
-    """The message's record after `edit`. Raises ApiError 404, and 409 with `otherwise` when `edit` changes nothing."""
+    """The message's record after `edit`. Raises ApiError 404, 409 with `otherwise` when `edit` changes nothing, 503."""
     here = context()
     rows = here.couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid)
     if not rows:
@@ -99,7 +101,11 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
         return True
 
     doc_id = rows[0].id
-    if not apply_edits(here.couch.main, {doc_id: edit_document})[doc_id].written:
+    update = apply_edits(here.couch.main, {doc_id: edit_document})[doc_id]
+    if update.error:
+        log.error("a decision is not stored", document=doc_id, reason=update.error)
+        raise BusyError(f"CouchDB did not take what was decided of the message {message_uuid}; try again.")
+    if not update.written:
         raise ApiError(409, f"The message {message_uuid} is {otherwise}; GET it to see what became of it.")
     return decided[0]
 

@@ -61,8 +61,8 @@ class Intake:
     def store(self, database: Database, docs: Sequence[Document]) -> list[bool]:
         """Store documents; for each, True when this call stored it, False when one with its `_id` was there.
 
-        The documents must be fit for JSON. Raises UnavailableError when neither CouchDB nor the spool takes them,
-        CouchError when CouchDB refuses a document.
+        The documents must be fit for JSON. Raises UnavailableError when neither CouchDB nor the spool takes them, or
+        neither has within ANSWER_WITHIN seconds, though one may yet; CouchError when CouchDB refuses a document.
         """
         batcher = self._batchers[database.name]
         try:

@@ -1,7 +1,6 @@
 """Messages for programs: write some, read one with its history, list them."""
 
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
@@ -26,7 +25,7 @@ from api.bodies import Text, checked, demand_json, json_body
 from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.openapi import describe
-from api.records import Message, MessagePage, incoming_record, outgoing_record
+from api.records import Message, MessagePage, record
 from api.search import MessageQuery, find
 from api.subscriptions import Product, active
 from mjumbe import documents, phone, states
@@ -264,7 +263,7 @@ def _document(message: NewMessage, country: str, now: datetime, author: str) -> 
     )
     doc = documents.outgoing_document(task, now, author)
     # The same uuid is the same document, however often it is posted.
-    return {**doc, "_id": f"outgoing:{message_uuid}", "receipt": uuid.uuid4().hex}
+    return {**doc, "_id": f"outgoing:{message_uuid}", "receipt": documents.new_receipt()}
 
 
 def _demand_same(docs: list[Document], stored: list[bool], present: Mapping[str, Document]) -> None:
@@ -304,23 +303,17 @@ def _accepted(doc: Document) -> dict[str, Any]:
 def show(message_uuid: str) -> ResponseReturnValue:
     """The whole record."""
     here, _ = admit(SMS)
-    record = _outgoing(here, message_uuid) or _incoming(here, message_uuid)
-    if record is None:
+    found = next(filter(None, (record(doc, message_uuid) for doc in _documents(here, message_uuid))), None)
+    if found is None:
         raise ApiError(404, f"There is no message {message_uuid}.")
-    return record
+    return found
 
 
-def _outgoing(here: Context, message_uuid: str) -> dict[str, Any] | None:
-    for row in here.couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid, include_docs=True):
-        task = documents.find_task(row.doc, message_uuid) if row.doc else None
-        if row.doc and task:
-            return outgoing_record(row.doc, task)
-    return None
-
-
-def _incoming(here: Context, doc_id: str) -> dict[str, Any] | None:
-    doc = here.couch.main.fetch([doc_id]).get(doc_id)  # as a key: in a path, `..` would be another
-    return incoming_record(doc) if doc and documents.is_incoming(doc) else None
+def _documents(here: Context, message_uuid: str) -> Iterator[Document]:
+    """Where the message may be: documents with a message of this uuid, then the one that has it for its id."""
+    rows = here.couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid, include_docs=True)
+    yield from (row.doc for row in rows if row.doc)
+    yield from here.couch.main.fetch([message_uuid]).values()  # as a key: in a path, `..` would be another
 
 
 @blueprint.get("/api/v1/messages")

@@ -5,8 +5,8 @@ import threading
 import structlog
 
 from mjumbe import gateways, setup
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.credentials import CachedVault
 from mjumbe.live_settings import LiveSettings
 
 PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last repeats

@@ -68,7 +68,7 @@ def outgoing_record(doc: Document, task: Task) -> dict[str, Any]:
     }
 
 
-def incoming_record(doc: Document) -> dict[str, Any]:
+def _incoming_record(doc: Document) -> dict[str, Any]:
     """The record of an SMS that came in."""
     sms = doc["sms_message"]
     at = documents.read_moment(doc.get("reported_date"))
@@ -97,4 +97,4 @@ def record(doc: Document, message_uuid: str) -> dict[str, Any] | None:
     task = documents.find_task(doc, message_uuid)
     if task is not None:
         return outgoing_record(doc, task)
-    return incoming_record(doc) if doc["_id"] == message_uuid and documents.is_incoming(doc) else None
+    return _incoming_record(doc) if doc["_id"] == message_uuid and documents.is_incoming(doc) else None

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -37,7 +37,6 @@ from mjumbe.couch import Couch
 from mjumbe.credentials import VaultKeys
 from mjumbe.parent import end_with
 
-WORKERS = 1
 # Seconds that a connection may be silent, between requests or within one; proxies keep theirs for 60 s.
 KEEP_ALIVE = 75
 GRACEFUL = 30  # seconds that requests under way get at a stop
@@ -54,18 +53,12 @@ METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it whe
 log = structlog.get_logger(__name__)
 
 
-def run(
-    config: Config,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    workers: int = WORKERS,
-    on_ready: Callable[[int], None] | None = None,
-) -> None:
+def run(config: Config, host: str, port: int, workers: int) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then end the process.
 
     Must run in the main thread, before other threads start. Port 0 takes a free one. Prints the address once it
-    listens, then calls `on_ready` with the port. Raises ConfigError (the address, the workers), ValueError (COUCH_URL)
-    and CredentialError (the vault's key).
+    listens. Raises ConfigError (the address, the workers), ValueError (COUCH_URL) and CredentialError (the vault's
+    key).
     """
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; expected 1 or more processes")
@@ -74,19 +67,16 @@ def run(
     VaultKeys.load(config.vault_key, config.data)
     _allow_files()
     listener = _listen(host, port)
-    actual = int(listener.getsockname()[1])
     shown = f"[{host}]" if ":" in host else host
-
+    address = f"http://{shown}:{listener.getsockname()[1]}/"
     handles = _signals()
 
     def ready(_arbiter: Any) -> None:
         for number, handle in handles.items():
             signal.signal(number, handle)
         with suppress(OSError):  # where the output goes is full, or gone: that must not refuse callbacks
-            sys.stdout.write(f"API listening on http://{shown}:{actual}/\n")
+            sys.stdout.write(f"API listening on {address}\n")
             sys.stdout.flush()
-        if on_ready is not None:
-            on_ready(actual)
 
     options = OPTIONS | {
         "bind": [f"fd://{listener.detach()}"],  # gunicorn closes it
@@ -358,5 +348,5 @@ OPTIONS: dict[str, Any] = {
     "limit_request_fields": 100,
     "limit_request_field_size": 8190,
     # Else a worker would keep the port, and serve, for up to a second after its parent's kill -9.
-    "post_fork": lambda arbiter, _worker: end_with(arbiter.pid, signal.SIGKILL),
+    "post_fork": lambda arbiter, _worker: end_with(arbiter.pid),
 }

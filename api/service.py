@@ -3,7 +3,6 @@
 What it stores are the same documents that `/api/v1/messages` and `/api/v1/sms/africastalking/…` make.
 """
 
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -123,7 +122,7 @@ def _document(number: str, text: str, author: str) -> Document:
     now = states.now()
     task = documents.new_task(number, text, now, via=africas_talking.NAME)
     doc = documents.outgoing_document(task, now, author)
-    return {**doc, "receipt": uuid.uuid4().hex}
+    return {**doc, "receipt": documents.new_receipt()}
 
 
 def _answered(here: Context, doc: Document) -> Task:

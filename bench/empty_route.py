@@ -32,7 +32,7 @@ def main() -> None:
     module = types.ModuleType("api.app")
     module.create_app = create_app  # type: ignore[attr-defined]
     sys.modules["api.app"] = module
-    run(Config(couch_url="http://127.0.0.1:1/none"), port=0)  # it is never asked
+    run(Config(couch_url="http://127.0.0.1:1/none"), "127.0.0.1", port=0, workers=1)  # CouchDB is never asked
 
 
 if __name__ == "__main__":

@@ -108,20 +108,12 @@ class AllDocsQuery:
     update_seq: bool = False
 
 
-_ALL_DOCS_PARAMETERS = (
+# What a request for rows may say, for those of a view as well. Here a key has one row, so that a document's id behind
+# it makes no difference.
+ROWS_PARAMETERS = (
     *("key", "keys", "start_key", "startkey", "end_key", "endkey", "inclusive_end", "descending", "limit", "skip"),
-    *(
-        "include_docs",
-        "update_seq",
-        "conflicts",
-        "attachments",
-        "att_encoding_info",
-        "update",
-        "stable",
-        "sorted",
-        "reduce",
-    ),
-    *("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id"),  # all the same: one row a key
+    *("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id", "include_docs", "update_seq", "reduce"),
+    *("update", "stable", "sorted", "conflicts", "attachments", "att_encoding_info"),
 )
 
 
@@ -193,7 +185,7 @@ async def design_docs(call: Call) -> web.StreamResponse:
 
 
 async def _answer_all_docs(call: Call, prefix: str) -> web.StreamResponse:
-    call.understand(*_ALL_DOCS_PARAMETERS)
+    call.understand(*ROWS_PARAMETERS)
     _only_admins_list_users(call)
     query, database = _all_docs_query(await parameters(call)), call.database
     return await answer_pieces(call, lambda: _all_docs_text(database, query, prefix))

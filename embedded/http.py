@@ -24,22 +24,12 @@ MAX_DOCUMENT = 8_000_000  # CouchDB's default `max_document_size`
 # because ignoring it would give another answer than the one asked for; any other word is ignored, as CouchDB does.
 COUCHDB_PARAMETERS = frozenset(
     (
-        *("att_encoding_info", "attachments", "atts_since", "bookmark", "conflicts", "deleted_conflicts", "descending"),
-        *("doc_ids", "drop", "end_key", "end_key_doc_id", "endkey", "endkey_docid", "feed", "filter", "group"),
-        *(
-            "group_level",
-            "heartbeat",
-            "include_docs",
-            "inclusive_end",
-            "key",
-            "keys",
-            "last-event-id",
-            "latest",
-            "limit",
-        ),
-        *("local_seq", "meta", "new_edits", "open_revs", "partition", "partitioned", "reduce", "rev", "revs"),
-        *("revs_info", "seq_interval", "since", "skip", "sorted", "stable", "stale", "start_key", "start_key_doc_id"),
-        *("startkey", "startkey_docid", "style", "timeout", "update", "update_seq", "view"),
+        *("att_encoding_info", "attachments", "atts_since", "bookmark", "conflicts", "deleted_conflicts"),
+        *("descending", "doc_ids", "drop", "end_key", "end_key_doc_id", "endkey", "endkey_docid", "feed", "filter"),
+        *("group", "group_level", "heartbeat", "include_docs", "inclusive_end", "key", "keys", "last-event-id"),
+        *("latest", "limit", "local_seq", "meta", "new_edits", "open_revs", "partition", "partitioned", "reduce"),
+        *("rev", "revs", "revs_info", "seq_interval", "since", "skip", "sorted", "stable", "stale", "start_key"),
+        *("start_key_doc_id", "startkey", "startkey_docid", "style", "timeout", "update", "update_seq", "view"),
     )
 )
 
@@ -75,9 +65,9 @@ class Call:
             if name in COUCHDB_PARAMETERS and name not in names:
                 raise not_implemented(f"The parameter {name!r} of {self.request.method} {self.request.path}")
 
-    def flag(self, name: str, default: bool = False) -> bool:
-        """A parameter that is true or false."""
-        return parse_flag(name, self.query[name]) if name in self.query else default
+    def flag(self, name: str) -> bool:
+        """A parameter that is true or false; false when it is not given."""
+        return name in self.query and parse_flag(name, self.query[name])
 
     def json_parameter(self, name: str) -> Any:
         """A parameter whose value is JSON; None if it is not given."""

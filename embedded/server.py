@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -90,7 +89,7 @@ async def handle(service: Service, request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[int], None] | None) -> None:
+async def _run(host: str, port: int, data: Path, admin: str) -> None:
     store = Store(data)
     service = Service(store, Authenticator(store, admin))
     app = web.Application(client_max_size=MAX_REQUEST)
@@ -112,8 +111,6 @@ async def _run(host: str, port: int, data: Path, admin: str, ready: Callable[[in
         shown = f"[{host}]" if ":" in host else host
         with contextlib.suppress(OSError):  # where the output goes is full, or gone
             print(f"embedded store listening on http://{shown}:{port}/", flush=True)  # noqa: T201 - whoever started us waits for it
-        if ready is not None:
-            ready(port)
         await _stop_signal()
     finally:
         await runner.cleanup()
@@ -137,16 +134,16 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-def serve(host: str, port: int, data: Path, admin: str, ready: Callable[[int], None] | None = None) -> None:
+def serve(host: str, port: int, data: Path, admin: str) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread.
 
-    `port` 0 picks a free one; `ready` is called with the port once requests are accepted. `data` is the directory of
-    the databases, made if it is not there. `admin` is `name:password` of a server admin. Raises
-    `engine.store.DataInUse` when another server has the directory, CannotListen when the port is taken, ValueError for
-    an admin without a password, OSError and sqlite3.Error for what the disk does.
+    `port` 0 picks a free one; the address is printed once requests are accepted. `data` is the directory of the
+    databases, made if it is not there. `admin` is `name:password` of a server admin. Raises `engine.store.DataInUse`
+    when another server has the directory, CannotListen when the port is taken, ValueError for an admin without a
+    password, OSError and sqlite3.Error for what the disk does.
     """
     # Python lets a busy thread run this long before another gets its turn; an index update must not hold up requests.
     sys.setswitchinterval(0.0005)
     # V8 sets itself up at the first context, and aborts the process when two threads make the first one at once.
     MiniRacer().eval("1")
-    asyncio.run(_run(host, port, data, admin, ready))
+    asyncio.run(_run(host, port, data, admin))

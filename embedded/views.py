@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from embedded.bulk import parameters, queries
+from embedded.bulk import ROWS_PARAMETERS, parameters, queries
 from embedded.documents import DESIGN
 from embedded.engine import revisions
 from embedded.engine.database import Database
@@ -20,21 +20,6 @@ from embedded.engine.query import EXACT, ViewQuery, ViewRow, map_rows, offset, r
 from embedded.errors import CouchError, not_found, query_parse_error
 from embedded.http import Call, answer, answer_pieces, compact, parse_count, parse_flag, rows_in_pieces
 
-_PARAMETERS = (
-    *("key", "keys", "start_key", "startkey", "end_key", "endkey", "inclusive_end", "descending", "limit", "skip"),
-    *("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id", "reduce", "group", "group_level"),
-    *(
-        "include_docs",
-        "update",
-        "stable",
-        "stale",
-        "update_seq",
-        "sorted",
-        "conflicts",
-        "attachments",
-        "att_encoding_info",
-    ),
-)
 # Other names of parameters, and what they stand for.
 _ALIASES = {
     "startkey": "start_key",
@@ -172,7 +157,7 @@ def _linked(row: ViewRow, documents: sqlite3.Connection) -> str:
 
 async def view(call: Call) -> web.StreamResponse:
     """GET and POST /db/_design/x/_view/y."""
-    call.understand(*_PARAMETERS)
+    call.understand(*ROWS_PARAMETERS, "group", "group_level", "stale")
     found = _View(call)
     query = view_query(await parameters(call), found.reducer)
     await found.refresh(query)

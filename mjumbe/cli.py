@@ -18,14 +18,15 @@ from typing import Any, NoReturn
 import click
 
 from mjumbe import log, settings_document, settings_reference
+from mjumbe.cached_vault import CachedVault
 from mjumbe.commands import Commands, Words, connect, open_vault, prepare, send_and_follow
 from mjumbe.commands_contacts import contacts
 from mjumbe.commands_gateways import gateways
 from mjumbe.config import Config, check_authorities
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.gateways import credential_names
-from mjumbe.health import checked
+from mjumbe.health import inspect
 from mjumbe.stopping import stop_event
 
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -80,7 +81,7 @@ def sentinel() -> None:
 @main.command(context_settings=PASSED_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulator(arguments: tuple[str, ...]) -> NoReturn:
-    """An Africa's Talking on this machine, to try and to test with (--help: its options)."""
+    """The services' side, on this machine, to try and to test with (--help: its options)."""
     from simulator.__main__ import main as run  # noqa: PLC0415
 
     sys.exit(run(list(arguments)))
@@ -255,7 +256,7 @@ def doctor() -> None:
     config = Config.load(os.environ)
     log.configure()
     failed, names = 0, [database.name for database in Couch(config.couch_url).databases]
-    for check in chain(examine(config), [checked("spool", partial(spool, Spool(config.data), names))]):
+    for check in chain(examine(config), inspect([("spool", partial(spool, Spool(config.data), names))])):
         mark = click.style("  ok", fg="green") if check.ok else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {check.name}: {check.says}")
         failed += not check.ok

@@ -9,7 +9,7 @@ import click
 from mjumbe import documents, log, phone, setup, states
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
-from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.credentials import CredentialError, Vault, VaultKeys
 from mjumbe.follow import FINAL, follow, hand_over
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import SettingsError
@@ -58,9 +58,9 @@ def connect() -> tuple[Config, Couch]:
     return config, Couch(config.couch_url)
 
 
-def open_vault(config: Config, couch: Couch) -> CachedVault:
+def open_vault(config: Config, couch: Couch) -> Vault:
     """The vault with the key that the API and the sentinel have. Raises CredentialError where there is none."""
-    return CachedVault(couch, VaultKeys.find(config.vault_key, config.data))
+    return Vault(couch, VaultKeys.find(config.vault_key, config.data))
 
 
 def prepare(couch: Couch) -> None:

@@ -18,7 +18,7 @@ class Config:
     """What the processes read from their environment; secrets are not in its repr."""
 
     couch_url: str = field(repr=False)  # COUCH_URL: the server, the database, and a server admin's name and password
-    data: Path = Path("data")  # MJUMBE_DATA: key file, embedded data
+    data: Path = Path("data")  # MJUMBE_DATA: the vault's key file, the API's spool and copies
     vault_key: str | None = field(default=None, repr=False)  # MJUMBE_VAULT_KEY: keys or passphrases, the first encrypts
     trusted_proxies: int = 0  # MJUMBE_TRUSTED_PROXIES: how many proxies in front of the API set X-Forwarded-For
 
@@ -34,10 +34,15 @@ class Config:
         check_authorities(environ)
         return cls(
             couch_url=couch_url,
-            data=Path(environ.get("MJUMBE_DATA", "").strip() or "data"),
+            data=data_directory(environ),
             vault_key=environ.get("MJUMBE_VAULT_KEY", "").strip() or None,
             trusted_proxies=_proxies(environ.get("MJUMBE_TRUSTED_PROXIES", "").strip() or "0"),
         )
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """Where MJUMBE_DATA says that files are kept."""
+    return Path(environ.get("MJUMBE_DATA", "").strip() or "data")
 
 
 def authorities(environ: Mapping[str, str]) -> str | None:

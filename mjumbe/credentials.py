@@ -7,15 +7,9 @@ shared-libs/settings of medic/cht-core writes them. No message of this module ev
 """
 
 import base64
-import hmac
 import json
-import math
 import os
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -26,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from mjumbe import states
-from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
+from mjumbe.couch import ConflictError, Couch
 from mjumbe.documents import Document
 from mjumbe.edits import apply_edits
 from mjumbe.private_files import make_private, private_draft
@@ -51,8 +45,6 @@ PASSPHRASE_SALT = b"mjumbe vault passphrase v1"
 # What no key opens; a ValueError is a token with characters that are not ASCII, a TypeError or KeyError one that holds
 # something else than ours.
 UNREADABLE = (InvalidToken, ValueError, TypeError, KeyError)
-
-MISMATCH_AGE = 1.0  # seconds: a remembered value this old is read again before a key is called wrong
 
 
 class CredentialError(Exception):
@@ -347,112 +339,3 @@ def _checked(credential_id: str, value: str) -> tuple[str, str]:
 def _is_id(credential_id: str) -> bool:
     """Whether there can be such a credential: CouchDB's configuration is asked by path, where dots lead elsewhere."""
     return 1 <= len(credential_id) <= MAX_ID and credential_id.isprintable() and credential_id not in (".", "..")
-
-
-# ---- the vault for many readers
-
-
-@dataclass(frozen=True)
-class _Known:
-    value: str | None = field(repr=False)
-    read_at: float
-
-
-class CachedVault(Vault):
-    """A vault that remembers: for `ttl` seconds, and for as long as CouchDB is away. For any number of threads."""
-
-    def __init__(
-        self,
-        couch: Couch,
-        keys: VaultKeys,
-        ttl: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
-        changed: Callable[[str, str | None], object] = lambda credential_id, value: None,
-    ) -> None:
-        """`changed` is told of each value that is not the one known before, None where there is none any more."""
-        super().__init__(couch, keys)
-        self._ttl = ttl
-        self._clock = clock
-        self._changed = changed
-        self._known: dict[str, _Known] = {}
-        self._reading = threading.Lock()
-
-    def get(self, credential_id: str) -> str | None:
-        """As Vault.get, up to `ttl` seconds old, older while CouchDB is away; raises only for what was never read."""
-        return self._get(credential_id, self._ttl, wait=False)
-
-    def remember(self, credential_ids: Iterable[str]) -> None:
-        """Read these now, to know those that are there when CouchDB is away before anybody asked for them.
-
-        Raises as Vault does, but not for one that cannot be read.
-        """
-        for credential_id in credential_ids:
-            with suppress(CredentialError):
-                if self.get(credential_id) is None:
-                    self._known.pop(credential_id, None)
-
-    def recall(self, values: Mapping[str, str]) -> None:
-        """Know these values by their ids, from an earlier process, until they are read anew."""
-        self._known |= {credential_id: _Known(value, -math.inf) for credential_id, value in values.items()}
-
-    def matches(self, credential_id: str, given: str, made_of: Callable[[str], str] = str) -> bool:
-        """Whether `given` is the credential's value, compared in constant time; False when there is none.
-
-        `made_of` makes of the value what is compared in its place: a signature under it. What does not match the
-        remembered value is compared with a fresh one, so that a changed key works at once in every process; this reads
-        at most once a second, however many wrong keys are tried.
-        """
-        if _equal(self.get(credential_id), given, made_of):
-            return True
-        return _equal(self._get(credential_id, MISMATCH_AGE, wait=True), given, made_of)
-
-    def set(self, credential_id: str, value: str) -> str:
-        """As Vault.set."""
-        with self._reading:
-            stored = super().set(credential_id, value)
-            self._know(credential_id.strip(), _Known(stored, self._clock()))
-        return stored
-
-    def delete(self, credential_id: str) -> bool:
-        """As Vault.delete."""
-        with self._reading:
-            deleted = super().delete(credential_id)
-            self._know(credential_id, _Known(None, self._clock()))
-        return deleted
-
-    def _get(self, credential_id: str, max_age: float, wait: bool) -> str | None:
-        """One thread reads at a time. Meanwhile the others answer from memory, unless they `wait` for the newest."""
-        known = self._known.get(credential_id)
-        if known and self._clock() - known.read_at <= max_age:
-            return known.value
-        if not self._reading.acquire(blocking=wait or known is None):
-            return known.value if known else None
-        try:
-            return self._read(credential_id, max_age)
-        finally:
-            self._reading.release()
-
-    def _read(self, credential_id: str, max_age: float) -> str | None:
-        known, now = self._known.get(credential_id), self._clock()
-        if known and now - known.read_at <= max_age:  # another thread read while this one waited
-            return known.value
-        try:
-            known = _Known(super().get(credential_id), now)
-        except (UnavailableError, CouchError):
-            if known is None:
-                raise
-            known = replace(known, read_at=self._clock())  # asked again after max_age, not at every request
-        self._know(credential_id, known)
-        return known.value
-
-    def _know(self, credential_id: str, known: _Known) -> None:
-        before = self._known.get(credential_id, _Known(None, -math.inf))
-        self._known[credential_id] = known
-        if before.value != known.value:
-            self._changed(credential_id, known.value)
-
-
-def _equal(value: str | None, given: str, made_of: Callable[[str], str]) -> bool:
-    if value is None:
-        return False
-    return hmac.compare_digest(made_of(value).encode(), given.encode(errors="surrogatepass"))

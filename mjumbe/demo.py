@@ -12,7 +12,7 @@ import requests
 from mjumbe import settings_document, setup, states
 from mjumbe.config import Config
 from mjumbe.couch import Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import Vault, VaultKeys
 from mjumbe.documents import Document, incoming_id, milliseconds, read_moment, tasks_of
 from mjumbe.follow import versions
 from mjumbe.gateways import africas_talking
@@ -32,7 +32,7 @@ class Demo:
     def __init__(self, environ: Mapping[str, str]) -> None:
         config = Config.load(environ)
         self._couch = Couch(config.couch_url)
-        self._vault = CachedVault(self._couch, VaultKeys.load(config.vault_key, config.data))
+        self._vault = Vault(self._couch, VaultKeys.load(config.vault_key, config.data))
         self._key = secrets.token_urlsafe(12)
 
     def callback_options(self, api_url: str) -> list[str]:

@@ -18,7 +18,7 @@ import requests
 from mjumbe import credentials, health, states
 from mjumbe.config import Config
 from mjumbe.couch import CONNECT_TIMEOUT, Couch, CouchError, Row, UnavailableError
-from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.credentials import CredentialError, Vault, VaultKeys
 from mjumbe.documents import MOST_WORDS, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
@@ -72,7 +72,7 @@ def house_of(config: Config) -> House:
     couch = Couch(config.couch_url, READ_SECONDS)
     indexes, settings = Indexes(couch), LiveSettings(couch.main)
     try:
-        vault = CachedVault(couch, VaultKeys.find(config.vault_key, config.data))
+        vault = Vault(couch, VaultKeys.find(config.vault_key, config.data))
     except CredentialError as error:
         trouble = error
 

@@ -157,11 +157,13 @@ def _id_part(value: str) -> str:
     return quoted if len(quoted) <= _LONGEST_ID else "sha256-" + hashlib.sha256(value.encode()).hexdigest()
 
 
-def incoming_document(message: IncomingMessage, sender: str, received: int) -> Document:
-    """The `data_record` of an incoming message; `sender` is its normalised number, `received` in ms since epoch.
+def new_receipt() -> str:
+    """The `receipt` of one attempt to store a document: of several with one `_id` it tells whose CouchDB took."""
+    return secrets.token_hex(16)
 
-    `receipt` is different in every attempt to store the message: it tells whose write CouchDB took.
-    """
+
+def incoming_document(message: IncomingMessage, sender: str, received: int) -> Document:
+    """The `data_record` of an incoming message; `sender` is its normalised number, `received` in ms since epoch."""
     sms: Document = {
         "type": "sms_message",
         "message": message.text,
@@ -186,7 +188,7 @@ def incoming_document(message: IncomingMessage, sender: str, received: int) -> D
         "tasks": [],
         "reported_date": received,
         "sms_message": sms,
-        "receipt": secrets.token_hex(16),
+        "receipt": new_receipt(),
     }
 
 
@@ -200,7 +202,7 @@ def report_document(report: DeliveryReport, received: int) -> Document:
         "status": report.status,
         "state": report.state.value if report.state else None,
         "received": received,
-        "receipt": secrets.token_hex(16),
+        "receipt": new_receipt(),
     }
     for name in ("phone", "reason", "network_code", "failure"):
         value = getattr(report, name)
@@ -231,7 +233,7 @@ def notice_document(notice: Notice, received: int) -> Document:
         "gateway": notice.gateway,
         "phone": notice.phone,
         "received": received,
-        "receipt": secrets.token_hex(16),
+        "receipt": new_receipt(),
         **notice.facts,
     }
 

@@ -41,15 +41,11 @@ class House:
     vault_problems: Callable[[], list[str]]
 
 
-def checked(name: str, check: Callable[[], Said]) -> Check:
-    """The result of a check; what keeps it from being made is a result too."""
-    return next(inspect([(name, check)]))
-
-
 def inspect(checks: Iterable[tuple[str, Callable[[], Said]]]) -> Iterator[Check]:
-    """The results of checks, without phone numbers: everybody may read them, and some quote what a service said.
+    """The results of checks; what keeps one from being made is a result too.
 
-    When CouchDB cannot be reached it is not asked again: each would wait for it anew.
+    They are without phone numbers: everybody may read them, and some quote what a service said. When CouchDB cannot be
+    reached it is not asked again: each would wait for it anew.
     """
     unknown = ""
     for name, check in checks:

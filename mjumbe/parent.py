@@ -11,14 +11,14 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def end_with(parent: int, number: signal.Signals) -> None:
-    """Have the kernel send this process `number` at the end of `parent`, the pid of the process that forked it.
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process at the end of `parent`, the pid of the process that forked it.
 
     The kernel takes the end of the thread that forked for the parent's: fork in one that lasts, as the main one.
     Elsewhere than on Linux it does nothing.
     """
     if _libc is None:
         return
-    _libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the kernel knew
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -6,8 +6,6 @@ from typing import Any
 
 LEADER_ID = "sentinel"
 CHECKPOINT_ID = "_local/mjumbe-checkpoint"
-# A leader that has not written its heartbeat for this long (seconds) is taken for dead.
-LEASE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)

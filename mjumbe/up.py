@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import structlog
 
+from mjumbe.config import data_directory
 from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
@@ -55,7 +56,7 @@ class Process:
             text=True,
             start_new_session=True,  # Ctrl-C reaches us alone, and we stop the processes in order
             # Without us nobody would stop them, and they would keep their ports and data from the next start.
-            preexec_fn=partial(end_with, os.getpid(), signal.SIGKILL),  # noqa: PLW1509  # one system call, no lock
+            preexec_fn=partial(end_with, os.getpid()),  # noqa: PLW1509  # one system call, no lock
         )
         threading.Thread(target=self._read, args=(self.popen,), daemon=True).start()
 
@@ -169,7 +170,7 @@ def _say_if_away(couch_url: str) -> None:
 
 def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:
     """Start the store in MJUMBE_DATA and return its COUCH_URL; the admin's password is made at the first start."""
-    data = Path(environ.get("MJUMBE_DATA", "").strip() or "data")
+    data = data_directory(environ)
     password = _admin_password(data)
     admin = {**environ, "COUCH_ADMIN": f"admin:{password}"}
     url = supervisor.listen("embedded", ["--data", str(data / "couch")], admin)
@@ -211,7 +212,7 @@ def _run_demo(
         return 0 if delivered else 1
     click.echo(f"\nThe phone to type on: {simulator_url}/\nThe API reference:    {api_url}/api/docs")
     click.echo(f"CouchDB:              {scrub_text(environ['COUCH_URL'])}")
-    password = Path(environ["MJUMBE_DATA"]) / PASSWORD_FILE
+    password = data_directory(environ) / PASSWORD_FILE
     if password.exists():
         click.echo(f"Its admin's password: {password}")
     click.echo("Ctrl-C stops everything, and removes the demonstration's database.")

@@ -23,7 +23,8 @@ class Contacts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[str, tuple[float, Contact | None]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, Contact | None]] = OrderedDict()  # by number
+        self._numbers: dict[str, set[str]] = {}  # of whom is known, by their ids
         self._is_behind = True  # whether the index may lack others than `_changed`
         self._changed: dict[str, str] = {}  # people's numbers by their ids
 
@@ -52,17 +53,26 @@ class Contacts:
             if is_person(doc) and doc["phone"] in found:
                 found[doc["phone"]] = Contact(doc)
         for number, contact in found.items():
+            self._forget(number)
             self._known[number] = (time.monotonic(), contact)
-            self._known.move_to_end(number)
+            if contact is not None:
+                self._numbers.setdefault(contact.doc["_id"], set()).add(number)
         while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+            self._forget(next(iter(self._known)))
         return found
+
+    def _forget(self, number: str) -> None:
+        _, contact = self._known.pop(number, (0.0, None))
+        if contact is not None:
+            numbers = self._numbers[contact.doc["_id"]]
+            numbers.discard(number)
+            if not numbers:
+                del self._numbers[contact.doc["_id"]]
 
     def learn(self, doc: Document) -> None:
         """A person's document changed: their numbers are looked up again."""
-        for number, (_, contact) in list(self._known.items()):
-            if number == doc["phone"] or (contact is not None and contact.doc["_id"] == doc["_id"]):
-                del self._known[number]
+        for number in {doc["phone"], *self._numbers.get(doc["_id"], ())}:
+            self._forget(number)
         if len(self._changed) == REMEMBERED:
             self._changed.clear()
             self._is_behind = True

@@ -24,12 +24,13 @@ from mjumbe import states
 from mjumbe.couch import ConflictError, CouchError, Database, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
-from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus
+from mjumbe.status import LEADER_ID, ServiceStatus
 from sentinel.patience import Patience
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 10.0  # a leader that has not written its heartbeat for so long is taken for dead
 # The leader stops this long before a standby may take over: what a write to CouchDB may take, and clocks that drift.
 MARGIN_SECONDS = 2.0
 

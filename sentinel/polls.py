@@ -22,6 +22,9 @@ BALANCE_SECONDS = 3600.0
 STATUSES_AT_ONCE = 30
 STATUS_MS = 24 * 3600 * 1000  # what is not settled by then is not asked for any more
 AROUND_MS = 24 * 3600 * 1000  # how far from its sending a message may have been received
+# How long a new leader leaves alone those inboxes that have ids of their own: CouchDB may just be back, and the
+# callbacks of what is in them still in an API's spool. Stored before these, they would be other messages.
+SPOOL_SECONDS = 60.0
 
 
 class Polls:
@@ -31,6 +34,7 @@ class Polls:
         self._couch = couch
         self._settings = settings
         self._services = services
+        self._began = time.monotonic()
         self._balances: dict[str, tuple[Gateway, float]] = {}  # whose was asked, and when (monotonic)
         self._asked: dict[str, int] = {}  # how many of a service's open messages this round has asked about
 
@@ -62,8 +66,11 @@ class Polls:
         self._balance(service)
         if type(service.gateway).statuses is not Gateway.statuses:
             self._statuses(service)
-        if type(service.gateway).inbox is not Gateway.inbox:
+        if type(service.gateway).inbox is not Gateway.inbox and self._may_look(service.gateway):
             self._inbox(service)
+
+    def _may_look(self, gateway: Gateway) -> bool:
+        return not gateway.inbox_ids_differ or time.monotonic() - self._began >= SPOOL_SECONDS
 
     def _balance(self, service: Service) -> None:
         """Once an hour, and at once when the service is called otherwise: a new key may be another account's."""

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from mjumbe import phone, setup, states
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.credentials import CachedVault, CredentialError
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import Document, milliseconds
 from mjumbe.live_settings import LiveSettings
 from mjumbe.phones import Phones
-from mjumbe.status import CHECKPOINT_ID, LEASE_SECONDS, ServiceStatus, read_status
+from mjumbe.status import CHECKPOINT_ID, ServiceStatus, read_status
 from sentinel.echoes import Echoes
 from sentinel.feed import Feed
-from sentinel.lease import MARGIN_SECONDS, Lease, is_dead
+from sentinel.lease import LEASE_SECONDS, MARGIN_SECONDS, Lease, is_dead
 from sentinel.notices import Notices
 from sentinel.outbox import Heard, Outbox
 from sentinel.patience import Patience

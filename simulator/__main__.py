@@ -1,4 +1,4 @@
-"""`python -m simulator`: an Africa's Talking on this machine."""
+"""`python -m simulator`: an Africa's Talking, a TextBee, a Viber and a RapidPro on this machine."""
 
 from __future__ import annotations
 

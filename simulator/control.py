@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,15 +111,7 @@ _URL = _Check(
     "null or an http:// or https:// URL with its whole key (*** is how it is shown)",
     lambda value: value is None or is_url(value),
 )
-_URLS = (
-    "incoming_url",
-    "reports_url",
-    "opt_out_url",
-    "subscription_url",
-    "textbee_url",
-    "viber_url",
-    "rapidpro_url",
-)
+_URLS = tuple(each.name for each in fields(Control) if each.name.endswith("_url"))
 _CHECKS: Mapping[str, _Check] = {
     "latency_ms": _DELAY,
     "error_rate": _Check("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),

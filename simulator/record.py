@@ -235,13 +235,12 @@ class Record:
         message.status = status
         self._bell.ring()
 
-    def posted(self, post: CallbackPost) -> CallbackPost:
+    def posted(self, post: CallbackPost) -> None:
         """Record an attempt to post a callback."""
         answers = self._counts.callbacks.setdefault(post.kind, Counter())
         answers[str(post.status) if post.status is not None else "none"] += 1
         self.callbacks.add(post)
         self._bell.ring()
-        return post
 
     def counts(self) -> dict[str, Any]:
         """The exact counts since the start or the last `clear`, as JSON.

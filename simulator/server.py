@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,6 @@ _STOP_WITHIN_S = 2.0
 class Simulator:
     """A running simulator."""
 
-    port: int
     url: str  # e.g. http://127.0.0.1:8080/
     exchange: Exchange
 
@@ -49,7 +48,7 @@ async def running(config: SimulatorConfig) -> AsyncIterator[Simulator]:
         await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
         port: int = runner.addresses[0][1]
         host = f"[{config.host}]" if ":" in config.host else config.host
-        yield Simulator(port, f"http://{host}:{port}/", exchange)
+        yield Simulator(f"http://{host}:{port}/", exchange)
     finally:
         exchange.stopping.set()
         exchange.bell.ring()
@@ -57,21 +56,19 @@ async def running(config: SimulatorConfig) -> AsyncIterator[Simulator]:
         await exchange.callbacks.stop()
 
 
-def serve(config: SimulatorConfig, ready: Callable[[int], None] | None = None) -> None:
+def serve(config: SimulatorConfig) -> None:
     """Serve until SIGTERM or SIGINT, then stop within a few seconds and return. Must run in the main thread.
 
-    Prints the address once it listens, then calls `ready` with the port. Raises OSError when the port is taken.
+    Prints the address once it listens. Raises OSError when the port is taken.
     """
-    asyncio.run(_serve(config, ready))
+    asyncio.run(_serve(config))
 
 
-async def _serve(config: SimulatorConfig, ready: Callable[[int], None] | None) -> None:
+async def _serve(config: SimulatorConfig) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(config) as simulator:
         print(f"simulator listening on {simulator.url}", flush=True)  # noqa: T201
-        if ready is not None:
-            ready(simulator.port)
         await stop.wait()

@@ -13,18 +13,18 @@ import json
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from embedded.engine import revisions
 from embedded.engine.collation import COLLATION_VERSION, encode
 from embedded.engine.connections import Readers, connect
 from embedded.engine.javascript import MapFunctions, Row
+from embedded.engine.writer import Counters
 from embedded.errors import not_implemented
-
-if TYPE_CHECKING:
-    from embedded.engine.database import Database
 
 SCHEMA = """
 CREATE TABLE rows (
@@ -78,6 +78,18 @@ class ViewFunctions:
         return list(self.maps).index(view)
 
 
+class Indexed(Protocol):
+    """What an index needs of the database that it is of."""
+
+    token: str  # which life of the database this is
+    counters: Counters
+    indexers: Executor  # where updates run
+    closed: bool
+
+    def borrow(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A reading connection for the calling thread."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Changed:
     """A document to index: its text for the map functions, None when it has no rows any more."""
@@ -90,7 +102,7 @@ class _Changed:
 class Index:
     """Made once per database and signature. `borrow` is for threads, the rest for the event loop."""
 
-    def __init__(self, database: Database, functions: ViewFunctions, path: Path) -> None:
+    def __init__(self, database: Indexed, functions: ViewFunctions, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         self.functions = functions
         self._database = database

@@ -177,10 +177,9 @@ def purge(tx: Transaction, wanted: dict[str, list[str]]) -> dict[str, list[str]]
     return purged
 
 
-def write_local(tx: Transaction, doc_id: str, rev: str, body: str) -> str:
+def write_local(tx: Transaction, doc_id: str, rev: str, body: str) -> None:
     """Store a `_local` document. CouchDB does not compare its revision, it only counts on from the one given."""
     tx.execute("INSERT OR REPLACE INTO local VALUES (?, ?, ?)", (doc_id, rev, body))
-    return rev
 
 
 def delete_local(tx: Transaction, doc_id: str) -> bool:

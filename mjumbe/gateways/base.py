@@ -363,7 +363,10 @@ class Http:
 
     def _decoded(self, response: requests.Response) -> Any:
         """The JSON in an answer of any status, as `json` returns it. Raises ValueError when there is none."""
-        return each_text(response.json(), self._harmless)
+        try:
+            return each_text(response.json(), self._harmless)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
     def _harmless(self, text: str) -> str:
         text = safe_text(text)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from mjumbe import commands_migrate, documents, setup, states
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, Database, Saved
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.documents import DeliveryReport, Document, milliseconds
 from mjumbe.migrate import MigrationError, migrate
 from mjumbe.states import State

@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, UnavailableError
-from mjumbe.credentials import CachedVault
 from mjumbe.documents import Document
 from tests.unit.clock import Clock
 from tests.unit.vault import INCOMING, MemoryCouch, MemoryDatabase, keys, vault_of

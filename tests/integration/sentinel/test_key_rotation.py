@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mjumbe.credentials import CachedVault, CredentialError, VaultKeys
+from mjumbe.cached_vault import CachedVault
+from mjumbe.credentials import CredentialError, VaultKeys
 from tests import leaks
 from tests.integration.processes import ROOT, VAULT_KEY, Process, eventually
 from tests.integration.sentinel.world import INCOMING_KEY, OUTGOING_KEY, SOON, World, number

@@ -13,8 +13,9 @@ from typing import Any
 import requests
 
 from mjumbe import documents, settings, setup, states
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import ConflictError, Couch
-from mjumbe.credentials import CachedVault, VaultKeys
+from mjumbe.credentials import VaultKeys
 from mjumbe.documents import Document, tasks_of
 from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status

@@ -7,8 +7,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api.app import EXTENSION
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import CouchError
-from mjumbe.credentials import CachedVault
 from tests.unit.api.conftest import MemoryCouch, MemoryDatabase
 
 PATH = "/api/v1/sms/africastalking/incoming-messages"

@@ -346,8 +346,9 @@ def test_a_text_that_couchdb_would_refuse_is_made_one_that_it_takes() -> None:
         assert http().json("POST", url, data="the end") == {"text": "half a \ufffd"}
 
 
-def test_a_success_that_is_no_json() -> None:
-    with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")) as url:
+@pytest.mark.parametrize("body", [b"<html>", b"[" * 200_000 + b"]" * 200_000])
+def test_a_success_that_is_no_json(body: bytes) -> None:
+    with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))) as url:
         outcome = failed(http(), url)
     assert outcome == Outcome("HTTP 200 with a body that is no JSON", failure=Failure.AMBIGUOUS)
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import ConflictError, Couch, UnavailableError
-from mjumbe.credentials import CachedVault
 from mjumbe.documents import Document
 from mjumbe.gateways.base import FencedError
-from mjumbe.status import LEADER_ID, LEASE_SECONDS, ServiceStatus, read_status
+from mjumbe.status import LEADER_ID, ServiceStatus, read_status
 from sentinel import lease
-from sentinel.lease import MARGIN_SECONDS, Lease, Owner, is_dead
+from sentinel.lease import LEASE_SECONDS, MARGIN_SECONDS, Lease, Owner, is_dead
 from sentinel.process import Sentinel
 from sentinel.schedule import GRACE_SECONDS
 from tests.unit.sentinel.memory import MemoryDatabase

@@ -216,11 +216,27 @@ def test_a_message_whose_callback_came_is_the_same_document() -> None:
         (IncomingMessage("africas-talking", "inbox-1", PHONE, "Habari", "33000", SENT), 1),
     ],
 )
-def test_an_inbox_with_ids_of_its_own_is_joined_by_what_messages_say(row: IncomingMessage, new: int) -> None:
+def test_an_inbox_with_ids_of_its_own_is_joined_by_what_messages_say(
+    monkeypatch: pytest.MonkeyPatch, row: IncomingMessage, new: int
+) -> None:
+    monkeypatch.setattr(polls, "SPOOL_SECONDS", 0)
     lab = Lab(at=OtherIds(row))
     lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, 1))
     lab.polls.ask_all()
     assert len(lab.couch.main.docs) == 1 + new
+
+
+def test_an_inbox_with_ids_of_its_own_waits_for_the_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(polls.time, "monotonic", lambda: clock[0])
+    others, same = OtherIds(incoming("inbox-1")), WithInbox()
+    lab = Lab(at=others, textbee=same)
+    lab.polls.ask_all()
+    assert (others.cursors, same.cursors) == ([], [None])
+    lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, 1))
+    clock[0] += polls.SPOOL_SECONDS
+    lab.polls.ask_all()
+    assert (others.cursors, len(lab.couch.main.docs)) == ([None], 1)
 
 
 def test_another_sentinel_keeps_the_place() -> None:
