@@ -148,6 +148,8 @@ class Outbox:
             except FencedError as error:
                 log.error("the outbox stops sending", reason=str(error))
                 break
+            except GivenUpError:  # the process ends, and CouchDB is away
+                break
             except (UnavailableError, CouchError) as error:
                 patience.waits(error)
                 stop.wait(1.0)

@@ -341,3 +341,17 @@ def test_a_stop_waits_for_what_is_under_way(lab: Lab) -> None:
     running.join(SOON)
     assert not running.is_alive()
     assert lab.task()["state"] == "sent"
+
+
+def test_a_couchdb_that_stays_away_ends_it_as_any_stop_does(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that chooses was leaving a message to phones, and waited for CouchDB."""
+    lab.offer(doc())
+    lab.service = PHONE_GATEWAY
+    lab.outbox.give_up()
+
+    def away(docs: object) -> None:
+        raise UnavailableError("CouchDB is away")
+
+    monkeypatch.setattr(lab.database, "bulk", away)
+    lab.outbox.run(threading.Event())
+    assert not any(thread.is_alive() for thread in lab.outbox._writer._batcher._threads)
