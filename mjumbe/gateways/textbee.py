@@ -163,8 +163,11 @@ class TextBee(Gateway):
 
 def read_answer(answer: Any) -> Outcome:
     """The outcome of a send request that was answered with a 2xx."""
-    if dig(answer, "data", "success") is not True:
+    success = dig(answer, "data", "success")
+    if success is False:
         return Outcome("an answer without success", failure=Failure.RETRY)
+    if success is not True:
+        return Outcome("an answer that is none of TextBee's", failure=Failure.AMBIGUOUS)
     ref = dig(answer, "data", "smsBatchId")
     return Outcome("accepted", State.RECEIVED_BY_GATEWAY, ref=str(ref) if ref else None)
 

@@ -139,12 +139,14 @@ class Viber(Gateway):
 
 def read_answer(answer: Any, now: datetime) -> Outcome:
     """The outcome of a send request from the JSON that answered it. `now` in UTC."""
-    status = dig(answer, "status")
+    status = _status(answer)
+    if status is None:
+        return Outcome("an answer without status", failure=Failure.AMBIGUOUS)
     if status == OK:
         token = dig(answer, "message_token")
         return Outcome("ok", State.FORWARDED_BY_GATEWAY, ref=str(token) if token else None)
-    details, code = _words(answer), str(status) if isinstance(status, int) else None
-    if not isinstance(status, int) or status not in CODES:
+    details, code = _words(answer), str(status)
+    if status not in CODES:
         return Outcome(details, failure=Failure.RETRY, code=code, most_attempts=MOST_ATTEMPTS)
     _, failure = CODES[status]
     if failure is Failure.PERMANENT:
@@ -155,10 +157,15 @@ def read_answer(answer: Any, now: datetime) -> Outcome:
     )
 
 
+def _status(answer: Any) -> int | None:
+    status = dig(answer, "status")
+    return status if isinstance(status, int) and not isinstance(status, bool) else None
+
+
 def _words(answer: Any) -> str:
     """A refusal as Viber names it, its own sentence behind it."""
-    status = dig(answer, "status")
-    if not isinstance(status, int):
+    status = _status(answer)
+    if status is None:
         return "an answer without status"
     name = CODES[status][0] if status in CODES else f"status {status}"
     message = dig(answer, "status_message")

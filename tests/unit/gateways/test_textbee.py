@@ -81,14 +81,22 @@ def test_nothing_is_sent_without_a_key() -> None:
     assert refused(gateway(key=None), NUMBER) == Outcome(details, failure=Failure.CONFIGURATION)
 
 
+UNKNOWN = Outcome("an answer that is none of TextBee's", failure=Failure.AMBIGUOUS)
+
+
 @pytest.mark.parametrize(
     ("body", "outcome"),
     [
         (b'{"data":{"success":true}}', Outcome("accepted", State.RECEIVED_BY_GATEWAY)),
         (b'{"data":{"success":true,"smsBatchId":""}}', Outcome("accepted", State.RECEIVED_BY_GATEWAY)),
         (b'{"data":{"success":false,"smsBatchId":"b1"}}', Outcome("an answer without success", failure=Failure.RETRY)),
-        (b'{"data":[]}', Outcome("an answer without success", failure=Failure.RETRY)),
-        (b"[]", Outcome("an answer without success", failure=Failure.RETRY)),
+        (b'{"data":{"success":"true"}}', UNKNOWN),
+        (b'{"data":{}}', UNKNOWN),
+        (b'{"data":[]}', UNKNOWN),
+        (b"{}", UNKNOWN),
+        (b"[]", UNKNOWN),
+        (b'"OK"', UNKNOWN),
+        (b"null", UNKNOWN),
     ],
 )
 def test_odd_answers(service: responses.RequestsMock, body: bytes, outcome: Outcome) -> None:
