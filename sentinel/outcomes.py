@@ -80,13 +80,14 @@ def doubt(task: Task, details: str, now: datetime, sms: Sms, **facts: Any) -> No
 
 
 def try_again(task: Task, outcome: Outcome, now: datetime, sms: Sms, *, at_once: bool = False, **facts: Any) -> None:
-    """Another attempt later (or `at_once`), or none when there were enough."""
+    """Another attempt later (or `at_once`), or none when there were enough. One that reached nobody is none: it is made
+    again as soon as its service is asked again."""
     attempts = states.attempts(task)
-    if attempts >= min(sms.max_attempts, outcome.most_attempts or sms.max_attempts):
+    if outcome.spent and attempts >= min(sms.max_attempts, outcome.most_attempts or sms.max_attempts):
         states.move(task, State.FAILED, now, f"gave up after {attempts} attempts: {outcome.details}", **facts)
         return
-    retry_at = None if at_once else max(outcome.retry_at or now, now + _backoff(attempts, sms))
-    states.release(task, now, outcome.details, retry_at, **facts)
+    later = None if at_once or not outcome.spent else max(outcome.retry_at or now, now + _backoff(attempts, sms))
+    states.release(task, now, outcome.details, later, spent=outcome.spent, **facts)
 
 
 def leave_to_phone(task: Task, now: datetime, sms: Sms, *, failed_elsewhere: bool) -> None:

@@ -72,6 +72,7 @@ class Outcome:
     most_attempts: int | None = None  # to give up after, where the service wants fewer than `sms.max_attempts`
     opted_out: bool = False  # the recipient opted out of the service's messages
     left: bool = False  # the recipient left the service: what it knew them by holds no more
+    spent: bool = True  # whether it was an attempt: not where nobody could be reached, for hours perhaps
     personal: bool = False  # the recipient's own circumstances: they say nothing of how the service is
 
     def __post_init__(self) -> None:
@@ -295,6 +296,9 @@ class Definition:
 Refusal = Callable[[requests.Response, Any], Outcome]
 
 RETRY_STATUSES = frozenset({408, 425, 429})
+# A proxy before the service, or Cloudflare's, gave the request on and waited in vain for its answer: RFC 9110, 15.6.5;
+# https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
+IN_DOUBT_STATUSES = frozenset({504, 524})
 CONFIGURATION_STATUSES = frozenset({401, 403})
 
 
@@ -391,6 +395,8 @@ def status_outcome(response: requests.Response, _body: object = None) -> Outcome
     outcome = Outcome(f"HTTP {status}", state=State.FAILED, failure=Failure.PERMANENT, code=str(status))
     if status in CONFIGURATION_STATUSES:
         return replace(outcome, state=None, failure=Failure.CONFIGURATION)
+    if status in IN_DOUBT_STATUSES:
+        return replace(outcome, state=None, failure=Failure.AMBIGUOUS)
     if status in RETRY_STATUSES or status >= 500:
         retry_at = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
         return replace(outcome, state=None, failure=Failure.RETRY, retry_at=retry_at)
@@ -462,12 +468,12 @@ def _network_outcome(error: requests.exceptions.RequestException) -> Outcome:
     """A request without an answer: was anything written before it failed?"""
     name = type(error).__name__
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return Outcome(f"no connection ({name})", failure=Failure.RETRY)
+        return Outcome(f"no connection ({name})", failure=Failure.RETRY, spent=False)
     if isinstance(error, requests.exceptions.ConnectionError):
         cause = error.args[0] if error.args else None
         reason = getattr(cause, "reason", cause)
         if isinstance(reason, NewConnectionError | ProxyError):
-            return Outcome(f"no connection ({why(error)})", failure=Failure.RETRY)
+            return Outcome(f"no connection ({why(error)})", failure=Failure.RETRY, spent=False)
         return Outcome("the connection broke before the answer", failure=Failure.AMBIGUOUS)
     if isinstance(error, requests.exceptions.Timeout | requests.exceptions.ChunkedEncodingError):
         return Outcome(f"no answer in time ({name})", failure=Failure.AMBIGUOUS)

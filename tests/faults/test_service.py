@@ -3,11 +3,13 @@
 Never answers, answers late, closes, HTTP 500, no JSON, leaves a recipient out: a message costs `sms.max_attempts`
 requests at most. Once five requests in a row failed, the service is asked 5, 10, 20, 40, then every 60 s, by one.
 
-HTTP 429 with Retry-After: one request each time the wait is over. A wrong key, an empty account: one a minute. These
-spend no attempt: what is wrong is not the message. In each case the requests under way at that moment come on top.
+HTTP 429 with Retry-After: one request each time the wait is over. A wrong key, an empty account: one a minute. Nobody
+reached: 5, 10, 20, 40, then 60 s apart. These spend no attempt: what is wrong is not the message. In each case the
+requests under way at that moment come on top.
 """
 
 import itertools
+import socket
 import threading
 import time
 from collections import Counter
@@ -170,6 +172,26 @@ def test_a_wrong_key_that_is_set_right_sends_at_once(own_world: World) -> None:
     world.vault.set("africastalking.com:outgoing", OUTGOING_KEY)
     eventually(lambda: set(world.states(ids)) == {"sent"}, PROBE_SECONDS - 10)
     assert accepted(world) == dict.fromkeys(keys, 1)
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_service_that_nobody_reaches_fails_no_message(own_world: World, count: int) -> None:
+    """A night without internet: whatever waits in the morning goes out."""
+    world = own_world
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        world.set(sms={"max_attempts": 1, "africas_talking": {"base_url": nowhere}})
+        world.simulator.control(reports=False)
+        world.start_sentinel()
+        keys = [(to, "one text") for to in numbers(count)]
+        ids = world.write_many(keys)
+        eventually(lambda: "no connection" in (world.held() or ""))
+        assert set(world.states(ids)) <= {"pending", "forwarded-to-gateway"}
+        world.set(sms={"africas_talking": {"base_url": world.simulator.url}})
+        eventually(lambda: set(world.states(ids)) == {"sent"}, PROBE_SECONDS)
+    assert accepted(world) == dict.fromkeys(keys, 1)
+    assert {world.tasks(doc_id)[0]["attempts"] for doc_id in ids} == {1}
 
 
 @sizes("read_timeout, latency_ms", [1, 3_000], [60, 70_000])

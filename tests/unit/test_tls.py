@@ -169,4 +169,4 @@ def test_a_certificate_that_is_not_trusted(url: str, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     words = "its certificate is not trusted: self-signed certificate"
     variables = "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names the authorities that are"
-    assert failed(url) == Outcome(f"no connection ({words}; {variables})", failure=Failure.RETRY)
+    assert failed(url) == Outcome(f"no connection ({words}; {variables})", failure=Failure.RETRY, spent=False)

@@ -371,7 +371,7 @@ XML = (
         (500, b"<html>", Failure.RETRY, None, "HTTP 500"),
         (502, b"Bad Gateway", Failure.RETRY, None, "HTTP 502"),
         (503, b"", Failure.RETRY, None, "HTTP 503"),
-        (504, b"", Failure.RETRY, None, "HTTP 504"),
+        (504, b"", Failure.AMBIGUOUS, None, "HTTP 504"),
         (201, XML, Failure.AMBIGUOUS, None, "HTTP 201 with a body that is no JSON"),
         (200, b"<html>Welcome</html>", Failure.AMBIGUOUS, None, "HTTP 200 with a body that is no JSON"),
         (201, b"", Failure.AMBIGUOUS, None, "HTTP 201 with a body that is no JSON"),

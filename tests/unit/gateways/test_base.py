@@ -88,7 +88,7 @@ def test_nobody_listens() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         outcome = failed(http(), f"http://127.0.0.1:{closed.getsockname()[1]}")
-    assert outcome == Outcome("no connection (Connection refused)", failure=Failure.RETRY)
+    assert outcome == Outcome("no connection (Connection refused)", failure=Failure.RETRY, spent=False)
 
 
 def test_a_name_that_nobody_has() -> None:
@@ -259,7 +259,7 @@ def test_connecting_takes_too_long() -> None:
         outcome = failed(slow, f"http://127.0.0.1:{address[1]}")
         for client in waiting:
             client.close()
-    assert outcome == Outcome("no connection (ConnectTimeout)", failure=Failure.RETRY)
+    assert outcome == Outcome("no connection (ConnectTimeout)", failure=Failure.RETRY, spent=False)
 
 
 def test_what_answers_is_no_http() -> None:
@@ -322,7 +322,7 @@ def test_a_proxy_that_nobody_is_at_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "")
         outcome = failed(http(), "https://service.example/x")
-    assert outcome == Outcome("no connection (by the proxy: Connection refused)", failure=Failure.RETRY)
+    assert outcome == Outcome("no connection (by the proxy: Connection refused)", failure=Failure.RETRY, spent=False)
     base._proxies.cache_clear()
 
 
@@ -391,7 +391,8 @@ def response(status: int, **headers: str) -> requests.Response:
         (500, Failure.RETRY, None),
         (502, Failure.RETRY, None),
         (503, Failure.RETRY, None),
-        (504, Failure.RETRY, None),
+        (504, Failure.AMBIGUOUS, None),
+        (524, Failure.AMBIGUOUS, None),
         (599, Failure.RETRY, None),
     ],
 )

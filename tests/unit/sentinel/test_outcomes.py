@@ -84,6 +84,15 @@ def test_a_held_service_costs_no_attempt(failure: Failure, wait: timedelta | Non
     assert "claim" not in task
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_request_that_reached_nobody_costs_no_attempt_and_waits_for_its_service_alone(at_once: bool) -> None:
+    outcome = Outcome("no connection (Connection refused)", failure=Failure.RETRY, most_attempts=3, spent=False)
+    task, claim = claimed(attempts=SMS.max_attempts)
+    assert outcomes.apply(task, outcome, claim, LATER, SMS, at_once=at_once)
+    assert (task["state"], task["attempts"], task["state_details"]) == ("pending", SMS.max_attempts, outcome.details)
+    assert "retry_at" not in task
+
+
 @pytest.mark.parametrize("attempts", range(12))
 def test_backoff_doubles_within_its_bounds(attempts: int) -> None:
     sms = Sms(retry_base=30, retry_max=3600, max_attempts=100)
