@@ -61,7 +61,8 @@ class Clock:
         self._services = services
         self._outbox = outbox
         self._reports = reports
-        self._minute = self._claims = time.monotonic()
+        self._claims = time.monotonic()
+        self._minute = -math.inf  # monotonic: when that was done which is done once a minute
         self._seen: dict[str, float] = {}  # claims that are not ours, and when we saw them first
         self._looked = 0.0  # when we looked for what is due (monotonic)
         self._pending = 0.0  # when to look for pending messages again (monotonic)
