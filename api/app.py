@@ -1,6 +1,7 @@
 """create_app(): the one place that wires the API together."""
 
 import atexit
+import os
 import time
 
 import structlog
@@ -66,12 +67,13 @@ LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
 log = structlog.get_logger()
 
 
-def create_app(config: Config, couch: Couch | None = None) -> Flask:
+def create_app(config: Config | None = None, couch: Couch | None = None) -> Flask:
     """The API as a WSGI app, with its threads started: call it after a fork, not before.
 
-    CouchDB, the one of `config` unless it is given, may be away. Raises ValueError (COUCH_URL) and CredentialError (the
-    vault's key).
+    Without arguments, as `flask` and WSGI servers call it, the environment configures it. CouchDB may be away. Raises
+    ConfigError, ValueError (COUCH_URL) and CredentialError (the vault's key).
     """
+    config = config or Config.load(os.environ)
     couch = couch or Couch(config.couch_url)
     here = _wire(config, couch)
     app = Flask("api", static_folder=None)

@@ -16,7 +16,6 @@ from api.app import create_app
 from api.callbacks import CALLBACKS
 from api.headers import SECURITY_HEADERS
 from api.limiter import FAILURES_PER_MINUTE
-from mjumbe.config import Config
 from tests.unit.api.conftest import MemoryCouch
 
 ADMIN = {"Authorization": "Basic YWRtaW46cHc="}
@@ -129,8 +128,11 @@ def test_who_asks_while_couchdb_is_being_asked_is_told_to_come_again(
 
 def behind(proxies: int, memory: MemoryCouch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     monkeypatch.setattr("mjumbe.setup.prepare", lambda couch: None)
-    config = Config("http://nobody.invalid/medic", tmp_path, "a passphrase for tests", trusted_proxies=proxies)
-    return create_app(config, cast(Any, memory)).test_client()
+    monkeypatch.setenv("COUCH_URL", "http://nobody.invalid/medic")
+    monkeypatch.setenv("MJUMBE_DATA", str(tmp_path))
+    monkeypatch.setenv("MJUMBE_VAULT_KEY", "a passphrase for tests")
+    monkeypatch.setenv("MJUMBE_TRUSTED_PROXIES", str(proxies))
+    return create_app(couch=cast(Any, memory)).test_client()
 
 
 def wrong_keys(client: FlaskClient, forwarded: list[str]) -> list[int]:
