@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import chain, islice
+from itertools import islice
 
 from mjumbe.couch import Change
 from mjumbe.documents import INCOMING, Document
@@ -13,8 +13,8 @@ Waiting = dict[str, int]  # ids and their numbers, in their order
 
 
 class Backlog:
-    """The changes behind a place in the feed, of which those of people who wrote are processed first: in a broadcast
-    they do not wait for thousands of others. For one thread."""
+    """The changes behind a place in the feed, those of people who wrote apart: in a broadcast they do not wait for
+    thousands of others. For one thread."""
 
     def __init__(self, seq: str) -> None:
         """`seq` is where the feed is read from."""
@@ -46,12 +46,16 @@ class Backlog:
         if change.doc is not None:
             self._docs[change.id] = change.doc
 
-    def first(self, limit: int) -> dict[str, Document | None]:
-        """Up to `limit` that are to be processed next, by id, with the documents that came with their changes. However
-        many people write, half is for the others."""
-        people = list(islice(self._people, limit // 2 if self._others else limit))
-        others = islice(self._others, limit - len(people))
-        return {doc_id: self._docs.get(doc_id) for doc_id in chain(people, others)}
+    def people(self, limit: int) -> dict[str, Document | None]:
+        """Up to `limit` that people wrote, by id, with the documents that came with their changes."""
+        return self._first(self._people, limit)
+
+    def others(self, limit: int) -> dict[str, Document | None]:
+        """Up to `limit` of the rest, likewise."""
+        return self._first(self._others, limit)
+
+    def _first(self, waiting: Waiting, limit: int) -> dict[str, Document | None]:
+        return {doc_id: self._docs.get(doc_id) for doc_id in islice(waiting, limit)}
 
     def finish(self, ids: Iterable[str]) -> None:
         """There is nothing to be done about these, or no more."""

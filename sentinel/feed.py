@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 
@@ -149,19 +149,29 @@ class Feed:
             if change.deleted or self._echoes.heard(change.id, change.rev):
                 self._backlog.finish([change.id])
             elif not change.id.startswith("_design/"):
+                if change.doc is not None:
+                    self._learn(change.doc)
                 yield change
 
     def _process(self) -> None:
-        """Process what comes next of the backlog."""
-        changed = self._backlog.first(AT_ONCE)
+        """Process what comes next of the backlog: people's messages first, by themselves."""
+        self._process_changed(self._backlog.people(AT_ONCE))
+        self._process_changed(self._backlog.others(AT_ONCE))
+
+    def _process_changed(self, changed: Mapping[str, Document | None]) -> None:
+        if not changed:
+            return
         read = self._couch.main.fetch(doc_id for doc_id, doc in changed.items() if doc is None)
-        docs = [doc for doc in (changed | read).values() if doc is not None]
-        for doc in docs:
-            self._registers.learn(doc)
-            if is_person(doc):
-                self._pipeline.learn(doc)
-        self._pipeline.process(docs)
+        for doc in read.values():
+            self._learn(doc)
+        self._pipeline.process([found for doc_id, doc in changed.items() if (found := doc or read.get(doc_id))])
         self._backlog.finish(changed)
+
+    def _learn(self, doc: Document) -> None:
+        """Keep what a document says of whom it is about, before any is processed that came with it."""
+        self._registers.learn(doc)
+        if is_person(doc):
+            self._pipeline.learn(doc)
 
     def _store_checkpoint(self) -> None:
         done = self._backlog.done()

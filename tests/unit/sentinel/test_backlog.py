@@ -12,38 +12,36 @@ def changes(*ids: str) -> list[Change]:
 
 
 @pytest.mark.parametrize(
-    ("read", "limit", "first"),
+    ("read", "people", "others"),
     [
-        (["a", "b", "c"], 2, ["a", "b"]),
-        (["a", "incoming:1", "b", "incoming:2"], 4, ["incoming:1", "incoming:2", "a", "b"]),
-        (["incoming:1", "incoming:2", "incoming:3", "a", "b"], 4, ["incoming:1", "incoming:2", "a", "b"]),
-        (["incoming:1", "incoming:2", "incoming:3"], 2, ["incoming:1", "incoming:2"]),
-        (["incoming:1", "a", "b", "c"], 3, ["incoming:1", "a", "b"]),
-        ([], 2, []),
+        (["a", "b", "c"], [], ["a", "b"]),
+        (["a", "incoming:1", "b", "incoming:2"], ["incoming:1", "incoming:2"], ["a", "b"]),
+        (["incoming:1", "incoming:2", "incoming:3"], ["incoming:1", "incoming:2"], []),
+        ([], [], []),
     ],
-    ids=["in order", "people first", "half for the others", "people alone", "others fill up", "nothing"],
+    ids=["in order", "people apart", "people alone", "nothing"],
 )
-def test_what_is_next(read: list[str], limit: int, first: list[str]) -> None:
+def test_what_is_next(read: list[str], people: list[str], others: list[str]) -> None:
     waiting = Backlog("0")
     waiting.add(changes(*read), "9")
-    assert list(waiting.first(limit)) == first
-    assert list(waiting.first(limit)) == first, "it waits until it is finished"
+    for _ in range(2):  # it waits until it is finished
+        assert (list(waiting.people(2)), list(waiting.others(2))) == (people, others)
 
 
 def test_documents_that_came_with_their_changes_are_kept_as_long() -> None:
     waiting = Backlog("0")
     waiting.add([Change("a", "1-x", False, {"_id": "a"}), Change("b", "1-x", False)], "2")
-    assert waiting.first(2) == {"a": {"_id": "a"}, "b": None}
+    assert waiting.others(2) == {"a": {"_id": "a"}, "b": None}
     waiting.finish("a")
     waiting.add(changes("a"), "3")
-    assert waiting.first(2) == {"b": None, "a": None}
+    assert waiting.others(2) == {"b": None, "a": None}
 
 
 def test_what_changes_again_keeps_its_place_and_is_there_once() -> None:
     waiting = Backlog("0")
     waiting.add(changes("a", "b"), "2")
     waiting.add(changes("c", "a"), "4")
-    assert list(waiting.first(9)) == ["a", "b", "c"]
+    assert list(waiting.others(9)) == ["a", "b", "c"]
     waiting.add(changes("a"), "5")
     assert waiting.done() == "0", "what came before its last change waits, too"
 
@@ -77,6 +75,6 @@ def test_people_who_are_found_ahead_count_as_not_read(monkeypatch: pytest.Monkey
     waiting.add(changes("a", "b"), "2")
     assert waiting.is_full() and not waiting.has_people()
     waiting.add_people(changes("c", "incoming:1", "d"))
-    assert waiting.has_people() and list(waiting.first(9)) == ["incoming:1", "a", "b"]
+    assert waiting.has_people() and list(waiting.people(9)) == ["incoming:1"] and list(waiting.others(9)) == ["a", "b"]
     waiting.finish(["incoming:1", "a", "b"])
     assert (waiting.read, waiting.done(), waiting.is_full()) == ("2", "2", False)
