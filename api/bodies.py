@@ -60,15 +60,15 @@ def checked(model: type[Model], values: Mapping[str, Any], expected: Callable[[s
         raise BadRequestError(field, expected(field)) from None
 
 
-def posted_object(request: Request, limit: int = OBJECT_BYTES) -> dict[str, Any]:
+def posted_object(request: Request, limit: int = OBJECT_BYTES, *, lenient: bool = False) -> dict[str, Any]:
     """The JSON object in a body that is said to be JSON. Raises 400, 413 and 415."""
     demand_json(request)
-    return json_object(request, limit)
+    return json_object(request, limit, lenient=lenient)
 
 
-def json_object(request: Request, limit: int = OBJECT_BYTES) -> dict[str, Any]:
+def json_object(request: Request, limit: int = OBJECT_BYTES, *, lenient: bool = False) -> dict[str, Any]:
     """The JSON object in the body, whatever that is said to be. Raises 400 and 413."""
-    value = json_body(request, limit)
+    value = json_body(request, limit, lenient=lenient)
     if not isinstance(value, dict):
         raise BadRequestError("body", "a JSON object")
     return value
@@ -79,14 +79,15 @@ def object_or_query(request: Request) -> dict[str, Any]:
     return json_object(request) if raw_body(request, OBJECT_BYTES) else request.args.to_dict()
 
 
-def optional_object(request: Request) -> dict[str, Any]:
+def optional_object(request: Request, *, lenient: bool = False) -> dict[str, Any]:
     """As `posted_object`; one without fields when there is no body."""
-    return posted_object(request) if raw_body(request, OBJECT_BYTES) else {}
+    return posted_object(request, lenient=lenient) if raw_body(request, OBJECT_BYTES) else {}
 
 
-def json_body(request: Request, limit: int) -> Any:
-    """The JSON value in the body, its texts made safe. Raises 400 and 413."""
-    return _decoded(raw_body(request, limit))
+def json_body(request: Request, limit: int, *, lenient: bool = False) -> Any:
+    """The JSON value in the body, its texts made safe. Raises 400 and 413; `lenient`, it has null for a number that
+    cannot be written again."""
+    return _decoded(raw_body(request, limit), lenient=lenient)
 
 
 def demand_json(request: Request) -> None:
@@ -127,10 +128,10 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
     return fields
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes, *, lenient: bool = False) -> Any:
+    decoder = LENIENT if lenient else STRICT
     try:
-        value = json.loads(body.decode("utf-8-sig", "replace"), parse_constant=_no_number, parse_float=_finite)
-        return each_text(value, safe_text)
+        return each_text(decoder.decode(body.decode("utf-8-sig", "replace")), safe_text)
     except (ValueError, RecursionError):
         raise BadRequestError("body", "JSON") from None
 
@@ -146,6 +147,20 @@ def _finite(written: str) -> float:
     if math.isinf(number):
         raise ValueError(written)
     return number
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read_or_none(written: str) -> Any:
+        try:
+            return read(written)
+        except ValueError:
+            return None
+
+    return read_or_none
+
+
+STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+LENIENT = json.JSONDecoder(parse_constant=_or_none(_no_number), parse_float=_or_none(_finite), parse_int=_or_none(int))
 
 
 def _text(value: Any) -> str:

@@ -62,12 +62,14 @@ class Intake:
         """Store documents; for each, True when this call stored it, False when one with its `_id` was there.
 
         The documents must be fit for JSON. Raises UnavailableError when neither CouchDB nor the spool takes them, or
-        neither has within ANSWER_WITHIN seconds, though one may yet; CouchError when CouchDB refuses a document.
+        neither has within ANSWER_WITHIN seconds, though one may yet if it has begun; CouchError when CouchDB refuses
+        a document.
         """
-        batcher = self._batchers[database.name]
+        future = self._batchers[database.name].submit(docs)
         try:
-            answers = batcher.submit(docs).result(ANSWER_WITHIN)
+            answers = future.result(ANSWER_WITHIN)
         except FutureTimeoutError:
+            future.cancel()  # who is told 503 sends it again, perhaps under another id
             raise UnavailableError(f"CouchDB did not answer a write within {ANSWER_WITHIN:.0f} s") from None
         for answer in answers:
             if isinstance(answer, Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -19,6 +20,9 @@ from embedded.errors import CouchError, bad_request, not_implemented, query_pars
 VERSION = "3.4.2"
 SERVER = f"CouchDB/{VERSION} (mjumbe embedded store)"
 MAX_DOCUMENT = 8_000_000  # CouchDB's default `max_document_size`
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a pair, escaped
+COUNT = re.compile(r"-?[0-9]{1,1000}")
+MOST_COUNT = 2**63 - 1
 
 # Every query parameter that means something somewhere in CouchDB. One of these where we do not know it is refused,
 # because ignoring it would give another answer than the one asked for; any other word is ignored, as CouchDB does.
@@ -95,9 +99,13 @@ class Call:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON as CouchDB reads it: strictly, in UTF-8. Raises 400."""
+    """JSON as CouchDB reads it: strictly, in UTF-8, which cannot spell half a surrogate pair. Raises 400."""
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_double)
+        written = text if isinstance(text, str) else text.decode()
+        value = json.loads(written, parse_constant=_no_constant, parse_float=_double)
+        if SURROGATE.search(written):
+            compact(value).encode()
+        return value
     except (ValueError, RecursionError):
         raise bad_request("invalid UTF-8 JSON") from None
 
@@ -124,14 +132,14 @@ def parse_flag(name: str, value: object) -> bool:
 
 
 def parse_count(name: str, value: object) -> int:
-    """A whole number from 0 up, as text or as JSON."""
-    if isinstance(value, str) and value.lstrip("-").isdecimal():
+    """A whole number from 0 up, as text or as JSON; one that SQLite does not know is as large as it knows."""
+    if isinstance(value, str) and COUNT.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise query_parse_error(f"Invalid value for integer: {value!r} for {name}")
     if value < 0:
         raise query_parse_error(f"Invalid value for positive integer: {value} for {name}")
-    return value
+    return min(value, MOST_COUNT)
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

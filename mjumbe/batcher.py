@@ -50,7 +50,8 @@ class Batcher(Generic[Item, Answer]):
             thread.start()
 
     def submit(self, item: Item) -> "Future[Answer]":
-        """Hand in an item; the future has its answer when the batch with it is done."""
+        """Hand in an item; the future has its answer when the batch with it is done. Cancelled before its batch is
+        begun, it is not worked on."""
         future: Future[Answer] = Future()
         self._queue.put((item, future))
         return future
@@ -75,7 +76,7 @@ class Batcher(Generic[Item, Answer]):
         while open_:
             gathered = self._gather()
             open_ = gathered[-1] is not None
-            batch = [entry for entry in gathered if entry is not None]
+            batch = [entry for entry in gathered if entry is not None and entry[1].set_running_or_notify_cancel()]
             if batch:
                 self._answer(batch)
 

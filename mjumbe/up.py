@@ -67,11 +67,9 @@ class Process:
                 self.listening.set()
         self.listening.set()
 
-    def wait_until_listening(self) -> str:
-        """The process's URL. Raises RuntimeError when it ended, or says nothing for START_SECONDS."""
-        if not self.listening.wait(START_SECONDS) or self.url is None:
-            raise RuntimeError(f"{self.name} did not start; its own messages above say why")
-        return self.url
+    def ended(self) -> bool:
+        """Whether it ended without listening. Waits until it listens or ends, for START_SECONDS at most."""
+        return self.listening.wait(START_SECONDS) and self.url is None
 
     def stop(self) -> None:
         if self.popen is not None and self.popen.poll() is None:
@@ -97,11 +95,21 @@ class Supervisor:
         return process
 
     def listen(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> str:
-        """Start a process that listens, on its usual port or a free one; its URL."""
+        """Start a process that listens, on its usual port or a free one; its URL. Raises RuntimeError."""
         port = free_port(PORTS[name])
+        process = self._start_at(port, name, arguments, environ)
+        if process.ended() and (other := free_port(port)) != port:  # somebody took it after we had looked
+            self._processes.remove(process)
+            process = self._start_at(other, name, arguments, environ)
+            process.ended()
+        if process.url is None:
+            raise RuntimeError(f"{name} did not start; its own messages above say why")
+        return process.url
+
+    def _start_at(self, port: int, name: str, arguments: list[str], environ: Mapping[str, str]) -> Process:
         if port != PORTS[name]:
             click.echo(f"Port {PORTS[name]} is taken, so {name} listens on port {port}.")
-        return self.start(name, [*arguments, "--port", str(port)], environ).wait_until_listening()
+        return self.start(name, [*arguments, "--port", str(port)], environ)
 
     def watch(self, stop: threading.Event) -> None:
         """Start again what ends, until `stop` is set."""

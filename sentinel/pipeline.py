@@ -89,10 +89,7 @@ class Pipeline:
         incoming = [doc for doc in docs if is_incoming(doc)]
         fresh = [doc for doc in incoming if not seen_by(doc) and is_ours(doc, self._adopted)]
         # Before the documents are marked as seen: a word that is heard twice is one entry.
-        heard = opt_words.entries(fresh, self._settings.current, self._registers)
-        if heard:
-            refused = self._registers.opt_outs.record(*heard)
-            self._callbacks.bulk([opt_words.notice(entry) for entry in refused])
+        self._keep_opt_words(fresh)
         return Context(
             settings=self._settings.current,
             now=states.now(),
@@ -102,6 +99,19 @@ class Pipeline:
             registers=self._registers,
             adopted=self._adopted,
         )
+
+    def _keep_opt_words(self, fresh: Sequence[Document]) -> None:
+        """Record who wrote to have no more messages, or messages again; what is refused waits with the callbacks."""
+        heard = opt_words.entries(fresh, self._settings.current, self._registers)
+        refused = self._registers.opt_outs.record(*heard) if heard else []
+        for entry, saved in zip(refused, self._callbacks.bulk([*map(opt_words.notice, refused)]), strict=True):
+            if saved.error and not saved.conflict:
+                log.error(
+                    "neither database takes what a person wrote, so it does not hold; tell it by /api/v1/opt-outs",
+                    wrote=entry.source,
+                    docs=[doc["_id"] for doc in fresh if link_sender.sender(doc, self._registers) == entry.number],
+                    reason=f"{saved.error}: {saved.reason}",
+                )
 
     def _read_translations(self) -> dict[str, dict[str, str]]:
         if time.monotonic() - self._translations_read > TRANSLATIONS_SECONDS:

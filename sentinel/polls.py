@@ -48,26 +48,25 @@ class Polls:
             stop.wait(POLL_SECONDS)
 
     def ask_all(self) -> None:
-        """Ask every usable service once; trouble with one keeps no other from being asked. Raises FencedError."""
+        """Ask every usable service once; trouble with one question keeps no other from being asked, of it or of
+        another service. Raises FencedError."""
+        questions = {"account": self._account, "statuses": self._statuses, "inbox": self._inbox}
         for service in self._services.usable():
-            try:
-                self._ask(service)
-            except FencedError:
-                raise
-            except (SendError, UnavailableError, CouchError) as error:
-                log.info("a service could not be asked", service=service.name, reason=str(error))
-            except Exception:
-                # An answer that nobody foresaw must not end the process that sends.
-                log.exception("a service could not be asked", service=service.name)
+            for about, ask in questions.items():
+                try:
+                    ask(service)
+                except FencedError:
+                    raise
+                except (SendError, UnavailableError, CouchError) as error:
+                    log.info("a service could not be asked", service=service.name, about=about, reason=str(error))
+                except Exception:
+                    # An answer that nobody foresaw must not end the process that sends.
+                    log.exception("a service could not be asked", service=service.name, about=about)
 
-    def _ask(self, service: Service) -> None:
+    def _account(self, service: Service) -> None:
         if service.is_left_alone() and service.gateway.check().ok:
             service.recovered()
         self._balance(service)
-        if type(service.gateway).statuses is not Gateway.statuses:
-            self._statuses(service)
-        if type(service.gateway).inbox is not Gateway.inbox and self._may_look(service.gateway):
-            self._inbox(service)
 
     def _may_look(self, gateway: Gateway) -> bool:
         return not gateway.inbox_ids_differ or time.monotonic() - self._began >= SPOOL_SECONDS
@@ -85,6 +84,8 @@ class Polls:
 
         They are asked about in turns: those that never settle keep no later one waiting.
         """
+        if type(service.gateway).statuses is Gateway.statuses:
+            return
         now, asked = milliseconds(states.now()), self._asked.get(service.name, 0)
         rows = self._couch.main.view(
             "mjumbe",
@@ -101,6 +102,8 @@ class Polls:
 
     def _inbox(self, service: Service) -> None:
         """Store the messages whose callbacks never came, as if they had."""
+        if type(service.gateway).inbox is Gateway.inbox or not self._may_look(service.gateway):
+            return
         place = f"_local/mjumbe-inbox-{service.name}"
         kept: Document = self._couch.sentinel.get(place) or {"_id": place, "cursor": None}
         inbox = service.gateway.inbox(kept["cursor"])

@@ -163,15 +163,23 @@ class AfricasTalking(Gateway):
         return Check(True, f"Africa's Talking took the credentials; the balance is {balance}", str(balance))
 
     def inbox(self, cursor: str | None) -> Inbox:
-        """What came in after `cursor`, oldest first, but for the last minute; without a cursor, within the last day."""
+        """What came in after `cursor`, oldest first, but for the last minute; without a cursor, within the last day.
+
+        The pages before one that fails are read.
+        """
         last = (cursor or "").removeprefix(FIRST_LOOK_MARK)
         first_look = cursor is None or cursor.startswith(FIRST_LOOK_MARK)
         now = datetime.now(UTC)
         oldest = documents.milliseconds(now - FIRST_LOOK) if first_look else 0
         newest = documents.milliseconds(now - UNSETTLED)
         messages: list[IncomingMessage] = []
-        for _ in range(MOST_PAGES):
-            rows = self._inbox_page(last or "0")
+        for page in range(MOST_PAGES):
+            try:
+                rows = self._inbox_page(last or "0")
+            except SendError:
+                if page == 0:
+                    raise
+                break
             settled = list(takewhile(lambda row: _came_at(row, newest) <= newest, rows))
             messages += [read_inbox_row(row) for row in settled if row.get("from") and _came_at(row, newest) >= oldest]
             last = str(settled[-1]["id"]) if settled else last

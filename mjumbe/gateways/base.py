@@ -32,6 +32,7 @@ from mjumbe.text import each_text, safe_text, shortened
 MOST_SAID = 400  # characters of a sentence of ours that quotes a service
 LONGEST_REF = 200  # characters; the longest that is known of has 50
 SHORTEST_SECRET = 6  # characters; shorter ones are parts of common words
+MOST_TROUBLES = 3  # in a row, of questions about one message each
 
 
 class Failure(StrEnum):
@@ -42,6 +43,9 @@ class Failure(StrEnum):
     CONFIGURATION = "configuration"  # the account or the settings are wrong: hold the service, spend no attempt
     QUOTA = "quota"  # the service takes no more for now: hold it until then, spend no attempt
     AMBIGUOUS = "ambiguous"  # written, but the answer never came: it may have been sent
+
+
+PASSING = frozenset({Failure.RETRY, Failure.AMBIGUOUS})  # says nothing yet of the next request
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,19 +440,27 @@ def objects(value: Any) -> list[dict[str, Any]]:
 def ask_each(refs: Sequence[str], ask: Callable[[str], list[DeliveryReport]]) -> list[DeliveryReport]:
     """What `ask` says of each reference, for services that are asked one by one. Raises SendError.
 
-    A reference that the service refuses is passed over. What was learned before other trouble is not lost: the
-    trouble is raised only when there is nothing else to return.
+    A reference that the service refuses is passed over, and so is one that makes it fail: what fails MOST_TROUBLES
+    times in a row, or asks for a pause, is the service. What was learned is not lost: trouble is raised only when
+    there is nothing else to return.
     """
     reports: list[DeliveryReport] = []
+    trouble: SendError | None = None
+    in_a_row = 0
     for ref in refs:
         try:
             reports += ask(ref)
+            in_a_row = 0
         except SendError as error:
-            if error.outcome.failure is Failure.PERMANENT:
+            outcome = error.outcome
+            if outcome.failure is Failure.PERMANENT:
+                in_a_row = 0
                 continue
-            if reports:
+            trouble, in_a_row = error, in_a_row + 1
+            if outcome.failure not in PASSING or outcome.retry_at or in_a_row == MOST_TROUBLES:
                 break
-            raise
+    if trouble and not reports:
+        raise trouble
     return reports
 
 

@@ -130,13 +130,15 @@ class TextBee(Gateway):
         """What the device received, oldest first; from the last day when there is no cursor.
 
         The ids are those of the webhooks, so what came by both is one message. Installations from before the call
-        that has a cursor show the latest messages each time.
+        that has a cursor show the latest messages each time. The pages before one that fails are read.
         """
         messages: list[IncomingMessage] = []
-        for _ in range(MOST_PAGES):
+        for page in range(MOST_PAGES):
             try:
                 answer = self._get(f"{self._api}/gateway/messages", self._after(cursor))
             except SendError as error:
+                if page > 0:
+                    break
                 if error.outcome.code != "404":
                     raise
                 query = {"type": "received", "page": "1", "limit": str(PAGE)}

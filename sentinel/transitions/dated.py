@@ -6,10 +6,17 @@ a date that only Python reads (`20261227T100000Z`) stood before all others in th
 
 import re
 
+import structlog
+
 from mjumbe import states
 from mjumbe.documents import Document, date_of, datetime_of, read_moment, tasks_of
 from mjumbe.states import DUE, Task
+from mjumbe.text import shortened
 from sentinel.transitions.base import Context
+
+log = structlog.get_logger(__name__)
+
+MOST_SHOWN = 50  # characters of what is no date
 
 # What every JavaScript engine reads, and the views take for UTC when it names no zone.
 READ_EVERYWHERE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?")
@@ -41,6 +48,9 @@ def on_match(doc: Document, context: Context) -> bool:
     for task in tasks_of(doc):
         if _lacks_date(task, doc):
             at = date_of(task, doc)
+            if _is_given(task.get("due")) and read_moment(task["due"]) is None:
+                written = shortened(str(task["due"]), MOST_SHOWN)
+                log.warning("a message's due cannot be read, so another date counts", doc=doc["_id"], due=written)
             name = "due" if _is_given(task.get("due")) else "timestamp"
             task[name] = states.timestamp(context.now if at is None else datetime_of(at))
     return True

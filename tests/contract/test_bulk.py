@@ -118,6 +118,7 @@ ORDER = ["B", "_design/x", "a", "a1", "b", "z", "é"]
         ({"limit": 2}, ORDER[:2]),
         ({"limit": 2, "skip": 3}, ORDER[3:5]),
         ({"skip": 100}, []),
+        ({"limit": 10**20}, ORDER),
         ({"limit": 0}, []),
         ({"startkey": "_design/", "endkey": "_design0"}, ["_design/x"]),
     ],

@@ -189,6 +189,9 @@ def test_ids(db, doc_id):
         ("/a", b"", "bad_request"),
         ("/a", b"[]", "bad_request"),
         ("/a", b'"text"', "bad_request"),
+        ("/a", rb'{"text": "\ud83d"}', "bad_request"),  # half a surrogate pair
+        ("/a", rb'{"text": "\uD83D and \uDE00"}', "bad_request"),
+        ("/a", b'{"text": "\xed\xa0\xbd"}', "bad_request"),
         ("/a", b'{"_unknown": 1}', "doc_validation"),
         ("/_unknown", b"{}", "illegal_docid"),
         ("/a", b'{"_rev": "nonsense"}', "bad_request"),
@@ -198,6 +201,28 @@ def test_ids(db, doc_id):
 def test_refused(db, path, body, error):
     answer = db("PUT", path, data=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "", rb'{"_id": "a\ud83d"}'),
+        ("POST", "/_bulk_docs", rb'{"docs": [{"_id": "a\ud83d"}]}'),
+        ("POST", "/_bulk_get", rb'{"docs": [{"id": "a\ud83d"}]}'),
+        ("POST", "/_all_docs", rb'{"keys": ["a\ud83d"]}'),
+        ("GET", "/_all_docs?start_key=%22a%5Cud83d%22", b""),
+    ],
+)
+def test_an_id_with_half_a_surrogate_pair(db, method, path, body):
+    answer = db(method, path, data=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
+def test_whole_surrogate_pairs_and_what_only_looks_like_a_half(db):
+    body = rb'{"_id": "a\ud83d\ude00", "text": "\\ud83d"}'
+    answer = db("POST", "", data=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["id"] == "a😀"
+    assert db.get("/a%F0%9F%98%80").json()["text"] == r"\ud83d"
 
 
 def test_post_must_be_json(db):

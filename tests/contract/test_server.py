@@ -39,7 +39,7 @@ def test_all_dbs(couch, db):
     assert names == sorted(names)
 
 
-@pytest.mark.parametrize("query", ["limit=x", "skip=-1"])
+@pytest.mark.parametrize("query", ["limit=x", "skip=-1", "limit=--5", "limit=-", "skip=%D9%A3"])
 def test_a_count_that_is_none(couch, query):
     assert couch.get(f"/_all_dbs?{query}").status_code == 400
 

@@ -2,18 +2,21 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
+from mjumbe import up
 from mjumbe.couch import Couch
 from mjumbe.demo import Demo
-from mjumbe.up import PASSWORD_FILE, _admin_password
+from mjumbe.up import PASSWORD_FILE, Supervisor, _admin_password
 from tests.faults.rig import INCOMING, incoming, kill_alone
 from tests.integration.processes import ROOT, Process, eventually, family, runs, start
 from tests.integration.sentinel.world import INCOMING_KEY, number
@@ -87,6 +90,24 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
         os.kill(pid, signal.SIGKILL)
     # Another test's `mjumbe up` may take a port meanwhile: then it is started again until that one has gone.
     eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 180)
+
+
+def test_a_port_that_is_taken_after_it_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor, free_port = Supervisor(), up.free_port
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = int(other.getsockname()[1])
+        looks = iter([taken])
+        monkeypatch.setitem(up.PORTS, "simulator", taken)
+        monkeypatch.setattr(up, "free_port", lambda wanted: next(looks, None) or free_port(wanted))
+        try:
+            url = supervisor.listen("simulator", [], os.environ)
+            assert requests.get(url, timeout=60).ok
+        finally:
+            supervisor.stop()
+    assert f"Port {taken} is taken, so simulator listens on port {urlsplit(url).port}." in capsys.readouterr().out
+    assert len(supervisor._processes) == 1, "what could not start is not started again"
 
 
 def test_a_terminal_that_is_gone_stops_them_in_order(terminal: Terminal) -> None:

@@ -95,6 +95,19 @@ def test_several_threads_have_as_many_batches_under_way() -> None:
     assert [future.result(0) for future in futures] == [0, 1, 2, 3]
 
 
+def test_what_is_cancelled_before_its_batch_is_begun_is_not_worked_on() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher("test", work, limit=2)
+    under_way = batcher.submit(0)
+    assert work.began.wait(SOON)
+    futures = [batcher.submit(item) for item in (2, 4, 6, 8, 10)]
+    assert [future.cancel() for future in (under_way, *futures[1:4])] == [False, True, True, True]
+    work.go_on.set()
+    assert [future.result(SOON) for future in (under_way, futures[0], futures[4])] == [0, 4, 20]
+    assert work.batches == [[0], [2], [10]]
+    batcher.close()
+
+
 def test_an_answer_that_is_an_exception_is_its_submitters_alone() -> None:
     work = Work()
     batcher: Batcher[int, int] = Batcher("test", work)

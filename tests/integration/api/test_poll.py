@@ -1,5 +1,6 @@
 """/api/sms, as CHT's Android app calls it."""
 
+import json
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -165,12 +166,30 @@ def test_bad_entries_are_passed_over_and_good_ones_kept(api: Process, couch: Cou
     assert poll(api, phone, messages={"not": "a list"}, updates=7) == []
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", pytest.param("9" * 5000, id="digits")])
+def test_a_number_that_is_none_is_its_entry_s_trouble_alone(
+    api: Process, couch: Couch, phone: Login, number: str
+) -> None:
+    bad, undated = ({"id": uuid.uuid4().hex, "from": "0711000111", "content": "x"} for _ in range(2))
+    body = json.dumps({"messages": [bad | {"id": 0.5}, undated | {"sms_sent": 0.5}], "updates": [{"id": 0.5}]})
+    answer = requests.post(
+        f"{api.url}/api/sms",
+        auth=phone,
+        data=body.replace("0.5", number),
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
+    assert (answer.status_code, answer.json()) == (200, {"messages": []})
+    doc = couch.main.get(f"incoming:medic-gateway:{undated['id']}")
+    assert doc and "sent_timestamp" not in doc["sms_message"]
+    assert couch.main.get(f"incoming:medic-gateway:{number}") is None
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
         (b"{", "application/json", 400),
         (b"[]", "application/json", 400),
-        (b'{"a": NaN}', "application/json", 400),
         (b"{}", "text/plain", 415),
         (b"a=b", "application/x-www-form-urlencoded", 415),
         (b'{"a":"' + b"x" * 1_048_576 + b'"}', "application/json", 413),

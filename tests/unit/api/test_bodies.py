@@ -81,6 +81,12 @@ def test_what_is_no_json(body: bytes) -> None:
         json_body(posted(body, "application/json"), 1_000_000)
 
 
+def test_what_is_lenient_has_null_for_a_number_that_cannot_be_kept() -> None:
+    body = b"[NaN, 1e400, -1e400, -Infinity, " + b"9" * 5000 + b", 1, 0.5, -7]"
+    read = json_body(posted(body, "application/json"), 1_000_000, lenient=True)
+    assert read == [None, None, None, None, None, 1, 0.5, -7]
+
+
 def test_too_many_fields() -> None:
     with pytest.raises(BadRequestError):
         callback_request(posted(b"&".join(b"a=1" for _ in range(500))))

@@ -151,6 +151,30 @@ def test_a_couchdb_that_hangs_is_waited_for_no_longer_than_a_caller_can(
     hangs.set()
 
 
+def test_what_waited_in_vain_for_its_turn_is_not_stored_later(
+    database: MemoryDatabase, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was told 503 sends it again, perhaps under another id."""
+    begun, hangs, bulk = threading.Event(), threading.Event(), database.bulk
+
+    def slow(docs: Sequence[Mapping[str, Any]]) -> list[Saved]:
+        begun.set()
+        assert hangs.wait(30)
+        return bulk(docs)
+
+    monkeypatch.setattr(database, "bulk", slow)
+    monkeypatch.setattr("api.intake.WRITERS", 1)
+    monkeypatch.setattr("api.intake.ANSWER_WITHIN", 0.0)
+    intake = Intake(Metrics(), spool, [database])
+    intake._batchers[database.name].submit([doc("under way")])
+    assert begun.wait(30)
+    with pytest.raises(UnavailableError, match="did not answer a write"):
+        intake.store(database, [doc("waits")])
+    hangs.set()
+    intake.close()
+    assert list(database.docs) == ["under way"]
+
+
 def test_neither_couchdb_nor_the_disk(database: MemoryDatabase, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     intake = Intake(Metrics(), Spool(tmp_path / "file"), [database], retry_seconds=0)

@@ -99,3 +99,13 @@ def test_an_inbox_that_cannot_be_read(service: responses.RequestsMock) -> None:
     with pytest.raises(SendError) as caught:
         gateway().inbox("7")
     assert caught.value.outcome.failure is Failure.CONFIGURATION
+
+
+@pytest.mark.parametrize(("cursor", "after"), [(None, "first:9"), ("7", "9")])
+def test_a_page_that_fails_hides_none_before_it(
+    service: responses.RequestsMock, cursor: str | None, after: str
+) -> None:
+    service.get(f"{INBOX}{cursor or 0}", body=dated(page(recent(8), recent(9))))
+    service.get(f"{INBOX}9", status=500)
+    inbox = gateway().inbox(cursor)
+    assert ([message.ref for message in inbox.messages], inbox.cursor) == (["inbox-8", "inbox-9"], after)

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 
+from mjumbe.documents import DeliveryReport
 from mjumbe.gateways import base, connections
 from mjumbe.gateways.base import (
     Failure,
@@ -26,6 +27,7 @@ from mjumbe.gateways.base import (
     Outcome,
     SendError,
     Wiring,
+    ask_each,
     read_retry_after,
     sending_outcome,
     status_outcome,
@@ -555,3 +557,66 @@ def test_a_key_that_is_part_of_words_takes_nothing_out_of_them() -> None:
     wiring.secret("example.com:outgoing")
     with server(answering(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n"the keyboard"')) as url:
         assert wiring.http(Settings().sms.textbee).json("POST", url, data="the end") == "the keyboard"
+
+
+# ---- many questions
+
+
+FINE = "fine"
+SILENT = Outcome("nothing new")
+BROKEN = Outcome("HTTP 500", failure=Failure.RETRY)
+HTML = Outcome("HTTP 200 with a body that is no JSON", failure=Failure.AMBIGUOUS)
+GONE = Outcome("HTTP 404", failure=Failure.PERMANENT)
+PAUSE = Outcome("HTTP 429", failure=Failure.RETRY, retry_at=NOW)
+KEY_REFUSED = Outcome("HTTP 401", failure=Failure.CONFIGURATION)
+USED_UP = Outcome("HTTP 429", failure=Failure.QUOTA)
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "learned"),
+    [
+        ([BROKEN, FINE, FINE], 3, 2),  # the one is odd, not the service
+        ([HTML, FINE, HTML, HTML, FINE], 5, 2),
+        ([GONE, GONE, GONE, GONE, FINE], 5, 1),
+        ([FINE, BROKEN, HTML, BROKEN, FINE], 4, 1),
+        ([FINE, BROKEN, BROKEN, SILENT, BROKEN, BROKEN, FINE], 7, 2),
+        ([FINE, PAUSE, FINE], 2, 1),
+        ([FINE, KEY_REFUSED, FINE], 2, 1),
+        ([FINE, USED_UP, FINE], 2, 1),
+    ],
+)
+def test_what_fails_keeps_no_other_from_being_asked_about(
+    answers: list[Outcome | str], asked: int, learned: int
+) -> None:
+    questions: list[str] = []
+    reports = ask_each([str(n) for n in range(len(answers))], asked_with(answers, questions))
+    assert (len(questions), len(reports)) == (asked, learned)
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "says"),
+    [
+        ([BROKEN, HTML, HTML, FINE], 3, "HTTP 200 with a body that is no JSON"),
+        ([BROKEN, SILENT, SILENT], 3, "HTTP 500"),
+        ([KEY_REFUSED, FINE], 1, "HTTP 401"),
+    ],
+)
+def test_trouble_is_said_when_nothing_was_learned(answers: list[Outcome | str], asked: int, says: str) -> None:
+    questions: list[str] = []
+    with pytest.raises(SendError, match=says):
+        ask_each([str(n) for n in range(len(answers))], asked_with(answers, questions))
+    assert len(questions) == asked
+
+
+def asked_with(answers: list[Outcome | str], questions: list[str]) -> Callable[[str], list[DeliveryReport]]:
+    def ask(ref: str) -> list[DeliveryReport]:
+        questions.append(ref)
+        answer = answers[int(ref)]
+        if answer == FINE:
+            return [DeliveryReport("textbee", ref, "sent", State.SENT)]
+        if answer == SILENT:
+            return []
+        assert isinstance(answer, Outcome)
+        raise SendError(answer)
+
+    return ask

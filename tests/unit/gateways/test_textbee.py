@@ -328,6 +328,14 @@ def test_an_inbox_that_cannot_be_read(service: responses.RequestsMock) -> None:
         gateway().inbox(None)
 
 
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_page_of_the_inbox_that_fails_hides_none_before_it(service: responses.RequestsMock, status: int) -> None:
+    service.get(INBOX, json={"data": [received(1)], "meta": {"nextCursor": "c2"}})
+    service.get(INBOX, json={"data": [received(2)], "meta": {"nextCursor": "c3"}})
+    service.get(INBOX, status=status)
+    assert gateway().inbox("c1") == Inbox([incoming(1), incoming(2)], "c3")
+
+
 # ---- callbacks
 
 

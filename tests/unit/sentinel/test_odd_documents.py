@@ -10,12 +10,12 @@ from mjumbe import documents, settings, states
 from mjumbe.couch import Change, Changes
 from mjumbe.documents import Document
 from mjumbe.live_settings import LiveSettings
-from sentinel import pipeline
+from sentinel import opt_words, pipeline
 from sentinel.echoes import Echoes
 from sentinel.feed import Feed
 from sentinel.notices import Notices
 from sentinel.pipeline import Pipeline
-from sentinel.registers import Registers
+from sentinel.registers import Entry, Registers
 from tests.unit.sentinel.memory import MemoryCouch
 
 PHONE = "+254711000001"
@@ -130,6 +130,24 @@ def test_a_word_that_the_register_does_not_take_is_kept_until_it_does(word: str,
     notices.take(kept)
     assert (registers.opt_outs.get(PHONE), house.couch.main.docs[OPT_OUT]["value"]) == (holds, holds)
     assert house.couch.callbacks.docs == {}
+
+
+def test_a_word_that_neither_database_takes_is_said_to_be_lost() -> None:
+    house = House()
+    house.couch.main.refused.add(OPT_OUT)
+    entry = Entry(PHONE, "opted-out", NOW, "a test")
+    house.couch.callbacks.refused.add(opt_words.notice(entry)["_id"])
+    said = {"m1": (PHONE, "STOP"), "m2": ("+254711000002", "Habari"), "m3": ("+254711000003", "STOP")}
+    messages = [documents.IncomingMessage("africas-talking", ref, *words) for ref, words in said.items()]
+    with capture_logs() as logs:
+        house.changed(*(documents.incoming_document(message, message.sender, NOW) for message in messages))
+    (line,) = [line for line in logs if line["event"].startswith("neither database takes")]
+    assert (line["log_level"], line["wrote"], line["docs"], line["reason"]) == (
+        "error",
+        "the person wrote STOP",
+        ["incoming:africas-talking:m1"],
+        "forbidden: no",
+    )
 
 
 def test_an_opt_out_whose_document_is_deleted_holds_no_more() -> None:

@@ -298,7 +298,39 @@ def test_trouble_with_one_keeps_no_other_from_being_asked(error: Exception) -> N
     with capture_logs() as logs:
         lab.polls.ask_all()
     assert healthy.cursors == [None]
-    assert [(entry["event"], entry["service"]) for entry in logs] == [("a service could not be asked", "first")]
+    said = [(entry["event"], entry["service"], entry["about"]) for entry in logs]
+    assert said == [("a service could not be asked", "first", about) for about in ("statuses", "inbox")]
+
+
+class FailsInPart(WithInbox):
+    """A service that cannot be asked one thing."""
+
+    def __init__(self, fails: str) -> None:
+        super().__init__(incoming("m1"))
+        self.fails = fails
+
+    def statuses(self, refs: Sequence[str]) -> list[DeliveryReport]:
+        self._fail("statuses")
+        return [DeliveryReport("rapidpro", ref, "wired", State.FORWARDED_BY_GATEWAY) for ref in refs]
+
+    def inbox(self, cursor: str | None) -> Inbox:
+        self._fail("inbox")
+        return super().inbox(cursor)
+
+    def _fail(self, asked: str) -> None:
+        if asked == self.fails:
+            raise SendError(Outcome("HTTP 500", failure=Failure.RETRY))
+
+
+@pytest.mark.parametrize(("fails", "reports", "messages"), [("statuses", 0, 1), ("inbox", 1, 0)])
+def test_trouble_with_one_question_keeps_no_other_from_being_asked(fails: str, reports: int, messages: int) -> None:
+    lab = Lab(rapidpro=FailsInPart(fails))
+    lab.took(1)
+    stored = len(lab.couch.main.docs)
+    with capture_logs() as logs:
+        lab.polls.ask_all()
+    assert (len(lab.couch.callbacks.docs), len(lab.couch.main.docs) - stored) == (reports, messages)
+    assert [(entry["about"], entry["reason"]) for entry in logs] == [(fails, "HTTP 500")]
 
 
 def test_behind_the_fence_nobody_is_asked_any_more() -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mjumbe import documents, states
 from mjumbe.documents import Document, milliseconds
@@ -314,6 +315,25 @@ def test_a_date_that_the_views_may_read_otherwise_is_written_anew(name: str, wri
         dated.on_match(doc, context())
         assert one[name] == read
         assert not dated.filter(doc, context())
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("29/12/2026", ["29/12/2026"]),
+        ("x" * 1000, [f"{'x' * 49}…"]),
+        ([], ["[]"]),
+        ("20261227T100000Z", []),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_a_due_that_cannot_be_read_is_said_once(written: Any, said: list[str]) -> None:
+    doc = record(task("scheduled", due=written))
+    with capture_logs() as logs:
+        for _ in range(2):
+            transitions.run(doc, context())
+    assert [line["due"] for line in logs] == said
 
 
 # ---- expire
