@@ -60,15 +60,18 @@ def checked(model: type[Model], values: Mapping[str, Any], expected: Callable[[s
         raise BadRequestError(field, expected(field)) from None
 
 
-def posted_object(request: Request, limit: int = OBJECT_BYTES, *, lenient: bool = False) -> dict[str, Any]:
+def posted_object(request: Request, limit: int = OBJECT_BYTES) -> dict[str, Any]:
     """The JSON object in a body that is said to be JSON. Raises 400, 413 and 415."""
     demand_json(request)
-    return json_object(request, limit, lenient=lenient)
+    return json_object(request, limit)
 
 
-def json_object(request: Request, limit: int = OBJECT_BYTES, *, lenient: bool = False) -> dict[str, Any]:
+def json_object(request: Request, limit: int = OBJECT_BYTES) -> dict[str, Any]:
     """The JSON object in the body, whatever that is said to be. Raises 400 and 413."""
-    value = json_body(request, limit, lenient=lenient)
+    return _object(json_body(request, limit))
+
+
+def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequestError("body", "a JSON object")
     return value
@@ -79,15 +82,19 @@ def object_or_query(request: Request) -> dict[str, Any]:
     return json_object(request) if raw_body(request, OBJECT_BYTES) else request.args.to_dict()
 
 
-def optional_object(request: Request, *, lenient: bool = False) -> dict[str, Any]:
-    """As `posted_object`; one without fields when there is no body."""
-    return posted_object(request, lenient=lenient) if raw_body(request, OBJECT_BYTES) else {}
+def optional_object(request: Request) -> dict[str, Any]:
+    """As `posted_object`; one without fields when there is no body, and with null for each number that cannot be
+    written again: a phone whose poll is refused for one brings all of it again for ever."""
+    body = raw_body(request, OBJECT_BYTES)
+    if not body:
+        return {}
+    demand_json(request)
+    return _object(_decoded(body, LENIENT))
 
 
-def json_body(request: Request, limit: int, *, lenient: bool = False) -> Any:
-    """The JSON value in the body, its texts made safe. Raises 400 and 413; `lenient`, it has null for a number that
-    cannot be written again."""
-    return _decoded(raw_body(request, limit), lenient=lenient)
+def json_body(request: Request, limit: int) -> Any:
+    """The JSON value in the body, its texts made safe. Raises 400 and 413."""
+    return _decoded(raw_body(request, limit), STRICT)
 
 
 def demand_json(request: Request) -> None:
@@ -112,7 +119,7 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
     if request.mimetype == "multipart/form-data":
         return {name: safe_text(value) for name, value in request.form.items()}
     if request.is_json or body.lstrip()[:1] == b"{":
-        value = _decoded(body)
+        value = _decoded(body, STRICT)
         if not isinstance(value, dict):
             raise BadRequestError("body", "a form or a JSON object")
         return {name: _text(inner) for name, inner in value.items() if inner is not None}
@@ -128,8 +135,7 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
     return fields
 
 
-def _decoded(body: bytes, *, lenient: bool = False) -> Any:
-    decoder = LENIENT if lenient else STRICT
+def _decoded(body: bytes, decoder: json.JSONDecoder) -> Any:
     try:
         return each_text(decoder.decode(body.decode("utf-8-sig", "replace")), safe_text)
     except (ValueError, RecursionError):

@@ -147,8 +147,7 @@ def poll() -> ResponseReturnValue:
     began, began_at = time.monotonic(), states.now()
     here = context()
     user = _user(here)
-    # As in CHT, no body is a poll that brings nothing. Refused for one number, all would come again for ever.
-    posted = optional_object(request, lenient=True)
+    posted = optional_object(request)  # as in CHT, no body is a poll that brings nothing
     here.settings.refresh_soon()
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
