@@ -60,7 +60,7 @@ def _position(value: object) -> Position:
         key, doc_id, count = json.loads(base64.urlsafe_b64decode(str(value)))
         *_, at = key
         within = at is None or abs(at) <= FARTHEST
-        good = within and len(doc_id.encode()) > 0 and isinstance(count, int) and 0 < count <= MOST_AT_ONCE
+        good = within and len(doc_id.encode()) > 0 and type(count) is int and 0 < count <= MOST_AT_ONCE
     except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         good = False
     if not good:

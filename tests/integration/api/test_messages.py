@@ -355,6 +355,7 @@ def test_listing_everything_and_by_state(api: Process, couch: Couch, program: Lo
         ({"bookmark": "x"}, "bookmark"),
         ({"bookmark": "W10="}, "bookmark"),
         ({"bookmark": "W1siYWxsIiwgNV0sICJ4IiwgMS41XQ=="}, "bookmark"),  # [["all", 5], "x", 1.5]
+        ({"bookmark": "W1siYWxsIiwgNV0sICJ4IiwgdHJ1ZV0="}, "bookmark"),  # [["all", 5], "x", true]
         ({"bookmark": "W1siYWxsIiwgMV0sICJ4IiwgMV0=", "phone": "1"}, "bookmark"),
         ({"sender": "1"}, "sender"),
         ({"state": "pendin"}, "state"),
