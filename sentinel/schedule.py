@@ -103,12 +103,12 @@ class Clock:
             self._each_minute()
 
     def _each_minute(self) -> None:
-        # Who writes is looked up in this index as it is, and the feed tells of those whom it lacks
-        # (sentinel/contacts.py). Nobody else has it brought up, and in a broadcast each document is work for it.
-        self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
         oldest = oldest_due(states.now(), self._settings.current.sms)
         for state in (State.PENDING, "assigned", "bound"):
             self._process(self._rows(state, oldest)[:PAGE])
+        # Who writes is looked up in this index as it is, and the feed tells of those whom it lacks
+        # (sentinel/contacts.py). Nobody else has it brought up, and in a broadcast each document is work for it.
+        self._couch.main.view("mjumbe-contacts", "by_phone", limit=0, update="lazy")
 
     def _due(self) -> None:
         """Bring what is due by now from CouchDB to the outbox: answers always, the rest as far as it has room."""

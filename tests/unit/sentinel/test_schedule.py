@@ -172,7 +172,7 @@ def test_an_index_is_brought_up_once_a_tick(lab: Lab, monkeypatch: pytest.Monkey
     # scheduled; answers; pending ones, the newest of them, those from a moment of chance; left to phones
     each_tick = [("due", "true"), *[("due", "false")] * 6]
     # what waits, is left to phones, or is bound to them, for too long
-    each_minute = [("by_phone", "lazy"), *[("due", "false")] * 3]
+    each_minute = [*[("due", "false")] * 3, ("by_phone", "lazy")]
     assert asked == each_tick + each_minute
     assert lab.brought
     lab.clock._tick()
@@ -205,8 +205,9 @@ def test_while_the_outbox_has_no_room_what_is_due_is_looked_for_less_often(
     assert tick(1011.0) == ["a"]
 
 
-def test_without_an_index_of_contacts_messages_go_out(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_index_of_contacts_messages_go_out_or_expire(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.write("a", 1, 1)
+    lab.write("old", 1, 8 * 24 * 60, service=PHONE_GATEWAY)
     view = lab.couch.main.view
 
     def damaged(design: str, name: str, **query: Any) -> Any:
@@ -217,7 +218,7 @@ def test_without_an_index_of_contacts_messages_go_out(lab: Lab, monkeypatch: pyt
     monkeypatch.setattr(lab.couch.main, "view", damaged)
     with pytest.raises(CouchError):
         lab.clock._tick()
-    assert lab.brought == ["a00000"]
+    assert lab.brought == ["a00000", "old00000"]
 
 
 def test_while_bulk_leaves_no_room_answers_and_what_goes_another_way_are_brought(lab: Lab) -> None:
