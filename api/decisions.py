@@ -86,7 +86,8 @@ def cancel(message_uuid: str) -> ResponseReturnValue:
 
 
 def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) -> dict[str, Any]:
-    """The message's record after `edit`. Raises ApiError 404, 409 with `otherwise` when `edit` changes nothing, 503."""
+    """The message's record after `edit`. Raises ApiError 404, 409 with `otherwise` when `edit` changes nothing, and 503
+    when CouchDB does not take it."""
     here = context()
     rows = here.couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid)
     if not rows:

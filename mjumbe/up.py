@@ -68,8 +68,8 @@ class Process:
         self.listening.set()
 
     def ended(self) -> bool:
-        """Whether it ended without listening. Waits until it listens or ends, for START_SECONDS at most."""
-        return self.listening.wait(START_SECONDS) and self.url is None
+        """Whether it ended without listening."""
+        return self.listening.is_set() and self.url is None
 
     def stop(self) -> None:
         if self.popen is not None and self.popen.poll() is None:
@@ -101,15 +101,17 @@ class Supervisor:
         if process.ended() and (other := free_port(port)) != port:  # somebody took it after we had looked
             self._processes.remove(process)
             process = self._start_at(other, name, arguments, environ)
-            process.ended()
         if process.url is None:
             raise RuntimeError(f"{name} did not start; its own messages above say why")
         return process.url
 
     def _start_at(self, port: int, name: str, arguments: list[str], environ: Mapping[str, str]) -> Process:
+        """Start a process, and wait until it listens or ends, for START_SECONDS at most."""
         if port != PORTS[name]:
             click.echo(f"Port {PORTS[name]} is taken, so {name} listens on port {port}.")
-        return self.start(name, [*arguments, "--port", str(port)], environ)
+        process = self.start(name, [*arguments, "--port", str(port)], environ)
+        process.listening.wait(START_SECONDS)
+        return process
 
     def watch(self, stop: threading.Event) -> None:
         """Start again what ends, until `stop` is set."""

@@ -68,9 +68,6 @@ class Polls:
             service.recovered()
         self._balance(service)
 
-    def _may_look(self, gateway: Gateway) -> bool:
-        return not gateway.inbox_ids_differ or time.monotonic() - self._began >= SPOOL_SECONDS
-
     def _balance(self, service: Service) -> None:
         """Once an hour, and at once when the service is called otherwise: a new key may be another account's."""
         gateway = service.gateway
@@ -113,6 +110,9 @@ class Polls:
                 log.error("a message of an inbox is refused", id=saved.id, reason=f"{saved.error}: {saved.reason}")
         if inbox.cursor != kept["cursor"]:
             self._couch.sentinel.put({**kept, "cursor": inbox.cursor})
+
+    def _may_look(self, gateway: Gateway) -> bool:
+        return not gateway.inbox_ids_differ or time.monotonic() - self._began >= SPOOL_SECONDS
 
     def _document(self, message: IncomingMessage) -> Document:
         sender = phone.canonical(message.sender, self._settings.current.default_country_code)

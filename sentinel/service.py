@@ -12,7 +12,7 @@ import structlog
 
 from mjumbe import states
 from mjumbe.documents import DeliveryReport, Key
-from mjumbe.gateways.base import Failure, Gateway, Outcome
+from mjumbe.gateways.base import PASSING, Failure, Gateway, Outcome
 from mjumbe.log import mask_numbers
 from mjumbe.settings import ServiceSettings
 from mjumbe.states import State
@@ -161,7 +161,7 @@ class Service:
             self._heard = time.monotonic()
             before = self.status
             refusal = next((o for o in outcomes if o.failure in (Failure.CONFIGURATION, Failure.QUOTA)), None)
-            failed = all(o.failure in (Failure.RETRY, Failure.AMBIGUOUS) and not o.personal for o in outcomes)
+            failed = all(o.failure in PASSING and not o.personal for o in outcomes)
             if refusal is not None:
                 self._hold(Cause.ANSWER, refusal.details, _seconds_until(refusal.retry_at) or PROBE_SECONDS)
             elif failed:

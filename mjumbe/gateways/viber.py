@@ -141,7 +141,7 @@ def read_answer(answer: Any, now: datetime) -> Outcome:
     """The outcome of a send request from the JSON that answered it. `now` in UTC."""
     status = _status(answer)
     if status is None:
-        return Outcome("an answer without status", failure=Failure.AMBIGUOUS)
+        return Outcome(_words(answer), failure=Failure.AMBIGUOUS)
     if status == OK:
         token = dig(answer, "message_token")
         return Outcome("ok", State.FORWARDED_BY_GATEWAY, ref=str(token) if token else None)
