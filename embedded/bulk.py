@@ -11,10 +11,11 @@ from typing import Any
 from aiohttp import web
 
 from embedded import auth, documents
-from embedded.engine import revisions
+from embedded.engine import edits, revisions
 from embedded.engine.database import Database
+from embedded.engine.edits import Edit
 from embedded.engine.query import OFFSET_COUNTED
-from embedded.engine.revisions import Edit
+from embedded.engine.revisions import Document
 from embedded.errors import CouchError, bad_request, not_implemented, query_parse_error
 from embedded.http import (
     Call,
@@ -40,25 +41,32 @@ async def bulk_docs(call: Call) -> web.Response:
         raise bad_request("POST body must include `docs` parameter.")
     if not isinstance(docs, list):
         raise bad_request("`docs` parameter must be an array.")
-    if body.get("new_edits", True) is not True:
-        raise not_implemented("new_edits=false")
+    new_edits = parse_flag("new_edits", body.get("new_edits", True))
     parsed = [documents.parse_document(document) for document in docs]
     if any(edit.id.startswith(documents.LOCAL) for edit, _ in parsed):
         raise not_implemented("A _local document in _bulk_docs")
-    edits = [await _guarded(call, edit, fields) for edit, fields in parsed]
-    results = await call.database.write(lambda tx: revisions.write_all(tx, edits))
+    wanted = [
+        await _guarded(call, edit, fields, None if new_edits else doc)
+        for (edit, fields), doc in zip(parsed, docs, strict=True)
+    ]
+    results = await call.database.write(lambda tx: edits.write_all(tx, wanted))
     rows = [
         {"id": edit.id, **result.body()}
         if isinstance(result, CouchError)
         else {"ok": True, "id": edit.id, "rev": result}
         for (edit, _), result in zip(parsed, results, strict=True)
+        if new_edits or isinstance(result, CouchError)
     ]
     return answer(rows, 201)
 
 
-async def _guarded(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit | CouchError:
+async def _guarded(
+    call: Call, edit: Edit, fields: dict[str, Any], copied: dict[str, Any] | None
+) -> Edit | Document | CouchError:
+    """What is to be stored: an edit, or with `copied` the revision that this document says it is."""
     try:
-        return await documents.guard(call, edit, fields)
+        guarded = await documents.guard(call, edit, fields)
+        return guarded if copied is None else documents.made_elsewhere(guarded, copied)
     except CouchError as error:
         if error.status == 501:
             raise
@@ -66,7 +74,7 @@ async def _guarded(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit | Cou
 
 
 async def bulk_get(call: Call) -> web.Response:
-    """POST /db/_bulk_get: for each id, the revision named or the current one, deleted ones too."""
+    """POST /db/_bulk_get: for each id, the revision named or the current one and its conflicts, deleted ones too."""
     call.understand("revs", "attachments", "att_encoding_info", "latest")
     body = await call.json_object()
     if not isinstance(body.get("docs"), list):
@@ -79,17 +87,14 @@ def _bulk_get_row(call: Call, wanted: Any) -> str:
     if not isinstance(wanted, dict) or not isinstance(wanted.get("id"), str):
         raise bad_request("document id missed")
     doc_id, rev = wanted["id"], wanted.get("rev")
-    connection = call.database.near()
-    if rev is None:
-        document = revisions.read(connection, doc_id)
-    else:
-        document = revisions.read_rev(connection, doc_id, revisions.parse_rev(rev))
-    if document is None:
-        missing = {"id": doc_id, "rev": rev or "undefined", "error": "not_found", "reason": "missing"}
-        found = compact({"error": missing})
-    else:
-        found = f'{{"ok":{document.json(documents.extra_fields(call, document))}}}'
-    return f'{{"id":{compact(doc_id)},"docs":[{found}]}}'
+    found = documents.named_revs(call, doc_id, None if rev is None else [revisions.parse_rev(rev)])
+    rows = [
+        f'{{"ok":{document.json(documents.extra_fields(call, document))}}}'
+        if document
+        else compact({"error": {"id": doc_id, "rev": named, "error": "not_found", "reason": "missing"}})
+        for named, document in found or [("undefined", None)]
+    ]
+    return f'{{"id":{compact(doc_id)},"docs":[{",".join(rows)}]}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class AllDocsQuery:
     limit: int | None = None
     skip: int = 0
     include_docs: bool = False
+    conflicts: bool = False
     update_seq: bool = False
 
 
@@ -149,6 +155,7 @@ def _all_docs_query(given: dict[str, Any]) -> AllDocsQuery:
         parse_count("limit", given["limit"]) if "limit" in given else None,
         parse_count("skip", given.get("skip", 0)),
         parse_flag("include_docs", given.get("include_docs", False)),
+        parse_flag("conflicts", given.get("conflicts", False)),
         parse_flag("update_seq", given.get("update_seq", False)),
     )
 
@@ -247,12 +254,14 @@ def _condition(query: AllDocsQuery, prefix: str) -> tuple[str, list[Any]]:
 def _rows_of_range(connection: sqlite3.Connection, query: AllDocsQuery, prefix: str) -> Iterator[str]:
     condition, arguments = _condition(query, prefix)
     table = "documents JOIN bodies USING (number)" if query.include_docs else "documents"
+    conflicts = revisions.conflicts(connection, query.conflicts and query.include_docs)
     for doc_id, rev, body in connection.execute(
         f"SELECT id, rev, {'body' if query.include_docs else 'NULL'} FROM {table} WHERE {condition} "  # noqa: S608
         f"ORDER BY id {'DESC' if query.descending else 'ASC'} LIMIT ? OFFSET ?",
         [*arguments, -1 if query.limit is None else query.limit, query.skip],
     ):
-        yield _row(doc_id, rev, None if body is None else revisions.Document(doc_id, rev, False, body).json())
+        document = None if body is None else Document(doc_id, rev, False, body).json(conflicts(doc_id))
+        yield _row(doc_id, rev, document)
 
 
 def _row(doc_id: str, rev: str, document: str | None) -> str:
@@ -282,6 +291,7 @@ def _rows_of_keys(connection: sqlite3.Connection, query: AllDocsQuery) -> Iterat
     """A row for every key, in their order: a document, a deleted one, or an error."""
     keys = list(reversed(query.keys or [])) if query.descending else query.keys or []
     end = None if query.limit is None else query.skip + query.limit
+    conflicts = revisions.conflicts(connection, query.conflicts and query.include_docs)
     for key in keys[query.skip : end]:
         document = revisions.read(connection, key) if isinstance(key, str) else None
         if document is None:
@@ -291,7 +301,7 @@ def _rows_of_keys(connection: sqlite3.Connection, query: AllDocsQuery) -> Iterat
             row: dict[str, Any] = {"id": key, "key": key, "value": value}
             yield compact(row | {"doc": None} if query.include_docs else row)
         else:
-            yield _row(key, document.rev, document.json() if query.include_docs else None)
+            yield _row(key, document.rev, document.json(conflicts(key)) if query.include_docs else None)
 
 
 async def purge(call: Call) -> web.Response:
@@ -301,7 +311,7 @@ async def purge(call: Call) -> web.Response:
         if not isinstance(revs, list):
             raise bad_request("Invalid list of revisions")
     parsed = {doc_id: [revisions.parse_rev(rev) for rev in revs] for doc_id, revs in wanted.items()}
-    purged = await call.database.write(lambda tx: revisions.purge(tx, parsed))
+    purged = await call.database.write(lambda tx: edits.purge(tx, parsed))
     return answer({"purge_seq": None, "purged": purged}, 201)
 
 
@@ -321,8 +331,7 @@ async def _missing(call: Call) -> dict[str, list[str]]:
     for doc_id, revs in (await call.json_object()).items():
         if not isinstance(revs, list):
             raise bad_request("Invalid list of revisions")
-        document = revisions.read(call.database.near(), doc_id)
-        known = document.revisions() if document else []
+        known = {rev for leaf in revisions.leaves(call.database.near(), doc_id) for rev in leaf.revisions()}
         unknown = [rev for rev in map(revisions.parse_rev, revs) if rev not in known]
         if unknown:
             missing[doc_id] = unknown

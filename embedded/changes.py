@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -46,10 +46,12 @@ class Change:
     rev: str
     deleted: bool
     body: str | None
+    conflicts: dict[str, object] = field(default_factory=dict)  # the field for them, if it is asked for
+    others: tuple[str, ...] = ()  # the other leaves, if they are asked for
 
     def document(self) -> str:
         """The document as JSON."""
-        return revisions.Document(self.id, self.rev, self.deleted, self.body or "{}").json()
+        return revisions.Document(self.id, self.rev, self.deleted, self.body or "{}").json(self.conflicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Feed:
     limit: int | None = None
     descending: bool = False
     include_docs: bool = False
+    conflicts: bool = False
+    all_leaves: bool = False
     doc_ids: tuple[str, ...] | None = None
     design_only: bool = False
     selector: mango.Test | None = None
@@ -84,7 +88,14 @@ class Feed:
             f"ORDER BY seq {'DESC' if self.descending else 'ASC'} LIMIT ?",
             [*arguments, most],
         )
-        return [Change(seq, doc_id, rev, bool(deleted), body) for seq, doc_id, rev, deleted, body in found]
+        conflicts = revisions.conflicts(connection, self.conflicts and self.include_docs)
+        return [
+            Change(seq, doc_id, rev, bool(deleted), body, conflicts(doc_id), self._others(connection, doc_id))
+            for seq, doc_id, rev, deleted, body in found
+        ]
+
+    def _others(self, connection: sqlite3.Connection, doc_id: str) -> tuple[str, ...]:
+        return tuple(leaf.rev for leaf in revisions.leaves(connection, doc_id)[1:]) if self.all_leaves else ()
 
     def matches(self, change: Change) -> bool:
         """Whether a selector lets the change through."""
@@ -94,9 +105,10 @@ class Feed:
         """A row as JSON."""
         deleted = ',"deleted":true' if change.deleted else ""
         document = f',"doc":{change.document()}' if self.include_docs else ""
+        leaves = [{"rev": rev} for rev in (change.rev, *change.others)]
         return (
             f'{{"seq":"{self.database.seq_text(change.seq)}","id":{compact(change.id)},'
-            f'"changes":[{{"rev":"{change.rev}"}}]{deleted}{document}}}'
+            f'"changes":{compact(leaves)}{deleted}{document}}}'
         )
 
     def end(self, connection: sqlite3.Connection, last: int, reached_end: bool) -> dict[str, Any]:
@@ -147,8 +159,18 @@ async def _feed(call: Call) -> Feed:
         max(parse_count("limit", call.query["limit"]), 1) if "limit" in call.query else None,
         descending,
         call.flag("include_docs"),
+        call.flag("conflicts"),
+        _style(call) == "all_docs",
         **filters,
     )
+
+
+def _style(call: Call) -> str:
+    """`main_only` or `all_docs`. Raises 400."""
+    style = call.query.get("style", "main_only")
+    if style not in ("main_only", "all_docs"):
+        raise bad_request(f"Unknown style of _changes: {style}")
+    return style
 
 
 async def _filters(call: Call, body: dict[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
 from embedded import auth
-from embedded.engine import revisions
+from embedded.engine import edits, revisions
+from embedded.engine.edits import Edit
 from embedded.engine.index import ViewFunctions
 from embedded.engine.javascript import MapFunctions
-from embedded.engine.revisions import Document, Edit
+from embedded.engine.revisions import Document
 from embedded.errors import CouchError, bad_request, not_found, not_implemented
 from embedded.http import MAX_DOCUMENT, Call, answer, answer_text, compact, parse_json
 from embedded.uuids import next_uuid
@@ -80,6 +82,20 @@ def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, d
         body_text(doc_id, fields),
     )
     return edit, fields
+
+
+def made_elsewhere(edit: Edit, document: dict[str, Any]) -> Document:
+    """A document that says itself which revision it is, and with `_revisions` which came before. Raises 400."""
+    if edit.parent is None:
+        raise bad_request(f"The document {edit.id!r} needs a `_rev` when new_edits is false")
+    generation, _, digest = edit.parent.partition("-")
+    line = document.get("_revisions", {"start": int(generation), "ids": [digest]})
+    ids = line.get("ids") if isinstance(line, dict) else None
+    if not isinstance(ids, list) or not all(isinstance(one, str) and one for one in ids):
+        raise CouchError(400, "doc_validation", "RevId isn't a string")
+    if (line.get("start"), ids[:1]) != (int(generation), [digest]):
+        raise bad_request(f"The `_rev` of the document {edit.id!r} is not the first of its `_revisions`")
+    return Document(edit.id, edit.parent, edit.deleted, edit.body, history=",".join(ids[1:]))
 
 
 def body_text(doc_id: str, fields: dict[str, Any]) -> str:
@@ -172,18 +188,21 @@ def _written(call: Call, doc_id: str, rev: str, status: int) -> web.Response:
 
 async def put(call: Call) -> web.Response:
     """PUT /db/doc: a new document, or a new revision of one. A body with `_deleted` deletes."""
-    call.understand("rev")
-    if call.query.get("new_edits") == "false":
-        raise not_implemented("new_edits=false")
+    call.understand("rev", "new_edits")
     if call.request.content_type.startswith("multipart/"):
         raise not_implemented("A document in parts, which are its attachments")
     doc_id = _doc_id(call)
-    edit, fields = parse_document(await call.json(), doc_id)
+    document = await call.json()
+    edit, fields = parse_document(document, doc_id)
     if doc_id.startswith(LOCAL):
         return await _put_local(call, edit)
     edit = Edit(doc_id, _given_rev(call, edit.parent), edit.deleted, edit.body)
     edit = await guard(call, edit, fields)
-    rev = await call.database.write(lambda tx: revisions.write(tx, edit))
+    if "new_edits" in call.query and not call.flag("new_edits"):
+        copied = made_elsewhere(edit, document)
+        rev = await call.database.write(lambda tx: edits.graft(tx, copied))
+    else:
+        rev = await call.database.write(lambda tx: edits.write(tx, edit))
     return _written(call, doc_id, rev, 200 if edit.deleted else 201)
 
 
@@ -194,7 +213,7 @@ async def post(call: Call) -> web.Response:
     if edit.id.startswith(LOCAL):
         return await _put_local(call, edit)
     edit = await guard(call, edit, fields)
-    rev = await call.database.write(lambda tx: revisions.write(tx, edit))
+    rev = await call.database.write(lambda tx: edits.write(tx, edit))
     return _written(call, edit.id, rev, 201)
 
 
@@ -206,7 +225,7 @@ async def delete(call: Call) -> web.Response:
         return await _delete_local(call, doc_id)
     _existing(call, doc_id)
     edit = await guard(call, Edit(doc_id, _given_rev(call, None), True, "{}"), {})
-    rev = await call.database.write(lambda tx: revisions.write(tx, edit))
+    rev = await call.database.write(lambda tx: edits.write(tx, edit))
     return _written(call, doc_id, rev, 200)
 
 
@@ -231,11 +250,11 @@ async def get(call: Call) -> web.StreamResponse:
         return _get_local(call, doc_id)
     if "open_revs" in call.query:
         return _open_revs(call, doc_id)
-    if "rev" in call.query and not call.flag("latest"):
-        rev = revisions.parse_rev(call.query["rev"])
-        document = revisions.read_rev(call.database.near(), doc_id, rev)
-        if document is None:
+    if "rev" in call.query:
+        _, named = named_revs(call, doc_id, [revisions.parse_rev(call.query["rev"])])[0]
+        if named is None:
             raise not_found()
+        document = named
     else:
         document = _existing(call, doc_id)
     extra = extra_fields(call, document)
@@ -248,9 +267,13 @@ async def get(call: Call) -> web.StreamResponse:
 
 
 def extra_fields(call: Call, document: Document) -> dict[str, object]:
-    """The underscore fields that were asked for. There never are conflicts, so nothing is said of them."""
+    """The underscore fields that were asked for."""
     extra: dict[str, object] = {}
     meta = call.flag("meta")
+    for name, deleted in (("conflicts", False), ("deleted_conflicts", True)):
+        if call.flag(name) or meta:
+            others = [leaf.rev for leaf in _others(call, document) if leaf.deleted == deleted]
+            extra |= {f"_{name}": others} if others else {}
     if call.flag("revs"):
         generation = int(document.rev.partition("-")[0])
         hashes = [rev.partition("-")[2] for rev in document.revisions()]
@@ -263,22 +286,35 @@ def extra_fields(call: Call, document: Document) -> dict[str, object]:
     return extra
 
 
-def _open_revs(call: Call, doc_id: str) -> web.Response:
-    """The revisions named by `open_revs`, or the only leaf there is for `all`."""
+def _others(call: Call, document: Document) -> list[Document]:
+    """The conflicts of a document, best first; none for what is not its current revision."""
+    current, *others = revisions.leaves(call.database.near(), document.id)
+    return others if current.rev == document.rev else []
+
+
+def named_revs(call: Call, doc_id: str, revs: list[str] | None) -> list[tuple[str, Document | None]]:
+    """These revisions of a document, or with None all of its leaves; with `latest`, the leaves that come of them."""
     connection = call.database.near()
-    current = revisions.read(connection, doc_id)
+    leaves = revisions.leaves(connection, doc_id)
+    if revs is None:
+        return [(leaf.rev, leaf) for leaf in leaves]
+    if call.flag("latest"):
+        after = [[leaf.rev for leaf in leaves if rev in leaf.revisions()] or [rev] for rev in revs]
+        revs = list(dict.fromkeys(chain.from_iterable(after)))
+    return [(rev, revisions.read_rev(connection, doc_id, rev)) for rev in revs]
+
+
+def _open_revs(call: Call, doc_id: str) -> web.Response:
+    """The revisions named by `open_revs`, or all leaves for `all`."""
     if call.query["open_revs"] == "all":
-        if current is None:
+        found = named_revs(call, doc_id, None)
+        if not found:
             raise not_found()
-        found: list[tuple[str, Document | None]] = [(current.rev, current)]
     else:
         wanted = parse_json(call.query["open_revs"])
         if not isinstance(wanted, list):
             raise bad_request("`open_revs` must be an array of revisions, or all")
-        revs = [revisions.parse_rev(rev) for rev in wanted]
-        if call.flag("latest") and current is not None:
-            revs = list(dict.fromkeys(current.rev if rev in current.revisions() else rev for rev in revs))
-        found = [(rev, revisions.read_rev(connection, doc_id, rev)) for rev in revs]
+        found = named_revs(call, doc_id, [revisions.parse_rev(rev) for rev in wanted])
     rows = [
         f'{{"ok":{document.json(extra_fields(call, document))}}}' if document else compact({"missing": rev})
         for rev, document in found
@@ -304,11 +340,11 @@ async def _put_local(call: Call, edit: Edit) -> web.Response:
         return await _delete_local(call, edit.id)
     given = _given_rev(call, edit.parent)
     rev = f"0-{int(given.partition('-')[2]) + 1 if given else 1}"
-    await call.database.write(lambda tx: revisions.write_local(tx, edit.id, rev, edit.body))
+    await call.database.write(lambda tx: edits.write_local(tx, edit.id, rev, edit.body))
     return _written(call, edit.id, rev, 201)
 
 
 async def _delete_local(call: Call, doc_id: str) -> web.Response:
-    if not await call.database.write(lambda tx: revisions.delete_local(tx, doc_id)):
+    if not await call.database.write(lambda tx: edits.delete_local(tx, doc_id)):
         raise not_found()
     return _written(call, doc_id, "0-0", 200)

@@ -19,17 +19,17 @@ from aiohttp import web
 
 from embedded import auth
 from embedded.documents import DESIGN, check_id
-from embedded.engine import mango, revisions
+from embedded.engine import edits, mango, revisions
 from embedded.engine.collation import encode
-from embedded.engine.revisions import Edit
+from embedded.engine.edits import Edit
 from embedded.errors import CouchError, bad_request, not_found, not_implemented
-from embedded.http import Call, answer, answer_text, compact, parse_count
+from embedded.http import Call, answer, answer_text, compact, parse_count, parse_flag
 
 DEFAULT_LIMIT = 25
 _WARNING = "No matching index found, create an index to optimize query time."
 # What may stand beside the selector; these change nothing here.
-_HARMLESS = {"use_index", "allow_fallback", "conflicts", "r", "stable", "update", "stale", "partition"}
-_KNOWN = {"selector", "limit", "skip", "sort", "fields", "bookmark", "execution_stats"} | _HARMLESS
+_HARMLESS = {"use_index", "allow_fallback", "r", "stable", "update", "stale", "partition"}
+_KNOWN = {"selector", "limit", "skip", "sort", "fields", "bookmark", "conflicts", "execution_stats"} | _HARMLESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class _Find:
     limit: int
     skip: int
     fields: list[list[str]] | None
+    conflicts: bool
 
 
 async def find(call: Call) -> web.Response:
@@ -85,6 +86,7 @@ def _query(body: dict[str, Any]) -> _Find:
         parse_count("limit", body.get("limit", DEFAULT_LIMIT)),
         skip,
         [mango.split_field(name) for name in fields] if fields else None,
+        parse_flag("conflicts", body.get("conflicts", False)),
     )
 
 
@@ -134,11 +136,12 @@ def _run(connection: sqlite3.Connection, query: _Find) -> list[str]:
 def _matching(connection: sqlite3.Connection, query: _Find) -> Iterator[tuple[str, dict[str, Any]]]:
     """All documents that match, in the order of their ids, without design documents."""
     down = "DESC" if query.descending else "ASC"
+    conflicts = revisions.conflicts(connection, query.conflicts)
     for doc_id, rev, body in connection.execute(
         "SELECT id, rev, body FROM documents JOIN bodies USING (number) "  # noqa: S608
         f"WHERE NOT deleted AND NOT (id > '_design/' AND id < '_design0') ORDER BY id {down}"
     ):
-        text = revisions.Document(doc_id, rev, False, body).json()
+        text = revisions.Document(doc_id, rev, False, body).json(conflicts(doc_id))
         document = json.loads(text)
         if query.test(document):
             yield text, document
@@ -208,7 +211,7 @@ async def create_index(call: Call) -> web.Response:
     if not exists:
         fields["views"][name] = view
         parent = current.rev if current else None
-        await call.database.write(lambda tx: revisions.write(tx, Edit(ddoc, parent, False, compact(fields))))
+        await call.database.write(lambda tx: edits.write(tx, Edit(ddoc, parent, False, compact(fields))))
     return answer({"result": "exists" if exists else "created", "id": ddoc, "name": name})
 
 
@@ -235,5 +238,5 @@ async def delete_index(call: Call) -> web.Response:
     del fields["views"][call.path["name"]]
     gone = not fields["views"]
     edit = Edit(ddoc, current.rev, gone, "{}" if gone else compact(fields))
-    await call.database.write(lambda tx: revisions.write(tx, edit))
+    await call.database.write(lambda tx: edits.write(tx, edit))
     return answer({"ok": True})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -28,7 +29,7 @@ _ALIASES = {
     "endkey_docid": "end_key_doc_id",
 }
 _STALE = {"ok": "false", "update_after": "lazy"}
-_FLAGS = ("inclusive_end", "descending", "reduce", "include_docs", "update_seq", "sorted")
+_FLAGS = ("inclusive_end", "descending", "reduce", "include_docs", "conflicts", "update_seq", "sorted")
 
 
 def view_query(given: dict[str, Any], reducer: str | None) -> ViewQuery:
@@ -120,7 +121,10 @@ class _View:
         """The answer to a query, in pieces."""
         with ExitStack() as stack:
             connection = stack.enter_context(self.index.borrow())
-            documents = stack.enter_context(self.database.borrow()) if query.include_docs else None
+            linked = None
+            if query.include_docs:
+                documents = stack.enter_context(self.database.borrow())
+                linked = partial(_linked, documents, revisions.conflicts(documents, query.conflicts))
             if query.reduce and self.reducer is not None:
                 rows = (
                     f'{{"key":{key},"value":{value}}}'
@@ -130,19 +134,19 @@ class _View:
             else:
                 total = self.index.total(connection, self.number)
                 head = {"total_rows": total, "offset": offset(connection, self.number, query, total)}
-                rows = (_row_text(row, documents) for row in map_rows(connection, self.number, query))
+                rows = (_row_text(row, linked) for row in map_rows(connection, self.number, query))
             if query.update_seq:
                 head["update_seq"] = self.database.seq_text(self.index.seq)
             start = f"{compact(head)[:-1]}," if head else "{"
             yield from rows_in_pieces(f'{start}"rows":[', rows, lambda: "\n]}")
 
 
-def _row_text(row: ViewRow, documents: sqlite3.Connection | None) -> str:
+def _row_text(row: ViewRow, linked: Callable[[ViewRow], str] | None) -> str:
     text = f'{{"id":{compact(row.id)},"key":{row.key},"value":{row.value}'
-    return f"{text}}}" if documents is None else f'{text},"doc":{_linked(row, documents)}}}'
+    return f"{text}}}" if linked is None else f'{text},"doc":{linked(row)}}}'
 
 
-def _linked(row: ViewRow, documents: sqlite3.Connection) -> str:
+def _linked(documents: sqlite3.Connection, conflicts: revisions.Conflicts, row: ViewRow) -> str:
     """The document of a row: the one that emitted it, or the one that an `_id` in its value names."""
     doc_id, rev = row.id, None
     if '"_id"' in row.value or '"_rev"' in row.value:
@@ -152,7 +156,7 @@ def _linked(row: ViewRow, documents: sqlite3.Connection) -> str:
     if not isinstance(doc_id, str):
         return "null"
     document = revisions.read_rev(documents, doc_id, rev) if rev else revisions.read(documents, doc_id)
-    return "null" if document is None or (document.deleted and not rev) else document.json()
+    return "null" if document is None or (document.deleted and not rev) else document.json(conflicts(doc_id))
 
 
 async def view(call: Call) -> web.StreamResponse:

@@ -37,8 +37,11 @@ class Database:
         self.indexers = indexers
         self._executor = readers
         writing = connect(path, "FULL")
-        if writing.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = writing.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
             _create(writing)
+        elif version == 1:  # made before there were conflicts
+            writing.executescript(f"BEGIN; {revisions.BRANCHES} PRAGMA user_version = 2; COMMIT;")
         self.counters = Counters(
             *writing.execute("SELECT update_seq, doc_count, deleted_count, purge_seq FROM counters").fetchone()
         )
@@ -202,9 +205,9 @@ class Database:
 def _create(connection: sqlite3.Connection) -> None:
     """The tables of a new database, in one transaction: a crash leaves a whole database or an empty file."""
     meta = {"token": secrets.token_hex(8), "security": DEFAULT_SECURITY, "revs_limit": DEFAULT_REVS_LIMIT}
-    connection.executescript(f"BEGIN; {revisions.SCHEMA}")
+    connection.executescript(f"BEGIN; {revisions.SCHEMA} {revisions.BRANCHES}")
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in meta.items()]
     )
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute("PRAGMA user_version = 2")
     connection.execute("COMMIT")

@@ -175,15 +175,15 @@ class Index:
         batch: list[_Changed] = []
         size = 0
         with self._database.borrow() as connection:
+            conflicts = revisions.conflicts(connection)
             for seq, doc_id, rev, deleted, body in connection.execute(
                 "SELECT seq, id, rev, deleted, body FROM documents INDEXED BY changes JOIN bodies USING (number) "
                 "WHERE seq > ? ORDER BY seq LIMIT ?",
                 (self.seq, BATCH_DOCUMENTS),
             ):
                 mapped = not deleted and not doc_id.startswith("_design/")
-                batch.append(
-                    _Changed(seq, doc_id, revisions.Document(doc_id, rev, False, body).json() if mapped else None)
-                )
+                document = revisions.Document(doc_id, rev, False, body)
+                batch.append(_Changed(seq, doc_id, document.json(conflicts(doc_id)) if mapped else None))
                 size += len(body)
                 if size > BATCH_CHARACTERS:
                     break

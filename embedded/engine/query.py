@@ -43,6 +43,7 @@ class ViewQuery:
     reduce: bool | None = None
     group_level: int = 0
     include_docs: bool = False
+    conflicts: bool = False
     update_seq: bool = False
     update: str = "true"
     sorted: bool = True

@@ -30,9 +30,7 @@ def _only_embedded(server):
     [
         ("PUT", "/a/attachment.txt", None),
         ("PUT", "/a", {"_attachments": {"a.txt": {"data": "", "content_type": "text/plain"}}}),
-        ("PUT", "/a?new_edits=false", {"_rev": "1-abc"}),
         ("COPY", "/a", None),
-        ("POST", "/_bulk_docs", {"docs": [], "new_edits": False}),
         ("GET", "/_changes?feed=eventsource", None),
         ("GET", "/_changes?filter=d/f", None),
         ("GET", "/_changes?filter=_view&view=d/v", None),
@@ -64,6 +62,24 @@ def test_a_document_in_parts_is_refused_as_having_attachments(db):
     parts = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\n\r\nhello\r\n--x--"
     answer = db("PUT", "/a", data=parts, headers={"Content-Type": 'multipart/related; boundary="x"'})
     assert (answer.status_code, "attachments" in answer.json()["reason"]) == (501, True), answer.text
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        {},
+        {"_rev": "2-b", "_revisions": {"start": 2, "ids": ["c", "a"]}},
+        {"_rev": "2-b", "_revisions": {"start": 1, "ids": ["b"]}},
+        {"_rev": "2-b", "_revisions": {"start": 2, "ids": ["b", 1]}},
+        {"_rev": "2-b", "_revisions": {"start": 2, "ids": "b"}},
+        {"_rev": "2-b", "_revisions": "b"},
+    ],
+)
+def test_a_copy_says_which_revision_it_is(db, copied):
+    assert db.put("/a?new_edits=false", copied).status_code == 400
+    rows = db.post("/_bulk_docs", {"new_edits": False, "docs": [{"_id": "a", **copied}, {"_id": "b", "_rev": "1-x"}]})
+    assert [(row["id"], "error" in row) for row in rows.json()] == [("a", True)]
+    assert [row["id"] for row in db.get("/_all_docs").json()["rows"]] == ["b"]
 
 
 REPLICATION = {"_id": "copy", "source": "a", "target": "b"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from embedded.engine import revisions
+from embedded.engine import edits, revisions
 from embedded.engine.database import Database
+from embedded.engine.edits import Edit
 from embedded.engine.index import Index, ViewFunctions
-from embedded.engine.revisions import Edit
 from embedded.engine.writer import Counters, Transaction
 
 
@@ -74,8 +74,8 @@ def test_a_write_that_fails_counts_nothing(tmp_path: Path) -> None:
 async def purge(database: Database, ids: str) -> None:
     """Write documents, and purge them again, each in a call of its own."""
     for doc_id in ids:
-        rev = await database.write(partial(revisions.write, edit=Edit(doc_id, None, False, "{}")))
-        await database.write(partial(revisions.purge, wanted={doc_id: [str(rev)]}))
+        rev = await database.write(partial(edits.write, edit=Edit(doc_id, None, False, "{}")))
+        await database.write(partial(edits.purge, wanted={doc_id: [str(rev)]}))
 
 
 def rows(index: Index) -> list[str]:
@@ -85,22 +85,22 @@ def rows(index: Index) -> list[str]:
 
 def test_purges_are_forgotten_and_no_index_minds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each delivery report is purged, and none of them is to leave anything behind for ever."""
-    monkeypatch.setattr(revisions, "PURGES_KEPT", 3)
+    monkeypatch.setattr(edits, "PURGES_KEPT", 3)
 
     async def run() -> None:
         with ThreadPoolExecutor() as threads:
             database = Database("one", tmp_path / "one.sqlite", threads, threads)
             index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
             revs = {
-                doc_id: str(await database.write(partial(revisions.write, edit=Edit(doc_id, None, False, "{}"))))
+                doc_id: str(await database.write(partial(edits.write, edit=Edit(doc_id, None, False, "{}"))))
                 for doc_id in "abc"
             }
             await index.refresh()
             assert rows(index) == ["a", "b", "c"]
-            await database.write(partial(revisions.purge, wanted={"a": [revs["a"]]}))
+            await database.write(partial(edits.purge, wanted={"a": [revs["a"]]}))
             await index.refresh()
             assert rows(index) == ["b", "c"]
-            await database.write(partial(revisions.purge, wanted={"b": [revs["b"]]}))
+            await database.write(partial(edits.purge, wanted={"b": [revs["b"]]}))
             await purge(database, "vwxyz")  # that b was purged is forgotten before the index hears of it
             await index.refresh()
             assert rows(index) == ["c"]
@@ -140,7 +140,7 @@ def test_a_change_leaves_the_rows_that_it_does_not_concern(tmp_path: Path) -> No
             )
             rev = None
             for body, removed, added in steps:
-                rev = await database.write(partial(revisions.write, edit=Edit("a", rev, False, body)))
+                rev = await database.write(partial(edits.write, edit=Edit("a", rev, False, body)))
                 await index.refresh()
                 seen = index._writing.execute("SELECT total(removed), total(added) FROM seen").fetchone()
                 assert seen == (removed, added), body
@@ -149,3 +149,24 @@ def test_a_change_leaves_the_rows_that_it_does_not_concern(tmp_path: Path) -> No
             await database.close()
 
     asyncio.run(run())
+
+
+def test_a_database_made_before_there_were_conflicts_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "one.sqlite"
+
+    async def run() -> list[str]:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", path, threads, threads)
+            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+            await database.close()
+            with sqlite3.connect(path) as connection:
+                connection.executescript("DROP TABLE branches; PRAGMA user_version = 1")
+            for _ in range(2):
+                database = Database("one", path, threads, threads)
+                await database.write(partial(edits.graft, doc=revisions.Document("a", "1-x", False, "{}")))
+                with database.borrow() as connection:
+                    found = [leaf.rev for leaf in revisions.leaves(connection, "a")]
+                await database.close()
+            return found
+
+    assert len(asyncio.run(run())) == 2
