@@ -95,6 +95,7 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
     decided: list[dict[str, Any]] = []
 
     def edit_document(doc: Document) -> bool:
+        decided.clear()
         task = find_task(doc, message_uuid)
         if task is None or not edit(task):
             return False
@@ -106,7 +107,7 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
     if update.error:
         log.error("a decision is not stored", document=doc_id, reason=update.error)
         raise BusyError(f"CouchDB did not take what was decided of the message {message_uuid}; try again.")
-    if not update.written:
+    if not decided:
         raise ApiError(409, f"The message {message_uuid} is {otherwise}; GET it to see what became of it.")
     return decided[0]
 

@@ -401,15 +401,28 @@ class Database:
         ]
 
     def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
-        """The documents with these ids, those that exist."""
+        """The documents with these ids, those that exist, and with their `_conflicts` where there are any."""
         keys = list(dict.fromkeys(ids))
         if not keys:
             return {}
-        answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=keys, include_docs=True))
+        answer = self.couch.call(
+            lambda client: client.post_all_docs(db=self.name, keys=keys, include_docs=True, conflicts=True)
+        )
         if any(row.get("error", "not_found") != "not_found" for row in answer["rows"]):
             # fabric_view_all_docs gives the row of a document that it could not read an `error`: it may well exist.
             raise UnavailableError(f"a document of {self.name} could not be read")
         return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
+
+    def read_revisions(self, named: Sequence[tuple[str, str]]) -> list[Document]:
+        """The documents with these ids as they are in these revisions, those that CouchDB still has."""
+        if not named:
+            return []
+        wanted = {"docs": [{"id": doc_id, "rev": rev} for doc_id, rev in named]}
+        answer = self.couch.request("POST", f"{self._path}/_bulk_get", body=wanted)
+        found = [row for result in answer["results"] for row in result["docs"]]
+        if any(row.get("error", {}).get("error", "not_found") != "not_found" for row in found):
+            raise UnavailableError(f"a revision of a document of {self.name} could not be read")
+        return [row["ok"] for row in found if "ok" in row]
 
     def revisions(self, ids: Sequence[str]) -> dict[str, str]:
         """The newest revisions of the documents with these ids, those that exist or did."""
@@ -423,7 +436,13 @@ class Database:
             return []
         answer = self.couch.call(
             lambda client: client.post_all_docs(
-                db=self.name, start_key=start, end_key=end, inclusive_end=False, include_docs=True, limit=limit
+                db=self.name,
+                start_key=start,
+                end_key=end,
+                inclusive_end=False,
+                include_docs=True,
+                conflicts=True,
+                limit=limit,
             )
         )
         return [row["doc"] for row in answer["rows"]]
@@ -447,7 +466,9 @@ class Database:
         When there is nothing, the answer waits up to `wait` seconds for the first change.
         """
         # Only the last sequence is of use, and each is work for CouchDB (pack_seqs in fabric_view_changes.erl).
-        query: dict[str, Any] = {"since": since, "limit": limit, "seq_interval": limit, "include_docs": docs}
+        query: dict[str, Any] = {"since": since, "limit": limit, "seq_interval": limit}
+        if docs:
+            query |= {"include_docs": True, "conflicts": True}
         if wait:
             query |= {"feed": "longpoll", "timeout": int(wait * 1000)}
         answer = self.couch.call(lambda client: client.post_changes(db=self.name, **query))

@@ -2,8 +2,8 @@
 
 Shapes are the Community Health Toolkit's (CHT); a field of ours has its own name and never changes the meaning of
 theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, `in_doubt`, `cost`, `parts`; in
-`sms_message` `gateway`, `to`, `link_id`, `network_code`, `sent_timestamp`, `cost`; on a document `receipt`. Which
-transitions have seen a document is in `transitions`, as in CHT.
+`sms_message` `gateway`, `to`, `link_id`, `network_code`, `sent_timestamp`, `cost`; on a document `receipt` and
+`settled_conflicts`. Which transitions have seen a document is in `transitions`, as in CHT.
 """
 
 import hashlib

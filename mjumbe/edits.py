@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from mjumbe.conflicts import settle
 from mjumbe.couch import Database, Saved
 from mjumbe.documents import Document
 
@@ -45,7 +46,8 @@ def apply_edits(
     *,
     create: bool = False,
 ) -> dict[str, Update]:
-    """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict.
+    """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict. What revisions
+    beside it know of messages is brought into it before (mjumbe/conflicts.py), and is written with it.
 
     `known` may hold documents just read, to save the first read (the edits change them in place). Returns what
     became of each id: a document that CouchDB refuses, or that is still contended after CONFLICT_ROUNDS rounds,
@@ -57,10 +59,11 @@ def apply_edits(
     waiting = list(edits)
     for _ in range(CONFLICT_ROUNDS):
         current |= database.fetch([doc_id for doc_id in waiting if doc_id not in current])
+        settled = settle(database, [current[doc_id] for doc_id in waiting if doc_id in current])
         changed = []
         for doc_id in waiting:
             doc = current.get(doc_id, {"_id": doc_id} if create else None)
-            if doc is not None and edits[doc_id](doc):
+            if doc is not None and (edits[doc_id](doc) or doc_id in settled):
                 changed.append(doc)
             else:
                 outcome[doc_id] = Update(doc)

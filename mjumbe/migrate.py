@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mjumbe import health, setup, states
+from mjumbe.conflicts import settle
 from mjumbe.couch import ConflictError, Couch, Database
 from mjumbe.documents import Document
 from mjumbe.health import SILENT_SECONDS
@@ -85,6 +86,7 @@ def _copy(source: Database, target: Database, tell: Progress) -> Copied:
 def _batches(database: Database) -> Iterator[list[Document]]:
     after = ""
     while docs := database.beginning_with("", after, AT_ONCE):
+        settle(database, docs)
         yield docs
         after = docs[-1]["_id"]
 
@@ -107,7 +109,7 @@ def _copy_batch(docs: Sequence[Document], target: Database, copied: Copied) -> N
 
 
 def _content(doc: Mapping[str, Any]) -> Document:
-    return {name: value for name, value in doc.items() if name != "_rev"}
+    return {name: value for name, value in doc.items() if name not in ("_rev", "_conflicts")}
 
 
 def _hand_over(source: Couch, target: Couch) -> None:

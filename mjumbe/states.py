@@ -40,6 +40,16 @@ _RANK = {state: rank for rank, state in enumerate(_ORDER)}
 
 NEVER_SENT = frozenset({State.DENIED, State.CLEARED, State.MUTED, State.DUPLICATE})
 NOT_SENT = NEVER_SENT | {State.FAILED}  # ended, and nobody will send it any more
+# How much a state tells of what became of a message. What is still due tells nothing.
+_TOLD: dict[State | None, int] = {
+    **dict.fromkeys(NEVER_SENT, 1),
+    State.FORWARDED_TO_GATEWAY: 2,
+    State.FAILED: 3,
+    State.RECEIVED_BY_GATEWAY: 4,
+    State.FORWARDED_BY_GATEWAY: 5,
+    State.SENT: 6,
+    State.DELIVERED: 7,
+}
 DUE = frozenset({State.PENDING, State.SCHEDULED})
 CLOCKS_APART = timedelta(minutes=1)  # what the clocks of two machines may differ by
 
@@ -156,6 +166,24 @@ def settle(task: Task, at: datetime, *, sent: bool, by: str) -> None:
         move(task, State.SENT, at, f"settled by {by}: it was sent")
     else:
         release(task, at, f"settled by {by}: it was not sent")
+
+
+def take_over(task: Task, other: Task, at: datetime, details: str) -> bool:
+    """Make of the task what `other` is, the same message in a conflicting revision of its document, if that is further
+    on in a message's life. Answers whether it was.
+
+    Not by what the task has been through already: it was put back since.
+    """
+    known, told = history(task), of(other)
+    through = {entry.get("state") for entry in known}
+    is_news = other.get("state") not in through or any(entry not in known for entry in history(other))
+    if not is_news or told not in _TOLD or _TOLD[told] <= _TOLD.get(of(task), 0):
+        return False
+    entries = [*history(other), *(entry for entry in known if entry not in history(other))]
+    task.clear()
+    task.update(other, state_history=sorted(entries, key=lambda entry: str(entry.get("timestamp"))))
+    note(task, at, details)
+    return True
 
 
 def history(task: Task) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Pipeline:
 
         A document that somebody else writes meanwhile is read again, and its transitions run on what it is then.
         """
-        concerned = [doc for doc in docs if is_incoming(doc) or any(True for _ in tasks_of(doc))]
+        concerned = [doc for doc in docs if is_incoming(doc) or any(True for _ in tasks_of(doc)) or "_conflicts" in doc]
         if not concerned:
             return
         by_id = {doc["_id"]: doc for doc in concerned}

@@ -318,7 +318,7 @@ def test_a_stable_index_is_asked_for_in_the_url(
 def test_documents_by_how_their_ids_begin(
     server: responses.RequestsMock, couch: Couch, prefix: str, after: str, asked: dict[str, str]
 ) -> None:
-    wanted = {**asked, "inclusive_end": False, "include_docs": True}
+    wanted = {**asked, "inclusive_end": False, "include_docs": True, "conflicts": True}
     doc = {"_id": "incoming:8"}
     server.add(
         responses.POST,

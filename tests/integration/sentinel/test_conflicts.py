@@ -1,0 +1,120 @@
+"""Phones with CHT's app bring edits of documents that were changed here meanwhile: what was sent stays sent."""
+
+import copy
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mjumbe import documents, states
+from mjumbe.documents import Document
+from tests.integration.processes import eventually
+from tests.integration.sentinel.world import SOON, World, number
+
+
+def bring(world: World, doc: Document, edits: int) -> str:
+    """What a phone wrote over `doc` without network comes by replication, as so many edits; returns its revision."""
+    generation, _, digest = doc["_rev"].partition("-")
+    start = int(generation) + edits
+    ids = [*(f"{edit:032x}" for edit in range(edits, 0, -1)), digest]
+    copied = {**doc, "_rev": f"{start}-{ids[0]}", "_revisions": {"start": start, "ids": ids}}
+    answer = world.couch.request(
+        "POST", f"/{world.couch.main.name}/_bulk_docs", body={"new_edits": False, "docs": [copied]}
+    )
+    assert answer == []
+    return str(copied["_rev"])
+
+
+def settled(world: World, doc_id: str, rev: str) -> Document:
+    """The document when the sentinel has compared it with this revision of it, or made it from that one."""
+    found: list[Document] = []
+
+    def is_settled() -> bool:
+        found[:] = [world.doc(doc_id)]
+        return bool(found[0].get("settled_conflicts")) and found[0]["_rev"] != rev
+
+    eventually(is_settled, SOON)
+    return found[0]
+
+
+def request_counts(world: World, *texts: str) -> list[int]:
+    return [len(world.simulator.requests(text)) for text in texts]
+
+
+def task_texts(doc: Document) -> list[Any]:
+    return [(documents.message_of(task).get("message"), task["state"]) for task in documents.tasks_of(doc)]
+
+
+@pytest.mark.parametrize("edits", [1, 9])
+def test_an_edit_from_a_phone_sends_nothing_twice(own_world: World, edits: int) -> None:
+    """With few edits our revision is the document, with many the phone's."""
+    world = own_world
+    due = states.now() + timedelta(seconds=2)
+    doc_id = world.write(number(), "come to the clinic", due=due)
+    held_by_phone = copy.deepcopy(world.doc(doc_id))
+    assert world.tasks(doc_id)[0]["state"] == "scheduled"
+    assert world.api.url
+    world.start_sentinel()
+    world.until(doc_id, "delivered")
+    rev = bring(world, {**held_by_phone, "fields": {"note": "seen by the nurse"}}, edits)
+    doc = settled(world, doc_id, rev)
+    assert task_texts(doc) == [("come to the clinic", "delivered")]
+    assert doc["fields"] == ({"note": "seen by the nurse"} if edits == 9 else {})
+    last = world.write(number(), "afterwards")
+    world.until(last, "delivered")
+    assert request_counts(world, "come to the clinic", "afterwards") == [1, 1]
+
+
+def test_an_edit_that_came_while_the_sentinel_was_down_sends_nothing_twice(own_world: World) -> None:
+    world = own_world
+    doc_id = world.write(number(), "come to the clinic")
+    held_by_phone = copy.deepcopy(world.doc(doc_id))
+    sentinel = world.start_sentinel()
+    world.until(doc_id, "sent")
+    assert sentinel.stop() == 0
+    rev = bring(world, held_by_phone, 9)
+    world.start_sentinel()
+    assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "sent")]
+    world.until(world.write(number(), "afterwards"), "sent")
+    assert request_counts(world, "come to the clinic", "afterwards") == [1, 1]
+
+
+def test_nobody_is_answered_twice(own_world: World) -> None:
+    """The phone has the message as it came in, without the answer."""
+    world = own_world
+    world.set(sms={"replies": [{"keyword": "HELP", "message": "we are here"}]})
+    doc_id = world.receive(number(), "HELP")
+    held_by_phone = copy.deepcopy(world.doc(doc_id))
+    world.start_sentinel()
+    world.until(doc_id, "delivered")
+    doc = settled(world, doc_id, bring(world, held_by_phone, 9))
+    assert task_texts(doc) == [("we are here", "delivered")]
+    world.until(world.write(number(), "afterwards"), "delivered")
+    assert request_counts(world, "we are here", "afterwards") == [1, 1]
+
+
+def test_a_message_that_a_phone_took_back_is_not_sent(own_world: World) -> None:
+    world = own_world
+    later = states.now() + timedelta(seconds=4)
+    doc_id = world.write(number(), "come to the clinic", due=later)
+    taken_back = copy.deepcopy(world.doc(doc_id))
+    states.move(taken_back["tasks"][0], states.State.CLEARED, states.now())
+    for edit in range(3):  # ours is the longer line
+        world.couch.main.put({**world.doc(doc_id), "fields": {"edit": edit}})
+    rev = bring(world, taken_back, 1)
+    world.start_sentinel()
+    assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "cleared")]
+
+
+def test_a_message_that_a_person_puts_back_goes_again(own_world: World) -> None:
+    """The conflict of long ago stays; it is looked at once."""
+    world = own_world
+    doc_id = world.write(number(), "come to the clinic")
+    held_by_phone = copy.deepcopy(world.doc(doc_id))
+    world.start_sentinel()
+    world.until(doc_id, "sent")
+    doc = settled(world, doc_id, bring(world, held_by_phone, 9))
+    states.release(doc["tasks"][0], states.now(), "asked for again")
+    world.couch.main.put(doc)
+    eventually(lambda: request_counts(world, "come to the clinic") == [2], SOON)
+    world.until(doc_id, "sent")
