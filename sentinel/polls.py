@@ -1,5 +1,6 @@
 """What services must be asked, because they do not tell or were not heard: statuses, inboxes, balances."""
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -94,7 +95,8 @@ class Polls:
         )
         self._asked[service.name] = asked + len(rows) if len(rows) == STATUSES_AT_ONCE else 0
         if rows:
-            reports = service.gateway.statuses([str(row.value) for row in rows])
+            # Some that always fail end the asking, so they must not always be the first.
+            reports = service.gateway.statuses(random.sample([str(row.value) for row in rows], len(rows)))
             self._couch.callbacks.bulk([documents.report_document(report, now) for report in reports])
 
     def _inbox(self, service: Service) -> None:
