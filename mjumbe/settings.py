@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from mjumbe import text
+from mjumbe import mustache, text
 
 DEFAULTS_PATH = Path(__file__).resolve().parent.parent / "config" / "app_settings.json"
 
@@ -102,8 +102,8 @@ def _word(value: object) -> object:
 def _template(value: object) -> object:
     if isinstance(value, str):
         try:
-            text.check_template(value)
-        except text.TemplateError as error:
+            mustache.check(value)
+        except mustache.TemplateError as error:
             raise PydanticCustomError("template", "not a template") from error
     return value
 

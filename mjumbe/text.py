@@ -1,4 +1,4 @@
-"""Message texts: templates, translations, what a text costs on the air, and which ones CouchDB takes.
+"""Message texts: translations, what a text costs on the air, and which ones CouchDB takes.
 
 Everything here is a pure function of its arguments; the built-in translations are read once from translations.json.
 """
@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
-
-import pystache
-from pystache.parser import ParsingError
 
 # GSM 03.38: the basic alphabet costs one septet a character, the extension table two (an escape and the character).
 GSM_BASIC = frozenset(
@@ -34,10 +31,6 @@ TRIMMED_CATEGORIES = frozenset("PSZC")  # punctuation, symbols, separators, cont
 Translations = Mapping[str, Mapping[str, str]]
 
 
-class TemplateError(ValueError):
-    """A template that is not Mustache; the message says what is wrong with it, without the text."""
-
-
 @dataclass(frozen=True)
 class Parts:
     """How a text travels: `units` are septets in GSM-7 and UTF-16 code units in UCS-2; `count` is what is paid for."""
@@ -45,47 +38,6 @@ class Parts:
     encoding: Literal["GSM-7", "UCS-2"]
     units: int
     count: int
-
-
-class _Renderer(pystache.Renderer):  # type: ignore[misc]  # pystache has no types
-    """Mustache for SMS: nothing HTML-escaped, missing values empty, and no partials (pystache would read files)."""
-
-    def __init__(self) -> None:
-        super().__init__(escape=lambda text: text, missing_tags="ignore", partials={})
-
-    def str_coerce(self, val: object) -> str:
-        """JSON's values as a reader expects them: nothing for null, `true` rather than Python's `True`."""
-        if val is None:
-            return ""
-        if isinstance(val, bool):
-            return "true" if val else "false"
-        return str(val)
-
-
-@lru_cache(maxsize=1000)
-def _parsed(template: str, *, closed: bool = False) -> Any:
-    try:
-        return pystache.parse(template, raise_on_mismatch=closed)
-    except ParsingError as error:
-        raise TemplateError(f"the template is not valid Mustache: {error}; close each section that you open") from error
-
-
-def check_template(template: str) -> None:
-    """Raise TemplateError when `template` is not valid Mustache, or leaves a section or a tag open.
-
-    `render` takes what is open at the end for text, and people would read it; CHT's Mustache refuses it.
-    """
-    _parsed(template, closed=True)
-    if "{{" in template.rpartition("}}")[2] and "{{=" not in template:  # that one chooses other delimiters
-        raise TemplateError("the template is not valid Mustache: its last {{ has no }} behind it; close each tag")
-
-
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """The Mustache `template` filled from `context` (nested paths with dots); missing names become empty.
-
-    Raises TemplateError for a template that cannot be parsed.
-    """
-    return str(_Renderer().render(_parsed(template), dict(context)))
 
 
 def parts(text: str) -> Parts:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
-from mjumbe import dates, text
+from mjumbe import dates, mustache
 from mjumbe.documents import Document
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, contact_of, locale_of
@@ -19,15 +19,15 @@ def fill(template: str | None, doc: Document, context: Context) -> str:
         formats = {"date": context.settings.date_format, "datetime": context.settings.reported_date_format}
         locale = locale_of(doc, context)
         sections = {name: _date(pattern, locale, values) for name, pattern in formats.items()}
-        return text.render(template or "", values | sections).strip()
-    except text.TemplateError as error:
+        return mustache.render(template or "", values | sections).strip()
+    except mustache.TemplateError as error:
         log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
         return ""
 
 
 def _date(pattern: str, locale: str, values: Document) -> Callable[..., str]:
     """A section that writes the moment within it as a date; as a name, it has nothing within."""
-    return lambda within="": dates.written(text.render(within, values), pattern, locale)
+    return lambda within="": dates.written(mustache.render(within, values), pattern, locale)
 
 
 def _shown(doc: Document, context: Context) -> Document:

@@ -1,90 +1,22 @@
-"""Templates, translations, words, and what a text costs on the air."""
+"""Translations, words, and what a text costs on the air."""
 
-import contextlib
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mjumbe import text
+from mjumbe import mustache, text
 from mjumbe.text import (
     GSM_BASIC,
     GSM_EXTENSION,
-    TemplateError,
     each_text,
     first_word,
     limit_parts,
     parts,
-    render,
     safe_text,
     translate,
 )
-
-RENDERED = [
-    ("Hello {{name}}", {"name": "Aïsha & <Juma>"}, "Hello Aïsha & <Juma>"),
-    ("{{{a}}}{{&a}}", {"a": "'"}, "''"),
-    ("{{contact.parent.name}}", {"contact": {"parent": {"name": "Kilifi"}}}, "Kilifi"),
-    ("[{{missing}}{{a.b.c}}{{n}}]", {"a": {"b": None}, "n": None}, "[]"),
-    ("{{n}} {{f}} {{yes}} {{no}}", {"n": 0, "f": 1.5, "yes": True, "no": False}, "0 1.5 true false"),
-    ("{{#items}}{{n}},{{/items}}", {"items": [{"n": 1}, {"n": 2}]}, "1,2,"),
-    ("{{^items}}none{{/items}}", {"items": []}, "none"),
-    ("{{#a}}{{b}}{{/a}}", {"a": {"b": "x"}}, "x"),
-    ("{{! a comment }}x", {}, "x"),
-    ("{{a}}", {"a": "{{b}}", "b": "no"}, "{{b}}"),
-    ("[{{> ../../etc/passwd}}]", {}, "[]"),
-    ("{{name.upper}}{{name.__class__}}", {"name": "x"}, ""),
-    ("50% {not} }} {{", {}, "50% {not} }} {{"),
-    ("", {}, ""),
-]
-
-
-@pytest.mark.parametrize(("template", "context", "expected"), RENDERED)
-def test_render(template: str, context: dict[str, Any], expected: str) -> None:
-    assert render(template, context) == expected
-
-
-def test_no_partial_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "there.mustache").write_text("its content")
-    monkeypatch.chdir(tmp_path)
-    assert render("[{{> there}}]", {}) == "[]"
-
-
-@pytest.mark.parametrize("template", ["{{#a}}x{{/b}}", "x{{/a}}"])
-def test_a_broken_template_is_named(template: str) -> None:
-    with pytest.raises(TemplateError, match="not valid Mustache"):
-        render(template, {})
-    with pytest.raises(TemplateError):
-        text.check_template(template)
-
-
-@pytest.mark.parametrize(
-    "template", ["{{#x}} hello", "{{^x}}{{y}}", "Hi {{name and more", "{{a}} {{", "{{! a", "{{{b}"]
-)
-def test_what_is_left_open_is_refused_where_it_is_written_and_rendered_where_it_is_there(template: str) -> None:
-    with pytest.raises(TemplateError, match="not valid Mustache"):
-        text.check_template(template)
-    assert isinstance(render(template, {}), str)
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        *(template for template, _, _ in RENDERED if not template.endswith("{{")),
-        *("{{}}", "{{#a}}{{#b}}{{/b}}{{/a}}", "{{#date}}{{due}}{{/date}}", "{{=<% %>=}}<%a%> {{", "{ {a} }", "}}"),
-    ],
-)
-def test_what_is_closed_is_accepted(template: str) -> None:
-    text.check_template(template)
-
-
-@given(st.text(alphabet="{}#/^&>!=<% ab.", max_size=40))
-def test_any_text_renders_or_is_refused(template: str) -> None:
-    with contextlib.suppress(TemplateError):
-        assert isinstance(render(template, {"a": {"b": "x"}}), str)
-
 
 COUNTED = [
     ("", "GSM-7", 0, 1),
@@ -206,7 +138,7 @@ def test_built_in_texts_are_complete_cheap_and_renderable() -> None:
     assert builtin["en"].keys() == builtin["sw"].keys()
     for texts in builtin.values():
         for message in texts.values():
-            assert parts(render(message, {})).count == 1
+            assert parts(mustache.render(message, {})).count == 1
             assert parts(message).encoding == "GSM-7"
 
 

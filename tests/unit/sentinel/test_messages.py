@@ -168,11 +168,12 @@ def test_texts(source: dict[str, Any], locale: str | None, text: str) -> None:
         ("{{fields.debt}} {{place.name}}.", "50 ."),
         ("by {{#date}}{{due}}{{/date}}, {{#datetime}}{{due}}{{/datetime}}", "by 3 May, 2026, 03.05.26 08:09"),
         ("by {{date}}{{#date}}{{nothing}}{{/date}}.", "by ."),
+        ("by {{#date}}{{words}}{{/date}}.", "by {{debt}}{{/x}}."),
     ],
 )
 def test_texts_about_a_patient(template: str, text: str) -> None:
     formats = {"date_format": "D MMM, YYYY", "reported_date_format": "DD.MM.YY HH:mm"}
-    fields = {"patient_id": "12345", "debt": 50, "due": "2026-05-03T08:09:00"}
+    fields = {"patient_id": "12345", "debt": 50, "due": "2026-05-03T08:09:00", "words": "{{debt}}{{/x}}"}
     (finished,) = finish(unfinished(message=template), formats, fields=fields)
     assert finished["messages"][0]["message"] == text
 
