@@ -13,7 +13,7 @@ from mjumbe.settings import Settings
 
 # What people write into a number besides digits. Letters mean a sender id ("SAFARICOM"), which phonenumbers would take
 # for a vanity number; commas, semicolons and hashes mean extensions, or several numbers.
-WRITTEN = re.compile(r"\+?[\d\s().\-‐-―/\u00a0]+")
+WRITTEN = re.compile(r"\(?\+?[\d\s().\-‐-―/\u00a0]+")
 FRACTION = re.compile(r"^(\d+)\.0$")  # some programs' JSON has every number as 254711000111.0
 INTERNATIONAL_PREFIX = re.compile(r"00+(?=[1-9])")  # 00 in most countries, 000 in Kenya, Uganda and Tanzania
 SEVERAL = re.compile(r"[,;]")  # what services and phones part recipients by
@@ -42,7 +42,7 @@ def normalise(number: str, default_country_code: str) -> str | None:
     if not WRITTEN.fullmatch(written):
         return None
     digits = re.sub(r"\D", "", FRACTION.sub(r"\1", written))
-    if written.startswith("+"):
+    if "+" in written:
         return _e164("+" + digits)
     international = INTERNATIONAL_PREFIX.match(digits)
     if international:
