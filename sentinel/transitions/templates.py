@@ -45,7 +45,10 @@ def _shown(doc: Document, context: Context) -> Document:
     if person is not None:
         above = reporter.get("parent") if reporter.get("_id") == person.doc["_id"] else None
         reporter = {**person.doc, **({"parent": above} if above else {})}
-    return {**values, "fields": doc.get("fields"), "contact": reporter, "patient": patient, "place": place}
+    # What is known of the patient or place overrules the document here, too: a place's contact is its head, say.
+    heads = (subject["contact"] for subject in (patient, place) if subject and subject.get("contact") is not None)
+    contact = next(heads, reporter)
+    return {**values, "fields": doc.get("fields"), "contact": contact, "patient": patient, "place": place}
 
 
 def _places(layer: Document) -> Document:

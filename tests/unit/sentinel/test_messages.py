@@ -181,6 +181,22 @@ def test_texts_about_a_patient(template: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
+        ({"place_id": "other"}, "+254711000060"),
+        ({"place_id": "other", "patient_id": "12345"}, "+254711000060"),
+        ({"patient_id": "12345"}, SENDER),
+        ({"place_id": "nowhere"}, SENDER),
+        ({"place_id": "district"}, "+254711000030"),
+        ({}, SENDER),
+    ],
+)
+def test_the_contact_in_a_text_about_a_place_is_that_place_s(fields: dict[str, Any], text: str) -> None:
+    (finished,) = finish(unfinished(message="{{contact.phone}}"), fields=fields)
+    assert finished["messages"][0]["message"] == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
         ({"patient_id": "unknown"}, ",Ann's area"),
         ({"patient_name": "Baraka"}, "Baraka,Ann's area"),
         ({"place_id": "other"}, ",Fay's area"),
