@@ -17,7 +17,7 @@ from mjumbe.states import DUE, State, Task
 from mjumbe.uuid7 import new_uuid
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, locale_of
-from sentinel.transitions.templates import fill
+from sentinel.transitions.templates import fill, shown
 
 # CHT's words for recipients: the contact of the place of a type above the patient or the sender, or so many steps up.
 TYPES = {"clinic": "clinic", "health_center": "health_center", "district": "district_hospital"}
@@ -129,15 +129,19 @@ def _in_language(message: object, locale: str) -> str | None:
 
 
 def _recipient(task: Task, doc: Document, context: Context) -> str | None:
-    wanted = str(task.get("recipient") or SENDER).strip()
-    reporter = lineage.reporter(doc, context) or {}
-    sender = doc.get("from") or reporter.get("phone")
-    if wanted == SENDER:
-        return sender
-    if phone.normalise(wanted, context.settings.default_country_code):
-        return wanted
-    found = _named(wanted, doc, context)
+    """The number of the first recipient that is found, else the sender's; a task names one, or with CHT 5 several."""
+    sender = doc.get("from") or (lineage.reporter(doc, context) or {}).get("phone")
+    named = task.get("recipient")
+    given = named if isinstance(named, list) else [named]
+    words = [str(word).strip() for word in given if isinstance(word, str | int)]
+    wanted = [word for word in words if word] or [SENDER]
+    found = _first(sender if word == SENDER else _resolved(word, doc, context) for word in wanted)
     return found if found or not context.settings.sms.default_to_sender else sender
+
+
+def _resolved(wanted: str, doc: Document, context: Context) -> str | None:
+    is_number = phone.normalise(wanted, context.settings.default_country_code)
+    return wanted if is_number else _named(wanted, doc, context)
 
 
 def _named(wanted: str, doc: Document, context: Context) -> str | None:
@@ -154,7 +158,7 @@ def _named(wanted: str, doc: Document, context: Context) -> str | None:
     if wanted in TYPES or wanted.startswith(ANCESTOR):
         found = _phone_above(starts, TYPES.get(wanted) or wanted.removeprefix(ANCESTOR))
         return found or (_phone_of(reporter) if wanted == "clinic" else None)
-    return _field(wanted, doc)
+    return _field(wanted, doc, context)
 
 
 def _phone_above(starts: Iterable[Document], kind: str) -> str | None:
@@ -168,9 +172,10 @@ def _linked_phone(start: Document, tag: str, context: Context) -> str | None:
     return _phone_of(context.documents.get(next((link for link in links if link), "")))
 
 
-def _field(path: str, doc: Document) -> str | None:
-    """A number in one of the report's fields, or elsewhere in the document."""
-    for holder in (doc.get("fields"), doc):
+def _field(path: str, doc: Document, context: Context) -> str | None:
+    """A number in one of the fields, or elsewhere in what texts are filled from: `patient.parent.contact.phone`."""
+    values = shown(doc, context)
+    for holder in (values["fields"], values):
         value: Any = holder
         for step in path.split("."):
             value = value.get(step) if isinstance(value, dict) else None

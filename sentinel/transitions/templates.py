@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 def fill(template: str | None, doc: Document, context: Context) -> str:
     """The template filled from the document; empty when there is none, or when it is none that can be filled."""
     try:
-        values = _shown(doc, context)
+        values = shown(doc, context)
         formats = {"date": context.settings.date_format, "datetime": context.settings.reported_date_format}
         locale = locale_of(doc, context)
         sections = {name: _date(pattern, locale, values) for name, pattern in formats.items()}
@@ -30,7 +30,7 @@ def _date(pattern: str, locale: str, values: Document) -> Callable[..., str]:
     return lambda within="": dates.written(mustache.render(within, values), pattern, locale)
 
 
-def _shown(doc: Document, context: Context) -> Document:
+def shown(doc: Document, context: Context) -> Document:
     """The document and its fields; what is known of the place and the patient that it is about overrules them."""
     patient, place = lineage.subjects(doc, context)
     reporter = lineage.reporter(doc, context) or {}

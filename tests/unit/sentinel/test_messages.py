@@ -48,7 +48,14 @@ def finish(one: Document, values: dict[str, Any] | None = None, **more: Any) -> 
         ("district", "+254711000030"),
         (OTHER, OTHER),
         ("0711000009", "0711000009"),
+        (711000009, "711000009"),
         ("somebody", SENDER),
+        (["somebody", " link:nurse ", "district"], "+254711000040"),
+        (["somebody", None, {}, 711000009], "711000009"),
+        (["reporting_unit", "district"], SENDER),
+        (["somebody", "nobody"], SENDER),
+        ([], SENDER),
+        ({"_id": "cai"}, SENDER),
         ("ancestor:health_center", "+254711000020"),
         ("ancestor:district_hospital", "+254711000030"),
         ("ancestor:nowhere", SENDER),
@@ -61,11 +68,36 @@ def finish(one: Document, values: dict[str, Any] | None = None, **more: Any) -> 
         ("mother.phone", "+254711000080"),
     ],
 )
-def test_recipients(recipient: str | None, to: str) -> None:
+def test_recipients(recipient: object, to: str) -> None:
     fields = {"mother_phone": "+254711000070", "mother": {"phone": "+254711000080"}}
     (finished,) = finish(unfinished(message="Habari", recipient=recipient), fields=fields)
     (message,) = finished["messages"]
     assert (message["to"], message["message"], bool(message["uuid"])) == (to, "Habari", True)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "fields", "to"),
+    [
+        ("patient.parent.contact.phone", {"patient_id": "12345"}, "+254711000060"),
+        ("patient.phone", {"patient_id": "ann"}, SENDER),
+        (["patient.phone", "patient.parent.contact.phone"], {"patient_id": "12345"}, "+254711000060"),
+        ("place.contact.phone", {"place_id": "other"}, "+254711000060"),
+        ("clinic.contact.phone", {"patient_id": "12345"}, "+254711000060"),
+        ("clinic.contact.phone", {}, SENDER),
+        ("contact.parent.parent.contact.phone", {}, "+254711000020"),
+        ("phone", {"patient_id": "ann"}, SENDER),
+        ("patient.phone", {"patient_id": "12345"}, None),
+        ("patient.phone", {}, None),
+        ("patient", {"patient_id": "ann"}, None),
+        ("phone", {}, None),
+    ],
+)
+def test_recipients_are_looked_for_where_texts_are_filled_from(
+    recipient: object, fields: dict[str, Any], to: str | None
+) -> None:
+    one = unfinished(message="Habari", recipient=recipient)
+    (finished,) = finish(one, {"sms": {"default_to_sender": False}}, fields=fields)
+    assert [message["to"] for message in finished.get("messages", [])] == [to] * (to is not None)
 
 
 @pytest.mark.parametrize(
