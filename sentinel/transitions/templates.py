@@ -1,6 +1,7 @@
 """What a text's template is filled from: CHT's names for the report, its patient and place, and those above them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -18,16 +19,23 @@ def fill(template: str | None, doc: Document, context: Context) -> str:
         values = shown(doc, context)
         formats = {"date": context.settings.date_format, "datetime": context.settings.reported_date_format}
         locale = locale_of(doc, context)
-        sections = {name: _date(pattern, locale, values) for name, pattern in formats.items()}
+        writers = {name: partial(dates.written, pattern=pattern, locale=locale) for name, pattern in formats.items()}
+        writers["local_phone"] = partial(_local_phone, country_code=context.settings.default_country_code)
+        sections = {name: _section(write, values) for name, write in writers.items()}
         return mustache.render(template or "", values | sections).strip()
     except mustache.TemplateError as error:
         log.warning("a message's text cannot be made", doc=doc["_id"], reason=str(error))
         return ""
 
 
-def _date(pattern: str, locale: str, values: Document) -> Callable[..., str]:
-    """A section that writes the moment within it as a date; as a name, it has nothing within."""
-    return lambda within="": dates.written(mustache.render(within, values), pattern, locale)
+def _section(write: Callable[[str], str], values: Document) -> Callable[..., str]:
+    """A section that is what `write` makes of what it holds; as a name, it has nothing within."""
+    return lambda within="": write(mustache.render(within, values))
+
+
+def _local_phone(number: str, country_code: str) -> str:
+    """A number of our country without its code, as CHT 5.2 writes it (cht-core pull request 10868)."""
+    return number.strip().removeprefix(f"+{country_code}")
 
 
 def shown(doc: Document, context: Context) -> Document:

@@ -200,6 +200,8 @@ def test_texts(source: dict[str, Any], locale: str | None, text: str) -> None:
         ("{{fields.debt}} {{place.name}}.", "50 ."),
         ("by {{#date}}{{due}}{{/date}}, {{#datetime}}{{due}}{{/datetime}}", "by 3 May, 2026, 03.05.26 08:09"),
         ("by {{date}}{{#date}}{{nothing}}{{/date}}.", "by ."),
+        ("Call {{#local_phone}} {{clinic.contact.phone}} {{/local_phone}}!", "Call 711000060!"),
+        ("{{#local_phone}}+255711000060{{/local_phone}}{{local_phone}}.", "+255711000060."),
         ("by {{#date}}{{words}}{{/date}}.", "by {{debt}}{{/x}}."),
     ],
 )
