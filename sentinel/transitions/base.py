@@ -86,12 +86,8 @@ def contact_of(doc: Document, context: Context) -> Contact | None:
 
 
 def locale_of(doc: Document, context: Context) -> str:
-    """The language to answer in: the message's, the sender's, else the settings'."""
+    """The language to answer in: the document's, the message's, the sender's, else the settings'."""
     contact = contact_of(doc, context)
-    sms = doc.get("sms_message") or {}
-    return (
-        sms.get("locale")
-        or doc.get("locale")
-        or (contact.locale if contact else None)
-        or context.settings.locale_outgoing
-    )
+    sms = doc.get("sms_message")
+    found = (doc.get("locale"), sms.get("locale") if isinstance(sms, dict) else None, contact and contact.locale)
+    return next((locale for locale in found if locale and isinstance(locale, str)), context.settings.locale_outgoing)

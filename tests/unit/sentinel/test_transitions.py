@@ -144,7 +144,10 @@ def test_keywords(text: str, answer: str | None) -> None:
         (None, None, "sw-KE", None, "Deni 50"),
         (None, None, None, "sw", "Deni 50"),
         (None, None, None, None, "You owe 50"),
-        ("fr", "sw", "sw", "sw", "You owe 50"),
+        ("fr", "sw", "fr", "fr", "Deni 50"),
+        ("sw", "", "fr", "fr", "Deni 50"),
+        ("fr", None, "sw", "sw", "You owe 50"),
+        (5, ["fr"], "sw", None, "Deni 50"),
         (None, None, ["sw"], None, "You owe 50"),
     ],
 )
