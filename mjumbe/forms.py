@@ -4,11 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# CHT's text forms begin with their code; those of its Java app (Muvuku) with a version, and the code behind it.
-CODE = re.compile(r"\s*(?:\d+!)?([^\s!#;,:]+)")
+# As getFormCode in CHT's smsparser.js: text forms begin with their code; those of its Java app (Muvuku) with a version
+# (`1!`, `J1!`), and the code between that and another exclamation mark.
+FIRST = re.compile(r"\s*([^\s!\-,:;#]+)")
+BEHIND_VERSION = re.compile(r"\s*[A-Za-z]?\d+!([^!]*)!")
 
 
 def names_form(text: str, forms: Mapping[str, Any]) -> bool:
     """Whether a message begins with the code of one of the settings' forms, in any case."""
-    found = CODE.match(text)
-    return found is not None and found[1].casefold() in {code.casefold() for code in forms}
+    codes = {code.casefold() for code in forms}
+    return any(found[1].casefold() in codes for found in (FIRST.match(text), BEHIND_VERSION.match(text)) if found)
