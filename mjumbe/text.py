@@ -26,6 +26,7 @@ ELLIPSIS = "..."  # three full stops, not "…": that character would turn a GSM
 
 # Where a first word may end without a space behind it: "STOP, please", "stop!now".
 WORD_ENDS = str.maketrans(dict.fromkeys(",;:!?،؛؟、，", " "))
+MOST_FOLDED = 1000  # characters: ordering accents takes a time that grows with their square, minutes for a megabyte
 TRIMMED_CATEGORIES = frozenset("PSZC")  # punctuation, symbols, separators, control: never the edge of a word
 
 Translations = Mapping[str, Mapping[str, str]]
@@ -112,7 +113,7 @@ def first_word(text: str) -> str:
 
     Returns "" when there is no word. Compare keywords through this function on both sides.
     """
-    for candidate in _folded(text).translate(WORD_ENDS).split():
+    for candidate in _folded(text.lstrip()[:MOST_FOLDED]).translate(WORD_ENDS).split():
         word = _trim(candidate)
         if word:
             return word
