@@ -110,8 +110,9 @@ def _compose(task: Task, doc: Document, context: Context) -> None:
 def _text(task: Task, doc: Document, context: Context) -> str:
     locale = locale_of(doc, context)
     template = _in_language(task.get("message"), locale)
-    if not template and task.get("message_key"):
-        template = text.translate(task["message_key"], locale, context.settings.locale, context.translations)
+    key = task.get("message_key")
+    if not template and isinstance(key, str):
+        template = text.translate(key, locale, context.settings.locale, context.translations)
     return fill(template, doc, context)
 
 
@@ -120,7 +121,7 @@ def _in_language(message: object, locale: str) -> str | None:
     if isinstance(message, str):
         return message
     texts = {
-        entry.get("locale"): entry.get("content")
+        str(entry.get("locale")): entry.get("content")
         for entry in (message if isinstance(message, list) else [])
         if isinstance(entry, dict)
     }

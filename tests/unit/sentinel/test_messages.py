@@ -254,6 +254,9 @@ def test_texts_about_nobody_known(fields: dict[str, Any] | None, text: str) -> N
         {"message": [None, 3]},
         {"message": 3},
         {"message_key": "nowhere"},
+        {"message_key": ["balance"]},
+        {"message_key": {"sw": "balance"}},
+        {"message": [{"locale": ["en"], "content": 5}, {"locale": {}}]},
         {"message": "{{/never}}closed"},
     ],
 )
