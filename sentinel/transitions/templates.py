@@ -47,8 +47,9 @@ def shown(doc: Document, context: Context) -> Document:
         if layer is not None:
             fields = layer.get("fields")
             values |= {**layer, **(fields if isinstance(fields, dict) else {}), **_places(layer)}
-    if patient is not None and not values.get("patient_name"):
-        values["patient_name"] = patient.get("name")
+    if patient is not None:
+        # Before what the report calls the patient, in which a health worker may have mistyped it.
+        values["patient_name"] = patient.get("patient_name") or patient.get("name") or values.get("patient_name")
     person = contact_of(doc, context)
     if person is not None:
         above = reporter.get("parent") if reporter.get("_id") == person.doc["_id"] else None

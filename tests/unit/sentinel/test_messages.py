@@ -215,6 +215,19 @@ def test_texts_about_a_patient(template: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
+        ({"patient_id": "12345", "patient_name": "Zawdi"}, "Zawadi"),
+        ({"patient_id": "bea", "patient_name": "Bea"}, "Bea"),
+        ({"patient_id": "unknown", "patient_name": "Zawdi"}, "Zawdi"),
+    ],
+)
+def test_a_patient_is_called_as_the_patient_s_document_does(fields: dict[str, Any], text: str) -> None:
+    (finished,) = finish(unfinished(message="{{patient_name}}"), fields=fields)
+    assert finished["messages"][0]["message"] == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
         ({"place_id": "other"}, "+254711000060"),
         ({"place_id": "other", "patient_id": "12345"}, "+254711000060"),
         ({"patient_id": "12345"}, SENDER),
