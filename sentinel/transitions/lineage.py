@@ -66,7 +66,9 @@ def _whole(place: Any, context: Context) -> Document | None:
     if not isinstance(place, dict):
         return None
     document = context.documents.get(str(place.get("_id"))) or {}
-    whole = {**place, **document, "parent": _whole(place.get("parent"), context)}
-    contact = whole.get("contact")
-    whole["contact"] = context.documents.get(id_of(contact) or "") or contact
-    return whole
+    whole = {**place, **document}
+    found = {
+        "parent": _whole(place.get("parent"), context),
+        "contact": context.documents.get(id_of(whole.get("contact")) or ""),
+    }
+    return whole | {name: value for name, value in found.items() if value is not None}

@@ -213,6 +213,14 @@ def test_texts_about_a_patient(template: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "text"), [({"place_id": "district"}, "Vipingo"), ({"place_id": "other"}, "Vipingo"), ({}, "Vipingo")]
+)
+def test_where_nobody_is_above_the_reporter_s_places_are_meant(fields: dict[str, Any], text: str) -> None:
+    (finished,) = finish(unfinished(message="{{parent.name}}"), fields=fields)
+    assert finished["messages"][0]["message"] == text
+
+
+@pytest.mark.parametrize(
     ("fields", "text"),
     [
         ({"patient_id": "12345", "patient_name": "Zawdi"}, "Zawadi"),
@@ -247,6 +255,7 @@ def test_the_contact_in_a_text_about_a_place_is_that_place_s(fields: dict[str, A
         ({"patient_id": "unknown"}, ",Ann's area"),
         ({"patient_name": "Baraka"}, "Baraka,Ann's area"),
         ({"place_id": "other"}, ",Fay's area"),
+        ({"place_id": "district"}, ",Ann's area"),
         ({"name": "Neema", "clinic": "no place"}, "Neema,Ann's area"),
         (None, ",Ann's area"),
     ],
