@@ -158,7 +158,7 @@ def _named(wanted: str, doc: Document, context: Context) -> str | None:
         return _first(_linked_phone(start, tag, context) for start in starts) or _phone_above(starts, tag)
     if wanted in TYPES or wanted.startswith(ANCESTOR):
         found = _phone_above(starts, TYPES.get(wanted) or wanted.removeprefix(ANCESTOR))
-        return found or (_phone_of(reporter) if wanted == "clinic" else None)
+        return found or (_phone_of(shown(doc, context)["contact"]) if wanted == "clinic" else None)
     return _field(wanted, doc, context)
 
 

@@ -84,6 +84,7 @@ def test_recipients(recipient: object, to: str) -> None:
         ("place.contact.phone", {"place_id": "other"}, "+254711000060"),
         ("clinic.contact.phone", {"patient_id": "12345"}, "+254711000060"),
         ("clinic.contact.phone", {}, SENDER),
+        ("clinic", {}, SENDER),
         ("contact.parent.parent.contact.phone", {}, "+254711000020"),
         ("phone", {"patient_id": "ann"}, SENDER),
         ("patient.phone", {"patient_id": "12345"}, None),
@@ -371,3 +372,10 @@ def test_only_what_is_pending_is_finished(state: str | None) -> None:
 )
 def test_who_needs_the_lineage_and_the_translations(tasks: list[Document], needs: bool) -> None:
     assert messages.needs_lineage(record(*tasks)) is needs
+
+
+def test_without_a_clinic_the_contact_of_the_text_is_meant() -> None:
+    one = unfinished(message="Habari", recipient="clinic")
+    off = {"sms": {"default_to_sender": False}}
+    (finished,) = finish(one, off, fields={"place_id": "centre"}, contact=None)
+    assert finished["messages"][0]["to"] == "+254711000020"
