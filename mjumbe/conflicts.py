@@ -77,9 +77,9 @@ def _take_marks(doc: Document, other: Document) -> int:
 
 def _take_states(doc: Document, other: Document) -> int:
     """Take what the other revision says more of what became of the document's messages; of how many."""
-    now, details = states.now(), f"from the conflicting revision {other['_rev']}"
+    now, rev = states.now(), str(other["_rev"])
     pairs = [(_counterpart(doc, *place), place[2]) for place in _places(other)]
-    return sum(states.take_over(ours, theirs, now, details) for ours, theirs in pairs if ours is not None)
+    return sum(states.take_over(ours, theirs, now, rev) for ours, theirs in pairs if ours is not None)
 
 
 def _counterpart(doc: Document, name: str, place: int, theirs: Task) -> Task | None:

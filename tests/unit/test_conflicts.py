@@ -71,6 +71,16 @@ def task(*states: str, uuid: str | None = "u", due: str | None = None, **facts: 
             "pending",
         ),
         (["pending"], ["pending", "nobody-knows"], "pending"),
+        # Who went on from what this one is knows more, whatever that is.
+        (["pending", "forwarded-to-gateway", "sent"], ["pending", "forwarded-to-gateway", "sent", "failed"], "failed"),
+        (
+            ["pending", "forwarded-to-gateway", "failed"],
+            ["pending", "forwarded-to-gateway", "failed", "pending"],
+            "pending",
+        ),
+        (["scheduled", "muted"], ["scheduled", "muted", "scheduled"], "scheduled"),
+        (["scheduled", "pending", "cleared"], ["scheduled", "pending"], "cleared"),
+        (["scheduled", "cleared"], ["scheduled", "pending"], "cleared"),
     ],
     ids=lambda states: states if isinstance(states, str) else states[-1],
 )
@@ -81,6 +91,42 @@ def test_the_state_that_says_more_stands(name: str, ours: list[str], theirs: lis
     is_taken = state == theirs[-1] != ours[-1]
     assert doc[name][0].get("gateway_ref") == ("ATXid_1" if is_taken else None)
     assert doc["settled_conflicts"] == [REV]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_taken"),
+    [
+        (task("pending"), task("pending", "forwarded-to-gateway", "pending", attempts=1), True),
+        (
+            task("pending", "forwarded-to-gateway", "pending", attempts=1),
+            task("pending", "forwarded-to-gateway", "pending", "forwarded-to-gateway", "pending", attempts=2),
+            True,
+        ),
+        (task("pending"), task("pending", "pending"), False),
+        (task("pending", "forwarded-to-gateway", "pending", attempts=1), task("pending"), False),
+    ],
+    ids=["the first attempt", "another attempt", "none", "an attempt here"],
+)
+def test_attempts_that_failed_count_on(ours: Any, theirs: Any, is_taken: bool) -> None:
+    """Else an edit from a phone starts them anew, at once, and for ever if there are enough."""
+    doc = settled({"tasks": [ours]}, {"tasks": [{**theirs, "retry_at": "2026-01-01T00:10:00.000Z"}]})
+    assert doc["tasks"][0].get("attempts") == (theirs if is_taken else ours).get("attempts")
+    assert ("retry_at" in doc["tasks"][0]) == is_taken
+
+
+def test_what_was_taken_back_without_a_word_in_its_history_stays_so() -> None:
+    doc = settled({"tasks": [task("scheduled") | {"state": "cleared"}]}, {"tasks": [task("scheduled", "pending")]})
+    assert doc["tasks"][0]["state"] == "cleared"
+
+
+def test_what_an_earlier_conflict_left_in_a_history_is_no_news() -> None:
+    """Neither here, where somebody else went on from the same, nor there, where it hides that this one went on."""
+    note = entry("sent", 9) | {"state_details": "from the conflicting revision 2-a", "conflict": "2-a"}
+    sent = task("pending", "sent")
+    noted = sent | {"state_history": [*sent["state_history"], note]}
+    again = task("pending", "sent", "pending")
+    for ours, theirs in ((noted, again), (again, noted)):
+        assert settled({"tasks": [ours]}, {"tasks": [copy.deepcopy(theirs)]})["tasks"][0]["state"] == "pending"
 
 
 def test_the_history_holds_both_in_order_and_says_where_from() -> None:
