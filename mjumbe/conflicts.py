@@ -7,19 +7,22 @@ may be the phone's, in which a message that went out hours ago is still `schedul
 The conflict itself stays: what else differs is for people to decide.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 
 from mjumbe import states
 from mjumbe.couch import Database
-from mjumbe.documents import TASK_LISTS, Document, date_of, find_task, is_incoming, message_of, tasks_of
+from mjumbe.documents import TASK_LISTS, Document, date_of, is_incoming, message_of, tasks_of
 from mjumbe.states import Task
 
 log = structlog.get_logger(__name__)
 
 SETTLED = "settled_conflicts"  # the revisions that a document was compared with; each is looked at once
 SEEN = "transitions"
+WRITTEN = ("message_key", "message", "recipient", "type", "group")  # what the author of a task says, and nobody changes
 
 
 def settle(database: Database, docs: Sequence[Document]) -> set[str]:
@@ -28,14 +31,17 @@ def settle(database: Database, docs: Sequence[Document]) -> set[str]:
     Returns the ids of those that are to be written. Raises UnavailableError.
     """
     torn = {doc["_id"]: doc for doc in docs if "_conflicts" in doc}
-    named = [(doc_id, rev) for doc_id, doc in torn.items() for rev in doc.pop("_conflicts") if rev not in _settled(doc)]
+    standing = {doc_id: doc.pop("_conflicts") for doc_id, doc in torn.items()}
+    named = [(doc_id, rev) for doc_id, revs in standing.items() for rev in revs if rev not in _settled(torn[doc_id])]
     changed = set()
     for other in database.read_revisions(named):
         doc = torn[other["_id"]]
         if not (_is_ours(doc) or _is_ours(other)):
             continue
+        _part(doc)
+        _part(other)
         taken = _take_marks(doc, other) + _take_states(doc, other)
-        doc[SETTLED] = [*_settled(doc), other["_rev"]]
+        doc[SETTLED] = [*(rev for rev in _settled(doc) if rev in standing[doc["_id"]]), other["_rev"]]
         changed.add(doc["_id"])
         if taken:
             log.info("a conflicting revision knew more of messages", doc=doc["_id"], rev=other["_rev"], messages=taken)
@@ -51,13 +57,25 @@ def _is_ours(doc: Document) -> bool:
     return is_incoming(doc) or any(True for _ in tasks_of(doc))
 
 
-def _places(doc: Document) -> Iterator[tuple[str, int, Task]]:
-    """Every task of a document, with its list and its place there."""
+def _listed(doc: Document, name: str) -> list[Any]:
+    tasks = doc.get(name)
+    return tasks if isinstance(tasks, list) else []
+
+
+def _part(doc: Document) -> None:
+    """Make of a task with several messages one for each, as the sentinel does when it falls due: on one side that is
+    done perhaps."""
     for name in TASK_LISTS:
-        tasks = doc.get(name)
-        for place, task in enumerate(tasks if isinstance(tasks, list) else ()):
-            if isinstance(task, dict):
-                yield name, place, task
+        if isinstance(doc.get(name), list):
+            doc[name] = [single for task in doc[name] for single in _singles(task)]
+
+
+def _singles(task: Any) -> list[Any]:
+    given = task.get("messages") if isinstance(task, dict) else None
+    messages = [message for message in given if isinstance(message, dict)] if isinstance(given, list) else []
+    if len(messages) < 2:
+        return [task]
+    return [{**copy.deepcopy(task), "messages": [message]} for message in messages]
 
 
 def _take_marks(doc: Document, other: Document) -> int:
@@ -68,26 +86,64 @@ def _take_marks(doc: Document, other: Document) -> int:
     if not isinstance(theirs, dict) or theirs.keys() <= known.keys():
         return 0
     doc[SEEN] = {**theirs, **known}
-    missing = [(name, task) for name, place, task in _places(other) if _counterpart(doc, name, place, task) is None]
+    if other.get("contact") and not doc.get("contact"):
+        doc["contact"] = other["contact"]
+    missing = [(name, task) for name in TASK_LISTS for task in _pair(doc, other, name)[1]]
     for name, task in missing:
-        here = doc.get(name)
-        doc[name] = [*(here if isinstance(here, list) else ()), task]
+        doc[name] = [*_listed(doc, name), task]
     return len(missing)
 
 
 def _take_states(doc: Document, other: Document) -> int:
     """Take what the other revision says more of what became of the document's messages; of how many."""
-    now, rev = states.now(), str(other["_rev"])
-    pairs = [(_counterpart(doc, *place), place[2]) for place in _places(other)]
-    return sum(states.take_over(ours, theirs, now, rev) for ours, theirs in pairs if ours is not None)
+    now, taken = states.now(), 0
+    for name in TASK_LISTS:
+        for ours, theirs in _pair(doc, other, name)[0]:
+            _share_uuid(ours, theirs)
+            taken += states.take_over(ours, theirs, now, str(other["_rev"]))
+    return taken
 
 
-def _counterpart(doc: Document, name: str, place: int, theirs: Task) -> Task | None:
-    """The document's task with the same message; one that has no message yet is known by its place and its date."""
+def _share_uuid(ours: Task, theirs: Task) -> None:
+    """A message has one uuid, by which the outbox may hold it already: that of the side where it fell due."""
+    said, written = message_of(ours), message_of(theirs)
+    for task, own, other in ((ours, said, written), (theirs, written, said)):
+        if other.get("uuid") and not own.get("uuid"):
+            task["messages"] = [{**other, **own, "uuid": other["uuid"]}]
+
+
+def _pair(doc: Document, other: Document, name: str) -> tuple[list[tuple[Task, Task]], list[Task]]:
+    """Of the list `name` the tasks that are the same in both revisions, and the other's that have no counterpart.
+
+    A message is known by its uuid, which it gets when it falls due: without, by what it says, for its place changes
+    with the tasks before it; and by its place, for somebody may have corrected what it says.
+    """
+    ours = {place: task for place, task in enumerate(_listed(doc, name)) if isinstance(task, dict)}
+    theirs = {place: task for place, task in enumerate(_listed(other, name)) if isinstance(task, dict)}
+    pairs: list[tuple[Task, Task]] = []
+    for is_same in (_has_uuid_of, _says_the_same, _may_be):
+        for place, task in list(theirs.items()):
+            among = [place] if is_same is _may_be else list(ours)
+            found = next((at for at in among if at in ours and is_same(ours[at], task)), None)
+            if found is not None:
+                pairs.append((ours.pop(found), theirs.pop(place)))
+    return pairs, list(theirs.values())
+
+
+def _has_uuid_of(ours: Task, theirs: Task) -> bool:
     message_uuid = message_of(theirs).get("uuid")
-    if message_uuid and (found := find_task(doc, message_uuid)):
-        return found
-    here = next((task for list_name, at, task in _places(doc) if (list_name, at) == (name, place)), None)
-    if here is None or message_of(here).get("uuid") or date_of(here, {}) != date_of(theirs, {}):
-        return None
-    return here
+    return bool(message_uuid) and message_of(ours).get("uuid") == message_uuid
+
+
+def _may_be(ours: Task, theirs: Task) -> bool:
+    """Whether they may be one task, on one side without its uuid yet. A date that is missing, or that nobody can read,
+    is written into it when it is first seen."""
+    if message_of(ours).get("uuid") and message_of(theirs).get("uuid"):
+        return False
+    return len({date_of(ours, {}), date_of(theirs, {})} - {None}) < 2
+
+
+def _says_the_same(ours: Task, theirs: Task) -> bool:
+    said, written = message_of(ours), message_of(theirs)
+    is_other = said and written and any(said.get(name) != written.get(name) for name in ("to", "message"))
+    return _may_be(ours, theirs) and not is_other and all(ours.get(name) == theirs.get(name) for name in WRITTEN)

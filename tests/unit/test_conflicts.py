@@ -158,6 +158,101 @@ def test_a_task_without_message_is_known_by_its_place_and_date(ours: Any, theirs
     ]
 
 
+def composed(*states: str, text: str, uuid: str | None = None, **facts: Any) -> dict[str, Any]:
+    """A task of a schedule, which gets its message with a uuid when it falls due."""
+    made = task(*states, uuid=uuid, **{"due": "2026-02-01", "message": text, **facts})
+    for message in made.get("messages", ()):
+        message["message"] = text
+    return made
+
+
+SENT = ("scheduled", "pending", "forwarded-to-gateway", "sent")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "states"),
+    [
+        (
+            [composed("scheduled", text="two"), composed("scheduled", text="three")],
+            [composed(*SENT, text="one", uuid="1"), composed(*SENT, text="two", uuid="2")],
+            ["sent", "scheduled"],
+        ),
+        (
+            [composed("scheduled", text=text) for text in ("one", "two", "three")],
+            [composed(*SENT, text="two", uuid="2"), composed("scheduled", text="three")],
+            ["scheduled", "sent", "scheduled"],
+        ),
+        (
+            [composed("scheduled", text="corrected")],
+            [composed(*SENT, text="one", uuid="1")],
+            ["sent"],
+        ),
+        (
+            [composed("scheduled", text="one"), composed("scheduled", text="one")],
+            [composed(*SENT, text="one", uuid="1"), composed("scheduled", "cleared", text="one")],
+            ["sent", "cleared"],
+        ),
+        (
+            [composed("scheduled", text="one")],
+            [composed(*SENT, text="one", uuid="1", due=None, timestamp="2026-02-01")],
+            ["sent"],
+        ),
+        ([composed("scheduled", text="one", due="29/12/2026")], [composed(*SENT, text="one", uuid="1")], ["sent"]),
+        ([composed(*SENT, text="one", uuid="1")], [composed("scheduled", text="one")], ["sent"]),
+        ([composed("pending", text="one", uuid="1")], [composed("pending", "cleared", text="one")], ["cleared"]),
+        ([composed("scheduled", text="one", due="2026-02-02")], [composed(*SENT, text="one", uuid="1")], ["scheduled"]),
+    ],
+    ids=[
+        "one was removed here",
+        "one was removed there",
+        "a text was corrected",
+        "two of one text",
+        "dated there",
+        "dated readably there",
+        "no uuid there",
+        "taken back without a uuid",
+        "put to another day",
+    ],
+)
+def test_a_task_without_a_uuid_is_known_by_what_it_says(ours: Any, theirs: Any, states: list[str]) -> None:
+    """CHT's tasks have no message until they fall due; the places change where a task was removed."""
+    doc = settled({"scheduled_tasks": ours}, {"scheduled_tasks": theirs})
+    assert [one["state"] for one in doc["scheduled_tasks"]] == states
+
+
+@pytest.mark.parametrize("held", ["here", "there"])
+def test_a_message_has_the_uuid_of_the_side_where_it_fell_due(held: str) -> None:
+    """The outbox may hold it by that already: under another it went a second time."""
+    fresh = composed("scheduled", text="one")
+    due = composed("scheduled", "pending", text="one", uuid="held")
+    ours, theirs = (due, fresh) if held == "here" else (fresh, due)
+    doc = settled({"scheduled_tasks": [ours]}, {"scheduled_tasks": [theirs]})
+    (found,) = doc["scheduled_tasks"]
+    assert (found["state"], found["messages"]) == (ours["state"], due["messages"])
+
+
+def test_a_corrected_text_stands_under_that_uuid() -> None:
+    ours = {"messages": [{"to": "+254700000001", "message": "corrected"}], "state": "pending"}
+    doc = settled({"tasks": [ours]}, {"tasks": [task("pending", uuid="held")]})
+    assert doc["tasks"][0]["messages"] == [{"to": "+254700000001", "message": "corrected", "uuid": "held"}]
+
+
+@pytest.mark.parametrize("is_parted_here", [False, True])
+def test_a_task_with_several_messages_is_what_became_of_each(is_parted_here: bool) -> None:
+    """The sentinel makes one task for each when they fall due."""
+    messages = [{"to": f"+25470000000{place}", "message": f"text {place}"} for place in range(3)]
+    together = {"messages": messages, "state": "scheduled", "due": "2026-02-01"}
+    parted = [
+        {**task(*SENT[: 2 + place], due="2026-02-01"), "messages": [{**message, "uuid": f"uuid {place}"}]}
+        for place, message in enumerate(messages)
+    ]
+    ours, theirs = (parted, [together]) if is_parted_here else ([together], parted)
+    found = settled({"scheduled_tasks": ours}, {"scheduled_tasks": theirs})["scheduled_tasks"]
+    first = "pending" if is_parted_here else "scheduled"  # what is merely due is as it was here
+    assert [one["state"] for one in found] == [first, "forwarded-to-gateway", "sent"]
+    assert [one["messages"] for one in found] == [one["messages"] for one in parted]
+
+
 def test_the_tasks_of_another_list_are_others() -> None:
     doc = settled({"tasks": [task("scheduled", uuid=None)]}, {"scheduled_tasks": [task("sent", uuid=None)]})
     assert doc["tasks"][0]["state"] == "scheduled"
@@ -172,6 +267,7 @@ def test_the_tasks_of_another_list_are_others() -> None:
         ({"default_responses": {"ok": True}}, [], []),  # somebody took it away
         ({}, [task("pending", uuid="reply")], ["reply"]),
         ({}, [task("pending", uuid="mine")], ["mine", "reply"]),
+        ({"default_responses": {"ok": True}, "replies": {"ok": True}}, [task("pending", uuid="mine")], ["mine"]),
     ],
 )
 def test_answers_are_taken_with_the_marks_of_who_made_them(marks: Any, tasks: Any, has: list[str]) -> None:
@@ -179,10 +275,25 @@ def test_answers_are_taken_with_the_marks_of_who_made_them(marks: Any, tasks: An
     given = {name: value for name, value in (("transitions", marks), ("tasks", tasks)) if value is not None}
     other = {"transitions": {"default_responses": {"ok": True}}, "tasks": [task("sent", uuid="reply")]}
     doc = settled({**incoming, **given}, {**incoming, **other})
-    assert doc["transitions"] == {"default_responses": {"ok": True}}
+    assert doc["transitions"]["default_responses"] == {"ok": True}
     uuids = [one["messages"][0]["uuid"] for one in doc.get("tasks") or []]
     assert uuids == has
     assert all(one["state"] == "sent" for one in doc.get("tasks") or [] if one["messages"][0]["uuid"] == "reply")
+
+
+def test_a_mark_of_anothers_transition_brings_no_task_a_second_time() -> None:
+    """CHT's transitions mark the phone's revision, where the message has no uuid yet."""
+    marked = {"transitions": {"accept_patient_reports": {"ok": True}}, "tasks": [composed("pending", text="one")]}
+    doc = settled({"tasks": [composed(*SENT, text="one", uuid="1")]}, marked)
+    assert [one["state"] for one in doc["tasks"]] == ["sent"]
+    assert doc["transitions"] == marked["transitions"]
+
+
+@pytest.mark.parametrize(("here", "linked"), [({}, "theirs"), ({"contact": {"_id": "ours"}}, "ours")])
+def test_the_sender_is_taken_with_the_mark_of_who_looked_for_them(here: Document, linked: str) -> None:
+    incoming = {"from": "+254700000001", "sms_message": {"message": "HELP"}}
+    other = {"transitions": {"link_sender": {"ok": True}}, "contact": {"_id": "theirs"}}
+    assert settled({**incoming, **here}, {**incoming, **other})["contact"] == {"_id": linked}
 
 
 @pytest.mark.parametrize("other", [None, {"name": "a clinic"}])
@@ -206,6 +317,12 @@ def test_a_revision_is_looked_at_once() -> None:
     assert not apply_edits(database, {"a": look})["a"].written
     assert (seen, database.asked) == (["sent", "sent"], [("a", REV)])
     assert "_conflicts" not in database.docs["a"]
+
+
+def test_conflicts_that_ended_are_forgotten() -> None:
+    """Each edit of a losing revision makes another one."""
+    doc = settled({"tasks": [task("pending")], "settled_conflicts": ["1-a", "2-a"]}, {"tasks": [task("sent")]})
+    assert doc["settled_conflicts"] == [REV]
 
 
 @pytest.mark.parametrize("kept", ["nonsense", None, {}])
