@@ -106,6 +106,35 @@ def test_a_message_that_a_phone_took_back_is_not_sent(own_world: World) -> None:
     assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "cleared")]
 
 
+def write_scheduled(world: World, text: str) -> Document:
+    """A document with a task as in CHT's schedules, which gets its message when it falls due, at once."""
+    now = states.now()
+    task = {"due": states.timestamp(now), "state": "scheduled", "message": text, "recipient": "reporting_unit"}
+    doc = {"_id": f"report {text}", "type": "data_record", "from": number(), "scheduled_tasks": [task]}
+    doc["reported_date"] = documents.milliseconds(now)
+    return {**doc, "_rev": world.couch.main.put(doc)}
+
+
+def test_what_waits_in_memory_goes_as_the_phone_left_it(own_world: World) -> None:
+    """CouchDB would take a claim of the revision that the sentinel has, though it is not the document any more."""
+    world = own_world
+    world.simulator.control(no_balance=True)
+    world.start_sentinel()
+    world.write(number(), "the probe")
+    eventually(lambda: world.held() is not None, SOON)
+    held_by_phone = {text: write_scheduled(world, text) for text in ("noted", "taken back")}
+    for doc in held_by_phone.values():
+        world.until(doc["_id"], "pending")
+    states.move(held_by_phone["taken back"]["scheduled_tasks"][0], states.State.CLEARED, states.now())
+    for doc in held_by_phone.values():
+        settled(world, doc["_id"], bring(world, {**doc, "fields": {"note": "seen by the nurse"}}, 9))
+    world.simulator.control(no_balance=False)
+    world.set(sms={"africas_talking": {"read_timeout": 31}})  # looked into at once, not after the minute
+    world.until("report noted", "sent")
+    assert task_texts(world.doc("report taken back")) == [("taken back", "cleared")]
+    assert request_counts(world, "noted", "taken back") == [1, 0]
+
+
 def test_a_message_that_a_person_puts_back_goes_again(own_world: World) -> None:
     """The conflict of long ago stays; it is looked at once."""
     world = own_world
