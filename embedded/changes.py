@@ -105,10 +105,10 @@ class Feed:
         """A row as JSON."""
         deleted = ',"deleted":true' if change.deleted else ""
         document = f',"doc":{change.document()}' if self.include_docs else ""
-        leaves = [{"rev": rev} for rev in (change.rev, *change.others)]
+        leaves = ",".join(f'{{"rev":"{rev}"}}' for rev in (change.rev, *change.others))
         return (
             f'{{"seq":"{self.database.seq_text(change.seq)}","id":{compact(change.id)},'
-            f'"changes":{compact(leaves)}{deleted}{document}}}'
+            f'"changes":[{leaves}]{deleted}{document}}}'
         )
 
     def end(self, connection: sqlite3.Connection, last: int, reached_end: bool) -> dict[str, Any]:
