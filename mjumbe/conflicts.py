@@ -33,19 +33,40 @@ def settle(database: Database, docs: Sequence[Document]) -> set[str]:
     torn = {doc["_id"]: doc for doc in docs if "_conflicts" in doc}
     standing = {doc_id: doc.pop("_conflicts") for doc_id, doc in torn.items()}
     named = [(doc_id, rev) for doc_id, revs in standing.items() for rev in revs if rev not in _settled(torn[doc_id])]
-    changed = set()
-    for other in database.read_revisions(named):
-        doc = torn[other["_id"]]
-        if not (_is_ours(doc) or _is_ours(other)):
-            continue
+    pairs = [(torn[other["_id"]], other) for other in database.read_revisions(named)]
+    pairs = [(doc, other) for doc, other in pairs if _is_ours(doc) or _is_ours(other)]
+    for doc, other in pairs:
         _part(doc)
         _part(other)
-        taken = _take_marks(doc, other) + _take_states(doc, other)
+    forks = _forks(database, [(doc, other) for doc, other in pairs if any(_missing(doc, other).values())])
+    for doc, other in pairs:
+        fork = forks.get((other["_id"], other["_rev"]))
+        taken = _take_tasks(doc, other, fork) + _take_states(doc, other)
         doc[SETTLED] = [*(rev for rev in _settled(doc) if rev in standing[doc["_id"]]), other["_rev"]]
-        changed.add(doc["_id"])
         if taken:
             log.info("a conflicting revision knew more of messages", doc=doc["_id"], rev=other["_rev"], messages=taken)
-    return changed
+    return {doc["_id"] for doc, _ in pairs}
+
+
+def _forks(database: Database, pairs: Sequence[tuple[Document, Document]]) -> dict[tuple[str, str], Document]:
+    """What each document was when the two went apart, by its id and the other's revision. CouchDB has that until it
+    compacts."""
+    named = {(doc["_id"], doc["_rev"]) for pair in pairs for doc in pair}
+    lines = {(found["_id"], found["_rev"]): _line(found) for found in database.read_revisions(sorted(named), revs=True)}
+    places: dict[tuple[str, str], tuple[str, str]] = {}
+    for doc, other in pairs:
+        ours = set(lines.get((doc["_id"], doc["_rev"]), ()))
+        common = next((rev for rev in lines.get((other["_id"], other["_rev"]), ()) if rev in ours), None)
+        if common:
+            places[other["_id"], other["_rev"]] = (other["_id"], common)
+    found = {(fork["_id"], fork["_rev"]): fork for fork in database.read_revisions(sorted(set(places.values())))}
+    return {key: found[place] for key, place in places.items() if place in found}
+
+
+def _line(doc: Document) -> list[str]:
+    """The revisions that led to this one, newest first."""
+    known = doc["_revisions"]
+    return [f"{known['start'] - age}-{digest}" for age, digest in enumerate(known["ids"])]
 
 
 def _settled(doc: Document) -> list[str]:
@@ -78,20 +99,51 @@ def _singles(task: Any) -> list[Any]:
     return [{**copy.deepcopy(task), "messages": [message]} for message in messages]
 
 
-def _take_marks(doc: Document, other: Document) -> int:
-    """Where only the other revision was seen by transitions, take their marks and the tasks that they made: else the
-    person is answered twice."""
+def _take_tasks(doc: Document, other: Document, fork: Document | None) -> int:
+    """Take the tasks that were added to the other revision since both went apart at `fork`; of how many.
+
+    Where that is not known any more, they may as well have been taken out of this one; then only with the marks of the
+    transitions that made them, if these have not seen this one. So it is with an answer to somebody, which may have
+    been made on both sides.
+    """
+    is_seen_there_only = _take_marks(doc, other)
+    missing = _missing(doc, other)
+    if fork is not None:
+        _part(fork)
+        missing = {name: [task for task in tasks if not _was_in(fork, task, name)] for name, tasks in missing.items()}
+    if not is_seen_there_only and (fork is None or is_incoming(doc)):
+        waiting = sum(states.of(task) in states.DUE for tasks in missing.values() for task in tasks)
+        if waiting:
+            log.warning("messages of a conflicting revision are not sent", doc=doc["_id"], rev=other["_rev"], n=waiting)
+        return 0
+    for name, tasks in missing.items():
+        if tasks:
+            doc[name] = [*_listed(doc, name), *tasks]
+    return sum(map(len, missing.values()))
+
+
+def _take_marks(doc: Document, other: Document) -> bool:
+    """Where only the other revision was seen by transitions, take their marks, lest they see to it a second time, and
+    whom they found to be the sender; whether there were any."""
     marks, theirs = doc.get(SEEN), other.get(SEEN)
     known = marks if isinstance(marks, dict) else {}
     if not isinstance(theirs, dict) or theirs.keys() <= known.keys():
-        return 0
+        return False
     doc[SEEN] = {**theirs, **known}
     if other.get("contact") and not doc.get("contact"):
         doc["contact"] = other["contact"]
-    missing = [(name, task) for name in TASK_LISTS for task in _pair(doc, other, name)[1]]
-    for name, task in missing:
-        doc[name] = [*_listed(doc, name), task]
-    return len(missing)
+    return True
+
+
+def _missing(doc: Document, other: Document) -> dict[str, list[Task]]:
+    """The other's tasks that have no counterpart here, by their list."""
+    return {name: _pair(doc, other, name)[1] for name in TASK_LISTS}
+
+
+def _was_in(fork: Document, task: Task, name: str) -> bool:
+    """Whether the task was there already, to another day perhaps."""
+    others = [one for one in _listed(fork, name) if isinstance(one, dict)]
+    return any(_has_uuid_of(one, task) or _says_it(one, task) for one in others)
 
 
 def _take_states(doc: Document, other: Document) -> int:
@@ -144,6 +196,11 @@ def _may_be(ours: Task, theirs: Task) -> bool:
 
 
 def _says_the_same(ours: Task, theirs: Task) -> bool:
+    return _may_be(ours, theirs) and _says_it(ours, theirs)
+
+
+def _says_it(ours: Task, theirs: Task) -> bool:
+    """Whether their authors wrote the same."""
     said, written = message_of(ours), message_of(theirs)
     is_other = said and written and any(said.get(name) != written.get(name) for name in ("to", "message"))
-    return _may_be(ours, theirs) and not is_other and all(ours.get(name) == theirs.get(name) for name in WRITTEN)
+    return not is_other and all(ours.get(name) == theirs.get(name) for name in WRITTEN)

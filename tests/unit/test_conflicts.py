@@ -11,29 +11,35 @@ from mjumbe.documents import Document
 from mjumbe.edits import apply_edits
 from tests.unit.memory import MemoryDatabase
 
-REV = "2-b"
+REV, FORK = "2-b", "0-fork"
 
 
 class Torn(MemoryDatabase):
-    """A database with one document in conflict."""
+    """A database with one document in conflict; `fork` is what it was before, if that is still there."""
 
-    def __init__(self, doc: Document, other: Document | None) -> None:
+    def __init__(self, doc: Document, other: Document | None, fork: Document | None = None) -> None:
         super().__init__()
         self.store({"_id": "a", "type": "data_record", **doc})
         self.other = other and {"_id": "a", "_rev": REV, "type": "data_record", **other}
+        self.fork = fork and {"_id": "a", "_rev": FORK, "type": "data_record", **fork}
         self.asked: list[tuple[str, str]] = []
 
     def fetch(self, ids: Any) -> dict[str, Document]:
         return {doc_id: {**doc, "_conflicts": [REV]} for doc_id, doc in super().fetch(ids).items()}
 
-    def read_revisions(self, named: Sequence[tuple[str, str]]) -> list[Document]:
-        self.asked += named
-        return [copy.deepcopy(self.other)] if named and self.other else []
+    def read_revisions(self, named: Sequence[tuple[str, str]], *, revs: bool = False) -> list[Document]:
+        self.asked += [] if revs else named
+        bodies = [self.other, self.fork, *self.docs.values()]
+        there = [copy.deepcopy(doc) for doc in bodies if doc and ("a", doc["_rev"]) in named]
+        for doc in there if revs else ():
+            generation, _, digest = doc["_rev"].partition("-")
+            doc["_revisions"] = {"start": int(generation), "ids": [digest, *["x1"] * (int(generation) - 1), "fork"]}
+        return there
 
 
-def settled(doc: Document, other: Document | None) -> Document:
+def settled(doc: Document, other: Document | None, fork: Document | None = None) -> Document:
     """The document after it was compared with the other revision of it."""
-    database = Torn(doc, other)
+    database = Torn(doc, other, fork)
     (found,) = database.fetch(["a"]).values()
     settle(database, [found])
     return found
@@ -287,6 +293,48 @@ def test_a_mark_of_anothers_transition_brings_no_task_a_second_time() -> None:
     doc = settled({"tasks": [composed(*SENT, text="one", uuid="1")]}, marked)
     assert [one["state"] for one in doc["tasks"]] == ["sent"]
     assert doc["transitions"] == marked["transitions"]
+
+
+ADDED = composed("scheduled", text="added")
+OLD = composed("scheduled", text="old", due="2026-01-31")
+
+
+@pytest.mark.parametrize(
+    ("fork", "ours", "theirs", "texts"),
+    [
+        ([], [], [ADDED], ["added"]),
+        ([OLD], [OLD], [OLD, ADDED], ["old", "added"]),
+        ([OLD], [OLD], [ADDED, OLD], ["old", "added"]),
+        ([OLD, ADDED], [OLD], [OLD, ADDED], ["old"]),
+        ([OLD, ADDED], [OLD], [OLD, composed("scheduled", "pending", text="added", uuid="u")], ["old"]),
+        ([OLD, ADDED], [OLD], [OLD, ADDED | {"due": "2026-03-01"}], ["old"]),
+        ([OLD], [OLD, ADDED], [OLD], ["old", "added"]),
+        ([OLD], [OLD, ADDED], [OLD, ADDED], ["old", "added"]),
+        (None, [OLD], [OLD, ADDED], ["old"]),
+    ],
+    ids=[
+        "the first there",
+        "added there",
+        "added there before",
+        "removed here",
+        "removed here, fallen due there",
+        "removed here, put to another day there",
+        "added here",
+        "added on both sides",
+        "what was is not known",
+    ],
+)
+def test_what_was_added_on_one_side_counts(fork: Any, ours: Any, theirs: Any, texts: list[str]) -> None:
+    """CHT's schedules come to a report at the server, and the phone edits it without them."""
+    known = None if fork is None else {"scheduled_tasks": fork}
+    doc = settled({"scheduled_tasks": ours}, {"scheduled_tasks": theirs}, known)
+    assert [one["message"] for one in doc["scheduled_tasks"]] == texts
+
+
+def test_an_answer_that_was_made_on_both_sides_is_one() -> None:
+    seen = {"from": "+254700000001", "sms_message": {"message": "HELP"}, "transitions": {"replies": {"ok": True}}}
+    ours, theirs = ({**seen, "tasks": [task("pending", uuid=uuid)]} for uuid in ("ours", "theirs"))
+    assert settled(ours, theirs, {**seen, "transitions": {}, "tasks": []})["tasks"] == ours["tasks"]
 
 
 @pytest.mark.parametrize(("here", "linked"), [({}, "theirs"), ({"contact": {"_id": "ours"}}, "ours")])

@@ -106,6 +106,26 @@ def test_a_message_that_a_phone_took_back_is_not_sent(own_world: World) -> None:
     assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "cleared")]
 
 
+def test_a_message_that_was_added_here_goes_though_the_phone_did_not_know_of_it(own_world: World) -> None:
+    """A schedule comes to a report at the server. What was there before, and the phone took out, does not come back."""
+    world = own_world
+    added, removed = ({"_id": doc_id, "type": "data_record", "from": number()} for doc_id in ("added", "removed"))
+    held_by_phone = {**added, "_rev": world.couch.main.put(added)}
+    schedule = [documents.new_task(number(), "come to the clinic", states.now())]
+    world.couch.main.put({**held_by_phone, "scheduled_tasks": schedule})
+    removed["_rev"] = world.couch.main.put(
+        {**removed, "tasks": [documents.new_task(number(), "stay away", states.now())]}
+    )
+    world.couch.main.put({**world.doc("removed"), "fields": {"note": "seen at the office"}})
+    revs = {doc["_id"]: bring(world, doc, 9) for doc in (held_by_phone, removed)}
+    world.start_sentinel()
+    for doc_id, rev in revs.items():
+        settled(world, doc_id, rev)
+    world.until("added", "sent")
+    assert "tasks" not in world.doc("removed")
+    assert request_counts(world, "come to the clinic", "stay away") == [1, 0]
+
+
 def write_scheduled(world: World, text: str) -> Document:
     """A document with a task as in CHT's schedules, which gets its message when it falls due, at once."""
     now = states.now()
