@@ -8,7 +8,7 @@ The conflict itself stays: what else differs is for people to decide.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 SETTLED = "settled_conflicts"  # the revisions that a document was compared with; each is looked at once
 SEEN = "transitions"
+IsSame = Callable[[Task, Task], bool]
 WRITTEN = ("message_key", "message", "recipient", "type", "group")  # what the author of a task says, and nobody changes
 
 
@@ -110,7 +111,7 @@ def _take_tasks(doc: Document, other: Document, fork: Document | None) -> int:
     missing = _missing(doc, other)
     if fork is not None:
         _part(fork)
-        missing = {name: [task for task in tasks if not _was_in(fork, task, name)] for name, tasks in missing.items()}
+        missing = {name: _added(fork, other, name, tasks) for name, tasks in missing.items()}
     if not is_seen_there_only and (fork is None or is_incoming(doc)):
         waiting = sum(states.of(task) in states.DUE for tasks in missing.values() for task in tasks)
         if waiting:
@@ -140,10 +141,10 @@ def _missing(doc: Document, other: Document) -> dict[str, list[Task]]:
     return {name: _pair(doc, other, name)[1] for name in TASK_LISTS}
 
 
-def _was_in(fork: Document, task: Task, name: str) -> bool:
-    """Whether the task was there already, to another day perhaps."""
-    others = [one for one in _listed(fork, name) if isinstance(one, dict)]
-    return any(_has_uuid_of(one, task) or _says_it(one, task) for one in others)
+def _added(fork: Document, other: Document, name: str, tasks: list[Task]) -> list[Task]:
+    """Of these tasks of the other revision those that were not there yet, not even to another day."""
+    added = _pair(fork, other, name, _says_it)[1]
+    return [task for task in tasks if any(task is one for one in added)]
 
 
 def _take_states(doc: Document, other: Document) -> int:
@@ -164,7 +165,7 @@ def _share_uuid(ours: Task, theirs: Task) -> None:
             task["messages"] = [{**other, **own, "uuid": other["uuid"]}]
 
 
-def _pair(doc: Document, other: Document, name: str) -> tuple[list[tuple[Task, Task]], list[Task]]:
+def _pair(doc: Document, other: Document, name: str, *more: IsSame) -> tuple[list[tuple[Task, Task]], list[Task]]:
     """Of the list `name` the tasks that are the same in both revisions, and the other's that have no counterpart.
 
     A message is known by its uuid, which it gets when it falls due: without, by what it says, for its place changes
@@ -173,7 +174,7 @@ def _pair(doc: Document, other: Document, name: str) -> tuple[list[tuple[Task, T
     ours = {place: task for place, task in enumerate(_listed(doc, name)) if isinstance(task, dict)}
     theirs = {place: task for place, task in enumerate(_listed(other, name)) if isinstance(task, dict)}
     pairs: list[tuple[Task, Task]] = []
-    for is_same in (_has_uuid_of, _says_the_same, _may_be):
+    for is_same in (_has_uuid_of, _says_the_same, _may_be, *more):
         for place, task in list(theirs.items()):
             among = [place] if is_same is _may_be else list(ours)
             found = next((at for at in among if at in ours and is_same(ours[at], task)), None)
@@ -196,11 +197,22 @@ def _may_be(ours: Task, theirs: Task) -> bool:
 
 
 def _says_the_same(ours: Task, theirs: Task) -> bool:
+    """Whether it is the same to the same day. What is made of a template may have fallen due on both sides at once, and
+    got a uuid on each."""
+    if _has_template(ours) and date_of(ours, {}) == date_of(theirs, {}) is not None:
+        return _says_it(ours, theirs)
     return _may_be(ours, theirs) and _says_it(ours, theirs)
 
 
 def _says_it(ours: Task, theirs: Task) -> bool:
-    """Whether their authors wrote the same."""
+    """Whether their authors wrote the same; a message that was made of a template is not its author's."""
+    if any(ours.get(name) != theirs.get(name) for name in WRITTEN):
+        return False
     said, written = message_of(ours), message_of(theirs)
-    is_other = said and written and any(said.get(name) != written.get(name) for name in ("to", "message"))
-    return not is_other and all(ours.get(name) == theirs.get(name) for name in WRITTEN)
+    if _has_template(ours) or not said or not written:
+        return True
+    return all(said.get(name) == written.get(name) for name in ("to", "message"))
+
+
+def _has_template(task: Task) -> bool:
+    return bool(task.get("message_key") or task.get("message"))

@@ -206,6 +206,12 @@ SENT = ("scheduled", "pending", "forwarded-to-gateway", "sent")
         ([composed("scheduled", text="one", due="29/12/2026")], [composed(*SENT, text="one", uuid="1")], ["sent"]),
         ([composed(*SENT, text="one", uuid="1")], [composed("scheduled", text="one")], ["sent"]),
         ([composed("pending", text="one", uuid="1")], [composed("pending", "cleared", text="one")], ["cleared"]),
+        ([composed("pending", text="one", uuid="2")], [composed(*SENT, text="one", uuid="1")], ["sent"]),
+        (
+            [composed("pending", text="one", uuid="2", group=2)],
+            [composed(*SENT, text="one", uuid="1", group=1)],
+            ["pending"],
+        ),
         ([composed("scheduled", text="one", due="2026-02-02")], [composed(*SENT, text="one", uuid="1")], ["scheduled"]),
     ],
     ids=[
@@ -217,6 +223,8 @@ SENT = ("scheduled", "pending", "forwarded-to-gateway", "sent")
         "dated readably there",
         "no uuid there",
         "taken back without a uuid",
+        "fallen due on both sides",
+        "another of the same text",
         "put to another day",
     ],
 )
@@ -308,6 +316,7 @@ OLD = composed("scheduled", text="old", due="2026-01-31")
         ([OLD, ADDED], [OLD], [OLD, ADDED], ["old"]),
         ([OLD, ADDED], [OLD], [OLD, composed("scheduled", "pending", text="added", uuid="u")], ["old"]),
         ([OLD, ADDED], [OLD], [OLD, ADDED | {"due": "2026-03-01"}], ["old"]),
+        ([OLD], [OLD], [OLD, OLD | {"due": "2026-03-01"}], ["old", "old"]),
         ([OLD], [OLD, ADDED], [OLD], ["old", "added"]),
         ([OLD], [OLD, ADDED], [OLD, ADDED], ["old", "added"]),
         (None, [OLD], [OLD, ADDED], ["old"]),
@@ -319,6 +328,7 @@ OLD = composed("scheduled", text="old", due="2026-01-31")
         "removed here",
         "removed here, fallen due there",
         "removed here, put to another day there",
+        "the same again to another day",
         "added here",
         "added on both sides",
         "what was is not known",
