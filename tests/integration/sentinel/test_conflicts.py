@@ -126,6 +126,24 @@ def test_a_message_that_was_added_here_goes_though_the_phone_did_not_know_of_it(
     assert request_counts(world, "come to the clinic", "stay away") == [1, 0]
 
 
+def test_whom_a_message_goes_to_is_looked_up_when_it_comes_from_a_conflicting_revision(own_world: World) -> None:
+    world = own_world
+    world.set(sms={"clear_failing_schedules": True})
+    clinic = {"_id": "clinic", "type": "clinic", "contact": {"phone": number()}}
+    nurse = {"_id": "nurse", "type": "person", "phone": number(), "parent": {"_id": "clinic"}}
+    assert all(saved.rev for saved in world.couch.main.bulk([clinic, nurse]))
+    contact = {"_id": "nurse", "parent": {"_id": "clinic"}}
+    report: Document = {"_id": "report", "type": "data_record", "contact": contact}
+    held_by_phone = {**report, "_rev": world.couch.main.put(report)}
+    task = {"due": states.timestamp(states.now()), "state": "scheduled", "message": "come", "recipient": "clinic"}
+    world.couch.main.put({**held_by_phone, "scheduled_tasks": [task]})
+    rev = bring(world, held_by_phone, 9)
+    world.start_sentinel()
+    settled(world, "report", rev)
+    world.until("report", "sent")
+    assert [request["to"] for request in world.simulator.requests("come")] == [[clinic["contact"]["phone"]]]
+
+
 def write_scheduled(world: World, text: str) -> Document:
     """A document with a task as in CHT's schedules, which gets its message when it falls due, at once."""
     now = states.now()
