@@ -169,14 +169,15 @@ def _pair(doc: Document, other: Document, name: str, *more: IsSame) -> tuple[lis
     """Of the list `name` the tasks that are the same in both revisions, and the other's that have no counterpart.
 
     A message is known by its uuid, which it gets when it falls due: without, by what it says, for its place changes
-    with the tasks before it; and by its place, for somebody may have corrected what it says.
+    with the tasks before it; and by its place and its day, for somebody may have corrected what it says. Without a day
+    there they are two messages, which were added on two phones.
     """
     ours = {place: task for place, task in enumerate(_listed(doc, name)) if isinstance(task, dict)}
     theirs = {place: task for place, task in enumerate(_listed(other, name)) if isinstance(task, dict)}
     pairs: list[tuple[Task, Task]] = []
-    for is_same in (_has_uuid_of, _says_the_same, _may_be, *more):
+    for is_same in (_has_uuid_of, _says_the_same, _is_to_the_same_day, *more):
         for place, task in list(theirs.items()):
-            among = [place] if is_same is _may_be else list(ours)
+            among = [place] if is_same is _is_to_the_same_day else list(ours)
             found = next((at for at in among if at in ours and is_same(ours[at], task)), None)
             if found is not None:
                 pairs.append((ours.pop(found), theirs.pop(place)))
@@ -194,6 +195,10 @@ def _may_be(ours: Task, theirs: Task) -> bool:
     if message_of(ours).get("uuid") and message_of(theirs).get("uuid"):
         return False
     return len({date_of(ours, {}), date_of(theirs, {})} - {None}) < 2
+
+
+def _is_to_the_same_day(ours: Task, theirs: Task) -> bool:
+    return _may_be(ours, theirs) and date_of(ours, {}) == date_of(theirs, {}) is not None
 
 
 def _says_the_same(ours: Task, theirs: Task) -> bool:

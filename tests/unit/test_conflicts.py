@@ -246,8 +246,8 @@ def test_a_message_has_the_uuid_of_the_side_where_it_fell_due(held: str) -> None
 
 
 def test_a_corrected_text_stands_under_that_uuid() -> None:
-    ours = {"messages": [{"to": "+254700000001", "message": "corrected"}], "state": "pending"}
-    doc = settled({"tasks": [ours]}, {"tasks": [task("pending", uuid="held")]})
+    ours = {"messages": [{"to": "+254700000001", "message": "corrected"}], "state": "pending", "due": "2026-02-01"}
+    doc = settled({"tasks": [ours]}, {"tasks": [task("pending", uuid="held", due="2026-02-01")]})
     assert doc["tasks"][0]["messages"] == [{"to": "+254700000001", "message": "corrected", "uuid": "held"}]
 
 
@@ -339,6 +339,15 @@ def test_what_was_added_on_one_side_counts(fork: Any, ours: Any, theirs: Any, te
     known = None if fork is None else {"scheduled_tasks": fork}
     doc = settled({"scheduled_tasks": ours}, {"scheduled_tasks": theirs}, known)
     assert [one["message"] for one in doc["scheduled_tasks"]] == texts
+
+
+@pytest.mark.parametrize("states", [("pending",), SENT])
+def test_two_phones_may_each_have_added_a_message_in_the_same_place(states: tuple[str, ...]) -> None:
+    """Neither has a uuid or a date until it is seen here."""
+    ours, theirs = ({**composed("pending", text=text), "due": None} for text in ("ours", "theirs"))
+    theirs |= composed(*states, text="theirs", uuid="1", due=None) if len(states) > 1 else {}
+    doc = settled({"tasks": [ours]}, {"tasks": [theirs]}, {"tasks": []})
+    assert [(one["message"], one["state"]) for one in doc["tasks"]] == [("ours", "pending"), ("theirs", states[-1])]
 
 
 def test_an_answer_that_was_made_on_both_sides_is_one() -> None:
