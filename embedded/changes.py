@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -46,7 +46,7 @@ class Change:
     rev: str
     deleted: bool
     body: str | None
-    conflicts: dict[str, object] = field(default_factory=dict)  # the field for them, if it is asked for
+    conflicts: dict[str, object] | None = None  # the field for them, if it is asked for
     others: tuple[str, ...] = ()  # the other leaves, if they are asked for
 
     def document(self) -> str:
@@ -88,6 +88,8 @@ class Feed:
             f"ORDER BY seq {'DESC' if self.descending else 'ASC'} LIMIT ?",
             [*arguments, most],
         )
+        if not (self.conflicts and self.include_docs) and not self.all_leaves:
+            return [Change(seq, doc_id, rev, bool(deleted), body) for seq, doc_id, rev, deleted, body in found]
         conflicts = revisions.conflicts(connection, self.conflicts and self.include_docs)
         return [
             Change(seq, doc_id, rev, bool(deleted), body, conflicts(doc_id), self._others(connection, doc_id))
@@ -105,10 +107,10 @@ class Feed:
         """A row as JSON."""
         deleted = ',"deleted":true' if change.deleted else ""
         document = f',"doc":{change.document()}' if self.include_docs else ""
-        leaves = [{"rev": rev} for rev in (change.rev, *change.others)]
+        others = "".join(f',{{"rev":"{rev}"}}' for rev in change.others) if change.others else ""
         return (
             f'{{"seq":"{self.database.seq_text(change.seq)}","id":{compact(change.id)},'
-            f'"changes":{compact(leaves)}{deleted}{document}}}'
+            f'"changes":[{{"rev":"{change.rev}"}}{others}]{deleted}{document}}}'
         )
 
     def end(self, connection: sqlite3.Connection, last: int, reached_end: bool) -> dict[str, Any]:

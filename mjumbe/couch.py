@@ -25,6 +25,7 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
 # CouchDB's default purge/max_document_id_number: it refuses a _purge of more documents at once.
 PURGE_LIMIT = 100
+REVISIONS_AT_ONCE = 1_000  # read in one request: a report has some KB, and with its revisions tens
 ACCEPTED = 202
 # A document that is not there. Any other 404 says that the database is not, or not now: chttpd:error_info in CouchDB's
 # sources has "Database does not exist." (also of a node that is yet to learn of it) and "no_db_file" (of a shard).
@@ -413,16 +414,19 @@ class Database:
             raise UnavailableError(f"a document of {self.name} could not be read")
         return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
 
-    def read_revisions(self, named: Sequence[tuple[str, str]]) -> list[Document]:
-        """The documents with these ids as they are in these revisions, those that CouchDB still has."""
-        if not named:
-            return []
-        wanted = {"docs": [{"id": doc_id, "rev": rev} for doc_id, rev in named]}
-        answer = self.couch.request("POST", f"{self._path}/_bulk_get", body=wanted)
-        found = [row for result in answer["results"] for row in result["docs"]]
-        if any(row.get("error", {}).get("error", "not_found") != "not_found" for row in found):
-            raise UnavailableError(f"a revision of a document of {self.name} could not be read")
-        return [row["ok"] for row in found if "ok" in row]
+    def read_revisions(self, named: Sequence[tuple[str, str]], *, revs: bool = False) -> list[Document]:
+        """The documents with these ids as they are in these revisions, those that CouchDB still has; with `revs`, the
+        ids of what came before are in their `_revisions`."""
+        found: list[Document] = []
+        for start in range(0, len(named), REVISIONS_AT_ONCE):
+            wanted = {"docs": [{"id": doc_id, "rev": rev} for doc_id, rev in named[start : start + REVISIONS_AT_ONCE]]}
+            params = {"revs": "true"} if revs else None
+            answer = self.couch.request("POST", f"{self._path}/_bulk_get", body=wanted, params=params)
+            rows = [row for result in answer["results"] for row in result["docs"]]
+            if any(row.get("error", {}).get("error", "not_found") != "not_found" for row in rows):
+                raise UnavailableError(f"a revision of a document of {self.name} could not be read")
+            found += [row["ok"] for row in rows if "ok" in row]
+        return found
 
     def revisions(self, ids: Sequence[str]) -> dict[str, str]:
         """The newest revisions of the documents with these ids, those that exist or did."""

@@ -168,22 +168,38 @@ def settle(task: Task, at: datetime, *, sent: bool, by: str) -> None:
         release(task, at, f"settled by {by}: it was not sent")
 
 
-def take_over(task: Task, other: Task, at: datetime, details: str) -> bool:
-    """Make of the task what `other` is, the same message in a conflicting revision of its document, if that is further
-    on in a message's life. Answers whether it was.
-
-    Not by what the task has been through already: it was put back since.
-    """
-    known, told = history(task), of(other)
-    through = {entry.get("state") for entry in known}
-    is_news = other.get("state") not in through or any(entry not in known for entry in history(other))
-    if not is_news or told not in _TOLD or _TOLD[told] <= _TOLD.get(of(task), 0):
+def take_over(task: Task, other: Task, at: datetime, rev: str) -> bool:
+    """Make of the task what `other` is, the same message in the conflicting revision `rev` of its document, if that is
+    further on in a message's life. Answers whether it was."""
+    if not _is_further(other, task):
         return False
-    entries = [*history(other), *(entry for entry in known if entry not in history(other))]
+    known, theirs = history(task), history(other)
+    entries = [*theirs, *(entry for entry in known if entry not in theirs)]
     task.clear()
     task.update(other, state_history=sorted(entries, key=lambda entry: str(entry.get("timestamp"))))
-    note(task, at, details)
+    note(task, at, f"from the conflicting revision {rev}", conflict=rev)
     return True
+
+
+def _is_further(other: Task, task: Task) -> bool:
+    """Whether `other` says more of what became of a message than `task`.
+
+    Not by what the task has been through already: it was put back since. Where one went on from what the other is, it
+    is right; where each went its own way, the one that tells more.
+    """
+    known, theirs, told = _own_history(task), _own_history(other), of(other)
+    news = [entry for entry in theirs if entry not in known]
+    if not news and other.get("state") in {entry.get("state") for entry in known}:
+        return False
+    if known and known[-1].get("state") == task.get("state") and all(entry in theirs for entry in known):
+        # What is merely due on both sides may be due at another time: who rescheduled it is right.
+        return told in _TOLD or (told in DUE and (of(task) not in DUE or attempts(other) > attempts(task)))
+    return told in _TOLD and _TOLD[told] > _TOLD.get(of(task), 0)
+
+
+def _own_history(task: Task) -> list[dict[str, Any]]:
+    """The history without what was noted when conflicts were settled."""
+    return [entry for entry in history(task) if "conflict" not in entry]
 
 
 def history(task: Task) -> list[dict[str, Any]]:

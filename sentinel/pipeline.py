@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from mjumbe import states, text
+from mjumbe.conflicts import settle
 from mjumbe.couch import Couch
 from mjumbe.documents import (
     Document,
@@ -68,8 +69,14 @@ class Pipeline:
             return
         by_id = {doc["_id"]: doc for doc in concerned}
         with self._lock:
+            # Before all else: whom a message goes to is looked up for what their documents are then.
+            settled = settle(self._database, concerned)
             context = self._context(concerned)
-            updates = self._echoes.update({doc_id: lambda doc: self._run(doc, context) for doc_id in by_id}, by_id)
+
+            def edit(doc: Document) -> bool:
+                return self._run(doc, context) or doc["_id"] in settled
+
+            updates = self._echoes.update(dict.fromkeys(by_id, edit), by_id)
         self._offer([message for update in updates.values() if update.doc for message in due_messages(update.doc)])
 
     def _run(self, doc: Document, context: Context) -> bool:

@@ -88,6 +88,11 @@ def _supersede(tx: Transaction, number: int, rev: str, deleted: int) -> None:
         "INSERT INTO superseded (number, rev, deleted, body) SELECT number, ?, ?, body FROM bodies WHERE number = ?",
         (rev, deleted, number),
     ).lastrowid
+    _trim(tx, place)
+
+
+def _trim(tx: Transaction, place: int | None) -> None:
+    """Remove the oldest of the former bodies, when one was put at `place` among them."""
     if place and place % SUPERSEDED_SPARE == 0:
         tx.execute("DELETE FROM superseded WHERE place <= ?", (place - SUPERSEDED_KEPT,))
 
@@ -98,11 +103,17 @@ def graft(tx: Transaction, doc: Document) -> str:
     before = revisions.leaves(tx, doc.id)
     line = doc.revisions()
     if not before:
-        _insert(tx, doc)
+        _insert(tx, _stemmed(tx, doc))
     elif not any(doc.rev in leaf.revisions() for leaf in before):
         parent = next((leaf.rev for leaf in before if leaf.rev in line), None)
-        _put_leaves(tx, before, [*(leaf for leaf in before if leaf.rev != parent), _rooted(doc, before)])
+        grafted = _stemmed(tx, _rooted(doc, before))
+        _put_leaves(tx, before, [*(leaf for leaf in before if leaf.rev != parent), grafted])
     return doc.rev
+
+
+def _stemmed(tx: Transaction, doc: Document) -> Document:
+    """The revision with as much of its history as is kept."""
+    return replace(doc, history=",".join(doc.history.split(",")[: tx.revs_limit - 1]))
 
 
 def _rooted(doc: Document, before: Sequence[Document]) -> Document:
@@ -119,10 +130,13 @@ def _put_leaves(tx: Transaction, before: Sequence[Document], after: Sequence[Doc
     (number,) = tx.execute("SELECT number FROM documents WHERE id = ?", (doc_id,)).fetchone()
     best, *others = sorted(after, key=lambda leaf: leaf.rank, reverse=True)
     still = {leaf.rev for leaf in after}
-    tx.executemany(
-        "INSERT INTO superseded (number, rev, deleted, body) VALUES (?, ?, ?, ?)",
-        [(number, leaf.rev, leaf.deleted, leaf.body) for leaf in before if leaf.rev not in still],
-    )
+    for leaf in before:
+        if leaf.rev not in still:
+            place = tx.execute(
+                "INSERT INTO superseded (number, rev, deleted, body) VALUES (?, ?, ?, ?)",
+                (number, leaf.rev, leaf.deleted, leaf.body),
+            ).lastrowid
+            _trim(tx, place)
     tx.execute("DELETE FROM branches WHERE id = ?", (doc_id,))
     tx.executemany(
         "INSERT INTO branches VALUES (?, ?, ?, ?, ?)",
@@ -160,10 +174,20 @@ def purge(tx: Transaction, wanted: dict[str, list[str]]) -> dict[str, list[str]]
         purged[doc_id] = [leaf.rev for leaf in before if leaf.rev in revs]
         if after and purged[doc_id]:
             _put_leaves(tx, before, after)
+            _forget_bodies(tx, before, after)
         elif purged[doc_id]:
             _remove(tx, before[0])
     tx.execute("DELETE FROM purges WHERE seq <= ?", (tx.counters.purge_seq - PURGES_KEPT,))
     return purged
+
+
+def _forget_bodies(tx: Transaction, before: Iterable[Document], after: Iterable[Document]) -> None:
+    """Remove what was purged, and what came before it alone."""
+    left = {rev for leaf in after for rev in leaf.revisions()}
+    tx.executemany(
+        "DELETE FROM superseded WHERE number = (SELECT number FROM documents WHERE id = ?) AND rev = ?",
+        [(leaf.id, rev) for leaf in before for rev in leaf.revisions() if rev not in left],
+    )
 
 
 def _remove(tx: Transaction, doc: Document) -> None:

@@ -175,7 +175,7 @@ class Index:
         batch: list[_Changed] = []
         size = 0
         with self._database.borrow() as connection:
-            conflicts = revisions.conflicts(connection)
+            conflicts = revisions.conflicts(connection, deleted=True)
             for seq, doc_id, rev, deleted, body in connection.execute(
                 "SELECT seq, id, rev, deleted, body FROM documents INDEXED BY changes JOIN bodies USING (number) "
                 "WHERE seq > ? ORDER BY seq LIMIT ?",

@@ -71,7 +71,9 @@ class Document:
         fields: dict[str, object] = {"_id": self.id, "_rev": self.rev}
         if self.deleted:
             fields["_deleted"] = True
-        head = json.dumps(fields | (extra or {}), ensure_ascii=False, separators=(",", ":"))
+        if extra:
+            fields |= extra
+        head = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
         return head if self.body == "{}" else f"{head[:-1]},{self.body[1:]}"
 
     def revisions(self) -> list[str]:
@@ -158,13 +160,18 @@ Conflicts = Callable[[str], dict[str, object]]
 """The field `_conflicts` of the document with an id, as CouchDB adds it: the other leaves that are not deleted."""
 
 
-def conflicts(connection: sqlite3.Connection, wanted: bool = True) -> Conflicts:
-    """Looks them up; finds nothing unless they are `wanted`. Most databases have none, so that is asked once."""
+def conflicts(connection: sqlite3.Connection, wanted: bool = True, *, deleted: bool = False) -> Conflicts:
+    """Looks them up; finds nothing unless they are `wanted`. Most databases have none, so that is asked once.
+
+    With `deleted` there is the field `_deleted_conflicts` for the other leaves that are.
+    """
     if not wanted or not connection.execute("SELECT EXISTS (SELECT 1 FROM branches)").fetchone()[0]:
         return lambda doc_id: {}
+    named = {False: "_conflicts", True: "_deleted_conflicts"} if deleted else {False: "_conflicts"}
 
     def of(doc_id: str) -> dict[str, object]:
-        revs = [leaf.rev for leaf in leaves(connection, doc_id)[1:] if not leaf.deleted]
-        return {"_conflicts": revs} if revs else {}
+        others = leaves(connection, doc_id)[1:]
+        found = {name: [leaf.rev for leaf in others if leaf.deleted == kind] for kind, name in named.items()}
+        return {name: revs for name, revs in found.items() if revs}
 
     return of

@@ -174,6 +174,26 @@ def test_a_map_function_sees_the_conflicts(torn):
     assert torn.get("/_design/d/_view/torn").json()["rows"] == []
 
 
+def test_a_map_function_sees_the_deleted_conflicts(torn):
+    torn.design("d", ended="function (doc) { if (doc._deleted_conflicts) { emit(doc._conflicts, 1); } }")
+    assert torn.get("/_design/d/_view/ended").json()["rows"] == []
+    torn.delete(f"/a?rev={LOW}")
+    (row,) = torn.get("/_design/d/_view/ended").json()["rows"]
+    assert row["key"] is None, "of those that are not deleted there is none"
+
+
+def test_the_limit_of_revisions_holds_for_copies(db):
+    assert db.put("/_revs_limit", 3).status_code in (200, 202)
+    line = [f"{place:032x}" for place in range(9, 0, -1)]
+    bring(db, {"_id": "a", "_rev": f"9-{line[0]}", "_revisions": {"start": 9, "ids": line}})
+    assert db.get("/a?revs=true").json()["_revisions"] == {"start": 9, "ids": line[:3]}
+    other = ["f" * 32, *line[1:]]
+    bring(db, {"_id": "a", "_rev": f"9-{other[0]}", "_revisions": {"start": 9, "ids": other}})
+    doc = db.get("/a?revs=true&conflicts=true").json()
+    assert doc["_conflicts"] == [f"9-{line[0]}"]
+    assert doc["_revisions"] == {"start": 9, "ids": other[:3]}
+
+
 def test_purging_one_of_two_leaves_the_other(torn):
     assert torn.post("/_purge", {"a": [HIGH]}).json()["purged"] == {"a": [HIGH]}
     assert torn.get("/a?conflicts=true").json() == {"_id": "a", "_rev": LOW, "n": "low"}

@@ -340,6 +340,34 @@ def test_a_purge_goes_in_pieces(server: responses.RequestsMock, couch: Couch) ->
     assert sizes == [100, 100, 50]
 
 
+@pytest.mark.parametrize("revs", [False, True])
+def test_revisions_are_read_in_pieces_and_those_that_are_gone_passed_over(
+    server: responses.RequestsMock, couch: Couch, monkeypatch: pytest.MonkeyPatch, revs: bool
+) -> None:
+    monkeypatch.setattr("mjumbe.couch.REVISIONS_AT_ONCE", 2)
+    gone = {"error": {"id": "gone", "rev": "1-x", "error": "not_found", "reason": "missing"}}
+
+    def found(request: Any) -> tuple[int, dict[str, str], str]:
+        wanted = json.loads(request.body)["docs"]
+        assert len(wanted) <= 2
+        rows = [gone if one["id"] == "gone" else {"ok": {"_id": one["id"], "_rev": one["rev"]}} for one in wanted]
+        return 200, {}, json.dumps({"results": [{"id": "_", "docs": [row]} for row in rows]})
+
+    asked = matchers.query_param_matcher({"revs": "true"} if revs else {})
+    server.add_callback(responses.POST, f"{URL}/medic/_bulk_get", found, match=[asked])
+    named = [(doc_id, "1-x") for doc_id in ("a", "gone", "b")]
+    assert [doc["_id"] for doc in couch.main.read_revisions(named, revs=revs)] == ["a", "b"]
+
+
+def test_a_revision_that_cannot_be_read_just_now_is_no_missing_one(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    row = {"error": {"id": "a", "rev": "1-x", "error": "timeout", "reason": "of a node"}}
+    server.post(f"{URL}/medic/_bulk_get", json={"results": [{"id": "a", "docs": [row]}]})
+    with pytest.raises(UnavailableError):
+        couch.main.read_revisions([("a", "1-x")])
+
+
 def test_waiting_for_changes(server: responses.RequestsMock, couch: Couch) -> None:
     server.post(f"{URL}/medic/_changes", json={"results": [], "last_seq": "9-x", "pending": 0})
     assert couch.main.changes("5-x", limit=10, wait=30).last_seq == "9-x"

@@ -106,6 +106,73 @@ def test_a_message_that_a_phone_took_back_is_not_sent(own_world: World) -> None:
     assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "cleared")]
 
 
+def test_a_message_that_was_added_here_goes_though_the_phone_did_not_know_of_it(own_world: World) -> None:
+    """A schedule comes to a report at the server. What was there before, and the phone took out, does not come back."""
+    world = own_world
+    added, removed = ({"_id": doc_id, "type": "data_record", "from": number()} for doc_id in ("added", "removed"))
+    held_by_phone = {**added, "_rev": world.couch.main.put(added)}
+    schedule = [documents.new_task(number(), "come to the clinic", states.now())]
+    world.couch.main.put({**held_by_phone, "scheduled_tasks": schedule})
+    removed["_rev"] = world.couch.main.put(
+        {**removed, "tasks": [documents.new_task(number(), "stay away", states.now())]}
+    )
+    world.couch.main.put({**world.doc("removed"), "fields": {"note": "seen at the office"}})
+    revs = {doc["_id"]: bring(world, doc, 9) for doc in (held_by_phone, removed)}
+    world.start_sentinel()
+    for doc_id, rev in revs.items():
+        settled(world, doc_id, rev)
+    world.until("added", "sent")
+    assert "tasks" not in world.doc("removed")
+    assert request_counts(world, "come to the clinic", "stay away") == [1, 0]
+
+
+def test_whom_a_message_goes_to_is_looked_up_when_it_comes_from_a_conflicting_revision(own_world: World) -> None:
+    world = own_world
+    world.set(sms={"clear_failing_schedules": True})
+    clinic = {"_id": "clinic", "type": "clinic", "contact": {"phone": number()}}
+    nurse = {"_id": "nurse", "type": "person", "phone": number(), "parent": {"_id": "clinic"}}
+    assert all(saved.rev for saved in world.couch.main.bulk([clinic, nurse]))
+    contact = {"_id": "nurse", "parent": {"_id": "clinic"}}
+    report: Document = {"_id": "report", "type": "data_record", "contact": contact}
+    held_by_phone = {**report, "_rev": world.couch.main.put(report)}
+    task = {"due": states.timestamp(states.now()), "state": "scheduled", "message": "come", "recipient": "clinic"}
+    world.couch.main.put({**held_by_phone, "scheduled_tasks": [task]})
+    rev = bring(world, held_by_phone, 9)
+    world.start_sentinel()
+    settled(world, "report", rev)
+    world.until("report", "sent")
+    assert [request["to"] for request in world.simulator.requests("come")] == [[clinic["contact"]["phone"]]]
+
+
+def write_scheduled(world: World, text: str) -> Document:
+    """A document with a task as in CHT's schedules, which gets its message when it falls due, at once."""
+    now = states.now()
+    task = {"due": states.timestamp(now), "state": "scheduled", "message": text, "recipient": "reporting_unit"}
+    doc = {"_id": f"report {text}", "type": "data_record", "from": number(), "scheduled_tasks": [task]}
+    doc["reported_date"] = documents.milliseconds(now)
+    return {**doc, "_rev": world.couch.main.put(doc)}
+
+
+def test_what_waits_in_memory_goes_as_the_phone_left_it(own_world: World) -> None:
+    """CouchDB would take a claim of the revision that the sentinel has, though it is not the document any more."""
+    world = own_world
+    world.simulator.control(no_balance=True)
+    world.start_sentinel()
+    world.write(number(), "the probe")
+    eventually(lambda: world.held() is not None, SOON)
+    held_by_phone = {text: write_scheduled(world, text) for text in ("noted", "taken back")}
+    for doc in held_by_phone.values():
+        world.until(doc["_id"], "pending")
+    states.move(held_by_phone["taken back"]["scheduled_tasks"][0], states.State.CLEARED, states.now())
+    for doc in held_by_phone.values():
+        settled(world, doc["_id"], bring(world, {**doc, "fields": {"note": "seen by the nurse"}}, 9))
+    world.simulator.control(no_balance=False)
+    world.set(sms={"africas_talking": {"read_timeout": 31}})  # looked into at once, not after the minute
+    world.until("report noted", "sent")
+    assert task_texts(world.doc("report taken back")) == [("taken back", "cleared")]
+    assert request_counts(world, "noted", "taken back") == [1, 0]
+
+
 def test_a_message_that_a_person_puts_back_goes_again(own_world: World) -> None:
     """The conflict of long ago stays; it is looked at once."""
     world = own_world

@@ -12,6 +12,7 @@ from embedded.engine import edits, revisions
 from embedded.engine.database import Database
 from embedded.engine.edits import Edit
 from embedded.engine.index import Index, ViewFunctions
+from embedded.engine.revisions import Document
 from embedded.engine.writer import Counters, Transaction
 
 
@@ -149,6 +150,52 @@ def test_a_change_leaves_the_rows_that_it_does_not_concern(tmp_path: Path) -> No
             await database.close()
 
     asyncio.run(run())
+
+
+def bodies(path: Path) -> list[str]:
+    """The bodies of former revisions that are on disk."""
+    with sqlite3.connect(path) as connection:
+        return [body for (body,) in connection.execute("SELECT body FROM superseded ORDER BY place")]
+
+
+def copied(rev: str, *before: str, body: str) -> Document:
+    return Document("a", rev, False, f'{{"n":"{body}"}}', history=",".join(before))
+
+
+def test_former_bodies_of_documents_with_conflicts_are_as_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "SUPERSEDED_KEPT", 3)
+    monkeypatch.setattr(edits, "SUPERSEDED_SPARE", 2)
+    path = tmp_path / "one.sqlite"
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", path, threads, threads)
+            await database.write(partial(edits.write_all, edits=[copied("1-a", body=""), copied("90-b", body="")]))
+            rev = "1-a"
+            for n in range(20):
+                [rev] = await database.write(partial(edits.write_all, edits=[Edit("a", rev, False, f'{{"n":{n}}}')]))
+            await database.close()
+
+    asyncio.run(run())
+    assert bodies(path)[-3:] == [f'{{"n":{n}}}' for n in (16, 17, 18)]
+    assert len(bodies(path)) < 6
+
+
+def test_what_is_purged_is_not_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "one.sqlite"
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", path, threads, threads)
+            line = [copied("1-r", body="root"), copied("2-b", "r", body="kept")]
+            branch = [copied("2-c", "r", body="before"), copied("3-d", "c", "r", body="purged")]
+            await database.write(partial(edits.write_all, edits=[*line, *branch]))
+            assert await database.write(partial(edits.purge, wanted={"a": ["3-d"]})) == {"a": ["3-d"]}
+            assert [leaf.rev for leaf in await database.read(lambda its: revisions.leaves(its, "a"))] == ["2-b"]
+            await database.close()
+
+    asyncio.run(run())
+    assert bodies(path) == ['{"n":"root"}']
 
 
 def test_a_database_made_before_there_were_conflicts_takes_them(tmp_path: Path) -> None:

@@ -58,9 +58,29 @@ def test_an_edit_that_wrote_nothing_is_none(couch: Couch) -> None:
     assert not ours.heard("d", rev(couch, "d"))
 
 
-def test_memory_is_bounded(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_with_conflicts_is_read_anew_and_looked_at_again(couch: Couch) -> None:
+    """What is known of it may be another revision by now; and a change of the other revision comes as one of ours."""
+    ours = Echoes(couch.main)
+    write(couch, ours, "d", settled_conflicts=["2-b"])
+    assert not ours.heard("d", rev(couch, "d"))
+    seen: list[Any] = []
+    known = {"d": {"_id": "d", "_rev": rev(couch, "d"), "by": "an older revision"}}
+    ours.update({"d": lambda doc: bool(seen.append(doc.get("by")))}, known)
+    write(couch, ours, "e", by="us")
+    ours.update({"e": lambda doc: bool(seen.append(doc["by"]))}, {"e": {"_id": "e", "by": "what is known"}})
+    assert seen == [None, "what is known"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"settled_conflicts": ["2-b"]}])
+def test_memory_is_bounded(couch: Couch, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
     monkeypatch.setattr(echoes, "REMEMBERED", 2)
     ours = Echoes(couch.main)
     for doc_id in "abc":
-        write(couch, ours, doc_id, by="us")
-    assert [ours.heard(doc_id, rev(couch, doc_id)) for doc_id in "abc"] == [False, True, True]
+        write(couch, ours, doc_id, by="us", **fields)
+    assert [ours.is_one(doc_id, rev(couch, doc_id)) for doc_id in "abc"] == [False, True, True]
+    read: list[str] = []
+    known = {doc_id: {"_id": doc_id, "is_known": True} for doc_id in "abc"}
+    ours.update(
+        {doc_id: lambda doc: bool("is_known" not in doc and read.append(doc["_id"])) for doc_id in "abc"}, known
+    )
+    assert read == (["b", "c"] if fields else [])
