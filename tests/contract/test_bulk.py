@@ -112,6 +112,7 @@ ORDER = ["B", "_design/x", "a", "a1", "b", "z", "é"]
         ({"start_key": "a", "end_key": "b"}, ["a", "a1", "b"]),
         ({"startkey": "a", "endkey": "b", "inclusive_end": False}, ["a", "a1"]),
         ({"startkey": "b", "endkey": "a", "descending": True}, ["b", "a1", "a"]),
+        ({"startkey": "b", "endkey": "a", "descending": True, "inclusive_end": False}, ["b", "a1"]),
         ({"startkey": "a", "endkey": "a\ufff0"}, ["a", "a1"]),
         ({"key": "b"}, ["b"]),
         ({"key": "nothing"}, []),
@@ -130,6 +131,38 @@ def test_all_docs_ranges(letters, parameters, ids):
     assert [row["id"] for row in by_get.json()["rows"]] == ids
     assert by_get.json()["total_rows"] == len(ORDER)
     assert [row["id"] for row in letters.post("/_all_docs", parameters).json()["rows"]] == ids
+
+
+@pytest.mark.parametrize(
+    ("parameters", "offset"),
+    [
+        ({}, 0),
+        ({"skip": 2}, 2),
+        ({"skip": 100}, len(ORDER)),
+        ({"startkey": "a"}, 2),
+        ({"startkey": "a", "skip": 1}, 3),
+        ({"startkey": "a", "inclusive_end": False}, 2),
+        ({"descending": True}, 0),
+        ({"startkey": "b", "descending": True}, 2),
+        ({"startkey": "b", "descending": True, "skip": 1}, 3),
+    ],
+)
+def test_all_docs_say_how_many_come_before_them(letters, parameters, offset):
+    assert letters.post("/_all_docs", parameters).json()["offset"] == offset
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_range_that_can_hold_nothing(letters, descending):
+    start, end = ("a", "b") if descending else ("b", "a")
+    answer = letters.post("/_all_docs", {"start_key": start, "end_key": end, "descending": descending})
+    assert (answer.status_code, answer.json()["error"]) == (400, "query_parse_error")
+    assert f"descending={str(not descending).lower()}" in answer.json()["reason"]
+
+
+def test_all_docs_with_a_sequence_to_go_on_from(letters):
+    seq = letters.get("/_all_docs?update_seq=true").json()["update_seq"]
+    assert "update_seq" not in letters.get("/_all_docs").json()
+    assert letters.get("/_changes", params={"since": seq}).json()["results"] == []
 
 
 def test_all_docs_rows(db):
@@ -153,6 +186,14 @@ def test_all_docs_keys(letters):
         assert rows[1] == {"key": "nothing", "error": "not_found"}
         assert (rows[2]["id"], rows[2]["value"]["deleted"], rows[2]["doc"]) == ("gone", True, None)
         assert "rev" in rows[2]["value"]
+    for parameters, found in (
+        ({"descending": True}, keys[::-1]),
+        ({"skip": 1, "limit": 2}, keys[1:3]),
+        ({"skip": 4, "limit": 2}, keys[4:]),
+        ({"skip": 9}, []),
+    ):
+        rows = letters.post("/_all_docs", {"keys": keys, **parameters}).json()["rows"]
+        assert [row["key"] for row in rows] == found, parameters
     assert letters.post("/_all_docs", {"keys": []}).json()["rows"] == []
     assert letters.post("/_all_docs", {"keys": "a"}).status_code == 400
 
@@ -161,6 +202,11 @@ def test_all_docs_queries(letters):
     answer = letters.post("/_all_docs/queries", {"queries": [{"keys": ["a"]}, {"limit": 1}, {"startkey": "z"}]})
     found = [[row["id"] for row in result["rows"]] for result in answer.json()["results"]]
     assert found == [["a"], ["B"], ["z", "é"]]
+    answer = letters.post("/_all_docs/queries?limit=1", {"queries": [{}, {"limit": 2}]})
+    assert [len(result["rows"]) for result in answer.json()["results"]] == [1, 2]
+    assert letters.post("/_all_docs/queries", {"queries": []}).json() == {"results": []}
+    for body in ({}, {"queries": {}}):
+        assert letters.post("/_all_docs/queries", body).status_code == 400
 
 
 def test_design_docs(letters):
@@ -216,4 +262,5 @@ def test_missing_revisions(db):
     wanted = {"a": [first, UNKNOWN], "b": [UNKNOWN]}
     diff = db.post("/_revs_diff", wanted).json()
     assert {name: row["missing"] for name, row in diff.items()} == {"a": [UNKNOWN], "b": [UNKNOWN]}
+    assert db.post("/_revs_diff", {"a": [first]}).json() == {}
     assert db.post("/_missing_revs", wanted).json() == {"missing_revs": {"a": [UNKNOWN], "b": [UNKNOWN]}}

@@ -89,6 +89,14 @@ def test_descending(db):
         db.save({"_id": name})
     assert sorted(ids(db.get("/_changes?descending=true"))) == ["a", "b", "c"]
     assert len(ids(db.get("/_changes?descending=true&limit=1"))) == 1
+    last = db.get("").json()["update_seq"]
+    since = db.get("/_changes?descending=true", params={"since": last})
+    assert sorted(ids(since)) == ["a", "b", "c"], "from the end, whatever `since` says"
+
+
+def test_a_limit_of_none_is_one_of_one(db):
+    db.save({"_id": "a"}, {"_id": "b"})
+    assert len(ids(db.get("/_changes?limit=0"))) == 1
 
 
 def test_style_and_design_filter(db):
@@ -104,6 +112,8 @@ def test_doc_ids(db):
     assert sorted(ids(db.post("/_changes?filter=_doc_ids", {"doc_ids": wanted}))) == ["a", "c"]
     by_url = db.get("/_changes", params={"filter": "_doc_ids", "doc_ids": json.dumps(wanted)})
     assert sorted(ids(by_url)) == ["a", "c"]
+    assert ids(db.post("/_changes?filter=_doc_ids", {"doc_ids": []})) == []
+    assert db.post("/_changes?filter=_doc_ids", {}).status_code == 400
 
 
 def test_selector(db):
