@@ -23,6 +23,9 @@ def test_session_of_nobody(anonymous):
     assert body["ok"] is True
     assert body["userCtx"] == {"name": None, "roles": []}
     assert {"cookie", "default"} <= set(body["info"]["authentication_handlers"])
+    assert "authenticated" not in body["info"]
+    asked = anonymous.get("/_session?basic=true")
+    assert (asked.status_code, asked.json()["error"]) == (401, "unauthorized"), "so that a browser asks for a password"
 
 
 def test_session_with_basic(server):
@@ -61,6 +64,9 @@ def test_wrong_password(server, anonymous, new_user):
         assert (wrong.status_code, wrong.json()) == (401, WRONG)
         answer = anonymous.post("/_session", {"name": name, "password": "wrong"})
         assert (answer.status_code, answer.json()) == (401, WRONG)
+        assert answer.headers["Set-Cookie"].startswith("AuthSession=;"), "and no session goes on"
+    for body in ({}, {"password": "wrong"}):
+        assert anonymous.post("/_session", body).status_code == 400
 
 
 def test_cookies_that_nobody_gave(anonymous):
@@ -115,6 +121,8 @@ def test_user_logs_in(server, new_user, anonymous):
     assert answer.json() == {"ok": True, "name": name, "roles": ["gateway", "sms"]}
     basic = requests.get(f"{server.url}/_session", auth=(name.encode(), password.encode()), timeout=60)
     assert basic.json()["userCtx"] == {"name": name, "roles": ["gateway", "sms"]}
+    by_another_word = anonymous.post("/_session", {"username": name, "password": password})
+    assert by_another_word.json()["name"] == name
 
 
 def test_a_new_password_ends_the_old_one_and_its_sessions(server, couch, anonymous, new_user):
@@ -212,6 +220,14 @@ def test_a_new_database_is_for_admins(db, as_user, new_user, method, path):
     assert (nobody.status_code, nobody.json()) == (401, UNAUTHORIZED)
     somebody = as_user(db, new_user("gateway"))(method, path, json=body)
     assert (somebody.status_code, somebody.json()) == (403, FORBIDDEN)
+
+
+def test_what_only_looks_like_one_s_own_document_is_for_members(db, as_user, new_user):
+    user = new_user()
+    path = f"/org.couchdb.user:{user[0]}"
+    db.save({"_id": path[1:]})
+    answer = as_user(db, user).get(path)
+    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
 
 
 def test_members_by_name_and_by_role(db, as_user, new_user):

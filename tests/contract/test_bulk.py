@@ -216,8 +216,9 @@ def test_design_docs(letters):
 def test_many_rows(db, server):
     """More than one piece of the answer."""
     db.save(*({"_id": f"{number:05}", "text": "x" * 50} for number in range(2500)))
-    rows = db.get("/_all_docs?include_docs=true").json()["rows"]
-    assert [row["id"] for row in rows] == [f"{number:05}" for number in range(2500)]
+    answer = db.get("/_all_docs?include_docs=true")
+    assert [row["id"] for row in answer.json()["rows"]] == [f"{number:05}" for number in range(2500)]
+    assert answer.text.endswith("}\n")
     assert len(db.get("/_changes?include_docs=true").json()["results"]) == 2500
     for path in ("/_all_docs", "/_changes"):
         head = raw_head(db.url + path, server)

@@ -41,6 +41,11 @@ def test_a_copy_keeps_its_revision(db):
     assert db.get("").json()["doc_count"] == 1
 
 
+def test_one_of_two_read_by_its_name_has_no_conflicts(torn):
+    for rev in (ROOT, LOW):
+        assert "_conflicts" not in torn.get("/a", params={"rev": rev, "conflicts": "true"}).json()
+
+
 def test_a_copy_by_put(db):
     answer = db.put("/a?new_edits=false", copy_of(LOW, ROOT, n=1))
     assert (answer.status_code in CREATED, answer.json()) == (True, {"ok": True, "id": "a", "rev": LOW})
