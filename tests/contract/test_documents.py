@@ -210,6 +210,12 @@ def test_ids(db, doc_id):
     assert db.get("/_all_docs").json()["rows"][0]["id"] == doc_id
 
 
+def test_a_plus_in_a_path_is_a_space(db):
+    assert db.put("/a+b", {"n": 1}).json()["id"] == "a b"
+    assert db.get("/a%20b").json()["n"] == 1
+    assert db.get("/a%2Bb").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "body", "error"),
     [
@@ -227,6 +233,7 @@ def test_ids(db, doc_id):
         ("/_unknown", b"{}", "illegal_docid"),
         ("/a", b'{"_rev": "nonsense"}', "bad_request"),
         ("/a?rev=nonsense", b"{}", "bad_request"),
+        ("/a?rev=", b"{}", "bad_request"),
     ],
 )
 def test_refused(db, path, body, error):

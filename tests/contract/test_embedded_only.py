@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gzip
 import json
 import socket
 import subprocess
@@ -149,10 +150,38 @@ def test_a_limit_that_is_none(db, path, limit):
     assert db.get(path).json() == 1000
 
 
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b'{"n": 1}')[:-10]])
+def test_a_body_that_is_not_what_its_encoding_says(db, body):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = db("PUT", "/a", data=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
 def test_json_that_is_nested_too_deeply_is_refused(db):
     body = "[" * 100_000 + "]" * 100_000
     answer = db("PUT", "/a", data=f'{{"n": {body}}}', headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("as_it_is", "later"), [("update=false", "update=lazy"), ("stale=ok", "stale=update_after")]
+)
+def test_a_view_can_be_asked_as_it_is(db, as_it_is, later):
+    """A CouchDB may have brought it up to date by itself."""
+
+    def ids(mode):
+        return [row["id"] for row in db.get(f"/_design/d/_view/v?{mode}").json()["rows"]]
+
+    db.save({"_id": "a"})
+    db.design("d", v="function (doc) { emit(doc._id); }")
+    assert ids("") == ["a"]
+    db.save({"_id": "b"})
+    assert ids(as_it_is) == ["a"]
+    info = db.get("/_design/d/_info").json()["view_index"]
+    assert info["updates_pending"]["total"] == 1
+    assert ids(later) == ["a"], "what asks for an update does not wait for it"
+    db.eventually("/_design/d/_info", lambda answer: not answer.json()["view_index"]["updates_pending"]["total"])
+    assert ids(as_it_is) == ["a", "b"]
 
 
 @pytest.mark.parametrize("groups", [1, 1200])
@@ -265,6 +294,7 @@ def test_users_see_only_their_own_document(server, new_user, couch):
         f"/org.couchdb.user:{other}",
         f"/org.couchdb.user:{other}?open_revs=all",
         "/_local/x",
+        f"/_local/org.couchdb.user:{name}",
         "/_design/x",
         "/_all_docs",
         "",
@@ -349,6 +379,28 @@ def test_answered_writes_survive_kill_9(start):
     assert second("GET", "/db/_design/d/_view/v").json()["rows"][0]["value"] == info["doc_count"] - 1
     assert second("GET", "/_node/_local/_config/vault/key").json() == "value"
     assert second.stop() == 0
+
+
+def test_indexes_that_nobody_needs_are_removed(start, tmp_path):
+    def files() -> set[str]:
+        return {path.name for path in (tmp_path / "data" / "databases" / "db.views").glob("*.sqlite*")}
+
+    one = start()
+    one("PUT", "/db")
+    rev, kept = None, set[str]()
+    for key in ("doc.a", "doc.b"):
+        before = files()
+        body = {"views": {"v": {"map": f"function (doc) {{ emit({key}); }}"}}}
+        rev = one("PUT", "/db/_design/d", json=body, params={"rev": rev} if rev else None).json()["rev"]
+        one("GET", "/db/_design/d/_view/v")
+        kept = files() - before
+    assert before and kept
+    headers = {"Content-Type": "application/json"}
+    assert one("POST", "/db/_view_cleanup", headers=headers).status_code == 202
+    assert files() == kept
+    assert one("GET", "/db/_design/d/_view/v").json()["rows"] == []
+    assert one("DELETE", "/db").status_code == 200
+    assert list((tmp_path / "data" / "databases").glob("db*")) == []
 
 
 def test_cookies_and_sequences_survive_a_restart(start):

@@ -16,6 +16,7 @@ def test_welcome(anonymous):
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("application/json")
     assert answer.headers["Cache-Control"] == "must-revalidate"
+    assert answer.headers["Server"].startswith("CouchDB/3.")
     assert answer.text.endswith("}\n")
     body = answer.json()
     assert body["couchdb"] == "Welcome"

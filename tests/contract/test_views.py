@@ -302,6 +302,14 @@ def test_include_docs(db):
     assert [row["doc"] and row["doc"]["_id"] for row in linked] == ["b", None]
 
 
+def test_include_docs_by_their_revisions(db):
+    (first,) = db.save({"_id": "b", "n": 1})
+    db.save({"_id": "b", "_rev": first, "n": 2}, {"_id": "a", "key": 1, "value": {"_id": "b", "_rev": first}})
+    db.design("d", linked=EMIT_KEY)
+    (row,) = db.get("/_design/d/_view/linked?include_docs=true").json()["rows"]
+    assert row["doc"] == {"_id": "b", "_rev": first, "n": 1}
+
+
 def test_queries(db):
     db.save({"_id": "a", "key": 1}, {"_id": "b", "key": 2})
     db.design("d", by_key=(EMIT_KEY, "_count"))
@@ -327,6 +335,7 @@ def sales(db):
     [
         ("count", {}, [(None, 5)]),
         ("sum", {}, [(None, 38.5)]),
+        ("sum", {"group": False}, [(None, 38.5)]),
         ("stats", {}, [(None, {"sum": 38.5, "count": 5, "min": 1, "max": 20, "sumsqr": 532.25})]),
         ("sum", {"group_level": 1}, [(["kisumu"], 35), (["lodwar"], 3.5)]),
         (
@@ -384,6 +393,7 @@ def test_sum_of_arrays(db):
         ("map", {"keys": "[1,3]", "startkey": "2"}),
         ("count", {"include_docs": "true"}),
         ("count", {"keys": "[1,2]"}),
+        ("count", {"keys": "[1,2]", "group_level": "1"}),
     ],
 )
 def test_queries_that_make_no_sense(db, view, parameters):
@@ -402,8 +412,22 @@ def test_missing_views(db):
     rev = db.design("d", v=EMIT_KEY)
     answer = db.get("/_design/d/_view/other")
     assert (answer.status_code, answer.json()) == (404, {"error": "not_found", "reason": "missing_named_view"})
-    db.delete("/_design/d", params={"rev": rev})
+    assert db.put("/_design/d", {"_rev": rev, "_deleted": True, "views": {"v": {"map": EMIT_KEY}}}).ok
     assert db.eventually("/_design/d/_view/v", lambda answer: answer.status_code == 404).status_code == 404
+
+
+def test_code_for_map_functions_is_no_view(db):
+    views = {"lib": {"key": "exports.key = 1;"}, "v": {"map": EMIT_KEY}}
+    assert db.put("/_design/d", {"views": views}).status_code in (201, 202)
+    db.save({"_id": "a", "key": 1})
+    assert len(db.get("/_design/d/_view/v").json()["rows"]) == 1
+    assert db.get("/_design/d/_view/lib").status_code == 404
+
+
+@pytest.mark.parametrize("view", [{"map": 1}, {"map": EMIT_KEY, "reduce": 1}])
+def test_views_whose_functions_are_none(db, view):
+    answer = db.put("/_design/d", {"views": {"v": view}})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_design_doc")
 
 
 @pytest.mark.parametrize("source", ["function (doc) { emit(", "not javascript at all"])

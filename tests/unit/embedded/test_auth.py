@@ -18,6 +18,8 @@ from embedded.engine import edits
 from embedded.engine.edits import Edit
 from embedded.engine.store import Store
 from embedded.errors import CouchError
+from embedded.http import Service
+from embedded.server import handle
 
 ADMIN = User("admin", ("_admin",), "cookie")
 NOBODY = User()
@@ -85,6 +87,23 @@ def test_how_long_a_session_lasts(
         if renewed:
             clock.now += int(timeout or 600) - 1
             assert await logins.identify(request_with(renewed)) == ADMIN
+
+    run(tmp_path, session)
+
+
+def test_a_session_is_renewed_with_any_answer_but_its_own_end(clock: Clock, tmp_path: Path) -> None:
+    async def session(logins: Authenticator, store: Store) -> None:
+        service, cookie = Service(store, logins), logins.cookie_header("admin")
+
+        async def set_cookie(method: str, path: str) -> str | None:
+            answer = await handle(service, make_mocked_request(method, path, headers={"Cookie": cookie}))
+            return answer.headers.get("Set-Cookie")
+
+        assert await set_cookie("GET", "/_all_dbs") is None
+        clock.now += 100
+        for path in ("/_all_dbs", "/none"):
+            assert await set_cookie("GET", path) == logins.cookie_header("admin") != cookie
+        assert await set_cookie("DELETE", "/_session") == Authenticator.no_cookie_header()
 
     run(tmp_path, session)
 
