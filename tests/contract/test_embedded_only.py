@@ -163,9 +163,7 @@ def test_json_that_is_nested_too_deeply_is_refused(db):
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
 
 
-@pytest.mark.parametrize(
-    ("as_it_is", "later"), [("update=false", "update=lazy"), ("stale=ok", "stale=update_after")]
-)
+@pytest.mark.parametrize(("as_it_is", "later"), [("update=false", "update=lazy"), ("stale=ok", "stale=update_after")])
 def test_a_view_can_be_asked_as_it_is(db, as_it_is, later):
     """A CouchDB may have brought it up to date by itself."""
 

@@ -204,6 +204,7 @@ def test_configuration(couch):
     finally:
         assert couch.delete(url).json() == "second"
     assert couch.delete(url).status_code == 404
+    assert section not in couch.get("/_node/_local/_config").json()
 
 
 def test_unknown_configuration_section_is_empty(couch):

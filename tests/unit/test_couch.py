@@ -412,3 +412,25 @@ def test_logins_cannot_be_checked(couch: Couch, status: int) -> None:
         server.get(SESSION, status=status)
         with pytest.raises(UnavailableError):
             couch.session_of({})
+
+
+@pytest.mark.parametrize("patience", [None, 3.0])
+def test_no_answer_is_waited_for_without_end(
+    server: responses.RequestsMock, couch: Couch, patience: float | None
+) -> None:
+    asked = couch if patience is None else couch.impatient(patience)
+    bounds = matchers.request_kwargs_matcher(
+        {"timeout": (couch_module.CONNECT_TIMEOUT, patience or couch_module.READ_TIMEOUT)}
+    )
+    server.get(f"{URL}/medic", json={"doc_count": 1}, match=[bounds])
+    server.get(SESSION, json={"userCtx": {"name": "bob", "roles": []}}, match=[bounds])
+    assert asked.main.info() == {"doc_count": 1}
+    assert asked.session_of({"Cookie": "AuthSession=x"}) == ("bob", ())
+
+
+@pytest.mark.parametrize(
+    ("seq", "number"),
+    [("17-g1AAAA", 17), ("0", 0), (5, 5), ("now", -1), ("", -1), (None, -1), ("-1-x", -1)],
+)
+def test_the_number_in_a_sequence(seq: object, number: int) -> None:
+    assert couch_module.sequence_number(seq, unknown=-1) == number

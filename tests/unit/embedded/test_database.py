@@ -1,6 +1,7 @@
 """A database from inside, where a test from outside would have to be lucky."""
 
 import asyncio
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from embedded.engine import edits, revisions
+from embedded.engine.config import Config
+from embedded.engine.connections import Readers, connect
 from embedded.engine.database import Database
 from embedded.engine.edits import Edit
 from embedded.engine.index import Index, ViewFunctions
@@ -170,3 +173,45 @@ def test_a_database_made_before_there_were_conflicts_takes_them(tmp_path: Path) 
             return found
 
     assert len(asyncio.run(run())) == 2
+
+
+def test_a_reader_sees_one_state_until_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "one.sqlite"
+    writing = connect(path, "FULL")
+    writing.execute("CREATE TABLE rows (n)")
+    readers = Readers(path)
+
+    def count(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("SELECT count(*) FROM rows").fetchone()[0])
+
+    with readers.borrow() as connection:
+        assert count(connection) == 0
+        writing.execute("INSERT INTO rows VALUES (1)")
+        assert count(connection) == 0
+    with readers.borrow() as again:
+        assert again is connection, "one that is idle is used again"
+        assert count(again) == 1
+        readers.close()
+        assert count(again) == 1, "whoever reads, reads to the end"
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        count(again)
+    writing.close()
+
+
+@pytest.mark.parametrize("section", ["chttpd_auth", "couch_httpd_auth"])
+def test_a_secret_is_one_under_both_its_names(section: str, tmp_path: Path) -> None:
+    """What CHT encrypted with it is read by either."""
+    path = tmp_path / "config.json"
+    umask = os.umask(0)
+    try:
+        first = Config(path)
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o600
+    secret = first.get("chttpd_auth", "secret")
+    assert secret and first.get("couch_httpd_auth", "secret") == secret
+    first.delete("couch_httpd_auth", "secret")
+    again = Config(path)
+    assert again.get(section, "secret") == secret
+    assert Config(path).get(section, "secret") == secret
+    assert Config(path).get("couchdb", "uuid") == first.get("couchdb", "uuid")
