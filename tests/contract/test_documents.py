@@ -116,6 +116,17 @@ def test_history(db):
     assert db.get("/a?local_seq=true").json()["_local_seq"]
 
 
+def test_no_more_revisions_are_remembered_than_the_limit(db):
+    assert db.put("/_revs_limit", 2).json() == {"ok": True}
+    rev, revs = None, []
+    for n in range(4):
+        (rev,) = db.save({"_id": "a", "n": n, **({"_rev": rev} if rev else {})})
+        revs.append(rev)
+    hashes = [rev.partition("-")[2] for rev in reversed(revs)]
+    assert db.get("/a?revs=true").json()["_revisions"] == {"start": 4, "ids": hashes[:2]}
+    assert db.put("/a", {"_rev": rev, "n": 4}).json()["rev"].startswith("5-")
+
+
 def test_a_former_body_is_gone_when_the_database_was_compacted(db):
     (first,) = db.save({"_id": "a", "n": 1})
     (second,) = db.save({"_id": "a", "_rev": first, "n": 2})

@@ -401,6 +401,21 @@ def test_indexes_that_nobody_needs_are_removed(start, tmp_path):
     assert list((tmp_path / "data" / "databases").glob("db*")) == []
 
 
+def test_settings_of_a_database_survive_a_restart(start):
+    first = start()
+    first("PUT", "/db")
+    wanted = {
+        "_security": {"members": {"names": ["ann"], "roles": []}, "admins": {"names": [], "roles": ["boss"]}},
+        "_revs_limit": 5,
+        "_purged_infos_limit": 7,
+    }
+    for name, value in wanted.items():
+        assert first("PUT", f"/db/{name}", json=value).status_code == 200
+    assert first.stop() == 0
+    second = start()
+    assert {name: second("GET", f"/db/{name}").json() for name in wanted} == wanted
+
+
 def test_cookies_and_sequences_survive_a_restart(start):
     first = start()
     first("PUT", "/db")

@@ -139,6 +139,33 @@ def test_answers_are_taken_with_the_marks_of_who_made_them(marks: Any, tasks: An
     assert all(one["state"] == "sent" for one in doc.get("tasks") or [] if one["messages"][0]["uuid"] == "reply")
 
 
+def test_a_mark_that_both_have_is_ours_and_whose_marks_are_all_known_has_nothing_to_tell() -> None:
+    marks = {"a": {"ok": 1}, "b": {"ok": 1}}
+    other = {"transitions": {"a": {"ok": 2}}, "tasks": [task("sent", uuid="reply")]}
+    doc = settled({"tasks": [], "transitions": marks}, other)
+    assert (doc["tasks"], doc["transitions"]) == ([], marks), "somebody took the answer away"
+    doc = settled({"tasks": [], "transitions": {"a": {"ok": 1}}}, {**other, "transitions": {"a": {"ok": 2}, "b": {}}})
+    assert (len(doc["tasks"]), doc["transitions"]) == (1, {"a": {"ok": 1}, "b": {}})
+
+
+@pytest.mark.parametrize(
+    ("doc", "other"),
+    [
+        ({"tasks": [task("pending")]}, {}),
+        ({}, {"tasks": [task("sent")]}),
+        ({"from": "+254700000001", "sms_message": {"message": "HELP"}}, {}),
+        ({}, {"from": "+254700000001", "sms_message": {"message": "HELP"}}),
+    ],
+)
+def test_where_either_has_to_do_with_messages_it_is_noted_that_they_were_compared(
+    doc: Document, other: Document
+) -> None:
+    database = Torn({**doc, "settled_conflicts": ["2-a"]}, other)
+    (found,) = database.fetch(["a"]).values()
+    assert settle(database, [found]) == {"a"}
+    assert found["settled_conflicts"] == ["2-a", REV]
+
+
 @pytest.mark.parametrize("other", [None, {"name": "a clinic"}])
 def test_what_is_no_message_is_left_alone(other: Document | None) -> None:
     database = Torn({"name": "the clinic"}, other)
