@@ -53,6 +53,9 @@ def test_delete_and_write_again(db):
     (again,) = db.save({"_id": "a", "n": 2})
     assert again.startswith("3-")
     assert deleted[0].startswith("2-")
+    db.save({"_id": "b", "_rev": revs[1], "_deleted": True})
+    info = db.get("").json()
+    assert (info["doc_count"], info["doc_del_count"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +257,9 @@ def test_purge(db):
     assert [row["id"] for row in db.get("/_changes").json()["results"] if row["id"] == "a"] == []
     info = db.get("").json()
     assert (info["doc_count"], info["doc_del_count"]) == (2, 0)
+    seq = info["update_seq"]
+    assert db.post("/_purge", {"b": [UNKNOWN]}).json()["purged"] == {"b": []}
+    assert db.get("/_changes", params={"since": seq}).json()["results"] == []
     assert db.put("/a", {"n": 3}).json()["rev"].startswith("1-")
     assert len(db.get("/_design/d/_view/by_n").json()["rows"]) == 2
 

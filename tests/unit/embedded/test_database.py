@@ -215,3 +215,45 @@ def test_a_secret_is_one_under_both_its_names(section: str, tmp_path: Path) -> N
     assert again.get(section, "secret") == secret
     assert Config(path).get(section, "secret") == secret
     assert Config(path).get("couchdb", "uuid") == first.get("couchdb", "uuid")
+
+
+def test_nothing_is_left_of_what_was_purged(tmp_path: Path) -> None:
+    """What people wrote is in no table any more."""
+
+    async def run() -> dict[str, int]:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            first = str(await database.write(partial(edits.write, edit=Edit("a", None, False, '{"n":1}'))))
+            await database.write(partial(edits.write, edit=Edit("a", first, False, '{"n":2}')))
+            await database.write(partial(edits.graft, doc=revisions.Document("a", "1-x", False, '{"n":3}')))
+            with database.borrow() as connection:
+                leaves = [leaf.rev for leaf in revisions.leaves(connection, "a")]
+            assert len(leaves) == 2
+            await database.write(partial(edits.purge, wanted={"a": leaves}))
+            with database.borrow() as connection:
+                tables = ("documents", "bodies", "superseded", "branches")
+                left = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+            await database.close()
+            return left
+
+    assert set(asyncio.run(run()).values()) == {0}
+
+
+def test_of_former_bodies_the_newest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "SUPERSEDED_KEPT", 4)
+    monkeypatch.setattr(edits, "SUPERSEDED_SPARE", 3)
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            revs: list[str] = []
+            for number in range(21):
+                edit = Edit("a", revs[-1] if revs else None, False, f'{{"n":{number}}}')
+                revs.append(str(await database.write(partial(edits.write, edit=edit))))
+                with database.borrow() as connection:
+                    (count,) = connection.execute("SELECT count(*) FROM superseded").fetchone()
+                    assert count == number if number < 4 else 4 <= count < 4 + 3
+                    assert all(revisions.read_rev(connection, "a", rev) for rev in revs[-5:])
+            await database.close()
+
+    asyncio.run(run())
