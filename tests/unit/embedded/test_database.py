@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -110,6 +111,57 @@ def test_purges_are_forgotten_and_no_index_minds(tmp_path: Path, monkeypatch: py
             assert not index.behind()
             with database.borrow() as connection:
                 assert connection.execute("SELECT count(*) FROM purges").fetchone() == (3,)
+            await database.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("progress", "goes_on"),
+    [
+        ("token = token", True),
+        ("token = 'of another database'", False),
+        ("seq = 9", False),  # the database is an older copy
+        ("purge_seq = 9", False),
+    ],
+)
+def test_an_index_beside_another_database_starts_anew(tmp_path: Path, progress: str, goes_on: bool) -> None:
+    functions = ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"})
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+            await database.index(functions).refresh()
+            await database.close()
+            with sqlite3.connect(tmp_path / "one.views" / "all.sqlite") as file:
+                file.execute(f"UPDATE progress SET {progress}")
+                file.execute("UPDATE rows SET id = 'of the file'")
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            index = database.index(functions)
+            assert (index.seq == 1) is goes_on
+            await index.refresh()
+            assert rows(index) == (["of the file"] if goes_on else ["a"])
+            await database.close()
+
+    asyncio.run(run())
+
+
+def test_who_goes_away_ends_no_update_that_others_wait_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        go_on = threading.Event()
+        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as indexers:
+            database = Database("one", tmp_path / "one.sqlite", readers, indexers)
+            index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
+            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+            indexers.submit(go_on.wait, 30)  # the update waits for its turn
+            impatient, patient = (asyncio.ensure_future(index.refresh()) for _ in range(2))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            await asyncio.wait([impatient])
+            go_on.set()
+            await patient
+            assert rows(index) == ["a"]
             await database.close()
 
     asyncio.run(run())
