@@ -7,8 +7,8 @@ import pytest
 DOCUMENTS = [
     {"_id": "a", "n": 1, "tags": ["x", "y"], "at": {"place": "kisumu"}, "text": "hello"},
     {"_id": "b", "n": 2, "tags": ["y"], "at": {"place": "lodwar"}, "text": "Habari"},
-    {"_id": "c", "n": 3, "tags": [], "items": [{"state": "pending", "n": 1}, {"state": "sent", "n": 2}]},
-    {"_id": "d", "n": "3", "none": None},
+    {"_id": "c", "n": 3, "below": -3, "tags": [], "items": [{"state": "pending", "n": 1}, {"state": "sent", "n": 2}]},
+    {"_id": "d", "n": "3", "none": None, "yes": True},
     {"_id": "e", "dotted.name": 1, "n": 7.5},
 ]
 
@@ -65,7 +65,23 @@ def find(db, **body):
         ({"items": {"$elemMatch": {"state": "pending", "n": 2}}}, ""),
         ({"tags": {"$elemMatch": {"$eq": "y"}}}, "ab"),
         ({"text": {"$regex": "^[Hh]a"}}, "b"),
+        ({"text": {"$regex": "ell"}}, "a"),
         ({"n": {"$mod": [2, 1]}}, "ac"),
+        ({"below": {"$mod": [2, -1]}}, "c"),
+        ({"below": {"$mod": [2, 1]}}, ""),
+        ({"n": {"$lt": 2}}, "a"),
+        ({"_id": {"$gt": "B"}}, "abcde"),  # ids have the order of their bytes
+        ({"text": {"$gt": "Ha"}}, "ab"),  # and other texts that of ICU
+        ({"text": {"$gt": "I"}}, ""),
+        ({"yes": {"$type": "boolean"}}, "d"),
+        ({"yes": {"$type": "number"}}, ""),
+        ({"at": {}}, ""),
+        ({"tags": {"$all": []}}, ""),
+        ({"tags": {"$all": [["x", "y"]]}}, "a"),
+        ({"tags.0": "x"}, "a"),
+        ({"tags.2": {"$exists": False}}, "abcde"),
+        ({"$not": {"$nor": [{"n": 1}, {"n": 2}]}}, "ab"),
+        ({"$not": {"n": 1, "text": "hello"}}, "bcde"),
     ],
 )
 def test_selectors(documents, selector, ids):

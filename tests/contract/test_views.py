@@ -377,6 +377,15 @@ def test_sum_of_arrays(db):
     assert db.get("/_design/d/_view/v").json()["rows"][0]["value"] == [11, 22]
 
 
+def test_sums_of_what_is_larger_than_64_bits(db):
+    emit = "function (doc) { emit(1, Math.pow(2, 64)); }"
+    db.save({"_id": "a"}, {"_id": "b"})
+    db.design("d", sum=(emit, "_sum"), stats=(emit, "_stats"))
+    assert db.get("/_design/d/_view/sum").json()["rows"][0]["value"] == 2**65
+    stats = db.get("/_design/d/_view/stats").json()["rows"][0]["value"]
+    assert (stats["sum"], stats["min"], stats["max"], stats["sumsqr"]) == (2**65, 2**64, 2**64, 2.0**129)
+
+
 @pytest.mark.parametrize(
     ("view", "parameters"),
     [
@@ -430,7 +439,7 @@ def test_views_whose_functions_are_none(db, view):
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_design_doc")
 
 
-@pytest.mark.parametrize("source", ["function (doc) { emit(", "not javascript at all"])
+@pytest.mark.parametrize("source", ["function (doc) { emit(", "not javascript at all", "1 + 1"])
 def test_map_functions_that_cannot_be_compiled(db, source):
     answer = db.put("/_design/d", {"views": {"v": {"map": source}}})
     assert (answer.status_code, answer.json()["error"]) == (400, "compilation_error")
