@@ -243,6 +243,8 @@ def test_a_plus_in_a_path_is_a_space(db):
         ("/a", b'{"_deleted": 1}', "doc_validation"),
         ("/_unknown", b"{}", "illegal_docid"),
         ("/a", b'{"_rev": "nonsense"}', "bad_request"),
+        ("/a", b'{"_rev": "x-abc"}', "bad_request"),
+        ("/a", b'{"_rev": 1}', "bad_request"),
         ("/a?rev=nonsense", b"{}", "bad_request"),
         ("/a?rev=", b"{}", "bad_request"),
     ],

@@ -225,6 +225,16 @@ def test_other_reduce_functions(db, reducer):
     assert len(db.get("/_design/d/_view/v?reduce=false").json()["rows"]) == 1
 
 
+@pytest.mark.parametrize("values", [[1, "x"], [1, True], [1, None], [{"a": 1}, [1]], [{"a": "x"}, {"a": 1}]])
+@pytest.mark.parametrize("reducer", ["_sum", "_stats"])
+def test_values_that_do_not_add_up(db, reducer, values):
+    """A CouchDB says so in a row, or of the whole answer, by its version."""
+    db.save(*({"value": value} for value in values))
+    db.design("d", v=("function (doc) { emit(1, doc.value); }", reducer))
+    answer = db.get("/_design/d/_view/v")
+    assert (answer.status_code, answer.json()["error"]) == (500, "builtin_reduce_error")
+
+
 def test_a_map_that_needs_a_module_fails_loudly(db):
     db.save({"_id": "a"})
     db.design("d", v="function (doc) { emit(require('views/lib/x').key(doc)); }")

@@ -163,6 +163,26 @@ def test_ranges(ordered, parameters, expected):
     assert places(ordered.post("/_design/d/_view/by_key", parameters)) == expected
 
 
+@pytest.mark.parametrize(
+    ("parameters", "offset"),
+    [
+        ({}, 0),
+        ({"skip": 2}, 2),
+        ({"skip": 1000}, len(ORDER)),
+        ({"start_key": "a"}, at("a")),
+        ({"start_key": "a", "skip": 1}, at("a") + 1),
+        ({"start_key": "a", "inclusive_end": False}, at("a")),
+        ({"key": "a"}, at("a")),
+        ({"descending": True}, 0),
+        ({"start_key": "a", "descending": True}, len(ORDER) - at("a") - 1),
+        ({"start_key": "a", "descending": True, "inclusive_end": False}, len(ORDER) - at("a") - 1),
+    ],
+)
+def test_how_many_rows_come_before(ordered, parameters, offset):
+    body = ordered.post("/_design/d/_view/by_key", parameters).json()
+    assert (body["offset"], body["total_rows"]) == (offset, len(ORDER))
+
+
 def test_rows(db):
     db.save({"_id": "a", "key": "x", "value": {"n": 1}}, {"_id": "b", "key": "w"}, {"_id": "c"})
     db.design("d", by_key=EMIT_KEY)
@@ -371,10 +391,20 @@ def test_reduce_can_be_left_out(sales):
     assert body["rows"][0]["key"] == ["kisumu", 1]
 
 
-def test_sum_of_arrays(db):
-    db.save({"key": "a", "value": [1, 2]}, {"key": "a", "value": [10, 20]})
+@pytest.mark.parametrize(
+    ("values", "total"),
+    [
+        ([[1, 2], [10, 20]], [11, 22]),
+        ([[1, 2], [10, 20, 30]], [11, 22, 30]),
+        ([[1, 2], 10], [11, 2]),
+        ([{"a": 1, "b": {"c": 2}}, {"a": 10, "b": {"d": 3}}], {"a": 11, "b": {"c": 2, "d": 3}}),
+        ([1, 2.5], 3.5),
+    ],
+)
+def test_sums(db, values, total):
+    db.save(*({"key": "a", "value": value} for value in values))
     db.design("d", v=(EMIT_KEY, "_sum"))
-    assert db.get("/_design/d/_view/v").json()["rows"][0]["value"] == [11, 22]
+    assert db.get("/_design/d/_view/v").json()["rows"][0]["value"] == total
 
 
 def test_sums_of_what_is_larger_than_64_bits(db):
