@@ -160,6 +160,10 @@ def purge(tx: Transaction, wanted: dict[str, list[str]]) -> dict[str, list[str]]
         purged[doc_id] = [leaf.rev for leaf in before if leaf.rev in revs]
         if after and purged[doc_id]:
             _put_leaves(tx, before, after)
+            tx.executemany(
+                "DELETE FROM superseded WHERE rev = ? AND number = (SELECT number FROM documents WHERE id = ?)",
+                [(rev, doc_id) for rev in purged[doc_id]],
+            )
         elif purged[doc_id]:
             _remove(tx, before[0])
     tx.execute("DELETE FROM purges WHERE seq <= ?", (tx.counters.purge_seq - PURGES_KEPT,))

@@ -183,4 +183,5 @@ def test_a_map_function_sees_the_conflicts(torn):
 def test_purging_one_of_two_leaves_the_other(torn, gone, left, n):
     assert torn.post("/_purge", {"a": [gone]}).json()["purged"] == {"a": [gone]}
     assert torn.get("/a?conflicts=true").json() == {"_id": "a", "_rev": left, "n": n}
+    assert torn.get("/a", params={"rev": gone}).status_code == 404
     assert torn.get("").json()["doc_count"] == 1

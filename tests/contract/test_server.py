@@ -109,6 +109,11 @@ def test_illegal_names(couch, name):
     assert (answer.status_code, answer.json()["error"]) == (400, "illegal_database_name")
 
 
+def test_a_name_that_is_too_long(couch):
+    answer = couch.put(f"/{'a' * 239}")
+    assert (answer.status_code, answer.json()["error"]) == (400, "database_name_too_long")
+
+
 def test_name_with_every_kind_of_character(new_database, couch):
     db = new_database("/a_b$(c)+d-e")
     assert db.name in couch.get("/_all_dbs").json()

@@ -57,10 +57,11 @@ def test_what_is_written_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:
     assert asyncio.run(run()) == 2  # FULL
 
 
-def test_a_write_that_fails_counts_nothing(tmp_path: Path) -> None:
+def test_a_write_that_fails_counts_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     def fail(its: Transaction) -> None:
         its.count(documents=1)
         its.next_seq()
+        edits.write_local(its, "_local/a", "0-1", "{}")
         raise ValueError
 
     async def run() -> Counters:
@@ -69,10 +70,29 @@ def test_a_write_that_fails_counts_nothing(tmp_path: Path) -> None:
             with pytest.raises(ValueError):
                 await database.write(fail)
             await database.write(Transaction.next_seq)
+            assert revisions.read_local(database.near(), "_local/a") is None
             await database.close()
             return database.counters
 
     assert asyncio.run(run()) == Counters(update_seq=1)
+
+
+def test_who_goes_away_keeps_no_answer_from_those_who_write_with_them(tmp_path: Path) -> None:
+    async def run() -> None:
+        go_on = threading.Event()
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            first = asyncio.ensure_future(database.write(lambda its: go_on.wait(30)))
+            await asyncio.sleep(0)  # the writer has it now; what comes meanwhile is of one transaction
+            gone, patient = (asyncio.ensure_future(database.write(Transaction.next_seq)) for _ in range(2))
+            await asyncio.sleep(0)
+            gone.cancel()
+            go_on.set()
+            assert await first
+            assert await asyncio.wait_for(patient, 30) == 2, "what was asked for is done, heard of or not"
+            await database.close()
+
+    asyncio.run(run())
 
 
 async def purge(database: Database, ids: str) -> None:
@@ -281,7 +301,13 @@ def test_nothing_is_left_of_what_was_purged(tmp_path: Path) -> None:
             with database.borrow() as connection:
                 leaves = [leaf.rev for leaf in revisions.leaves(connection, "a")]
             assert len(leaves) == 2
-            await database.write(partial(edits.purge, wanted={"a": leaves}))
+            await database.write(partial(edits.purge, wanted={"a": leaves[1:]}))
+            with database.borrow() as connection:
+                bodies = [
+                    row[0] for row in connection.execute("SELECT body FROM superseded UNION SELECT body FROM branches")
+                ]
+            assert bodies == ['{"n":1}'], "of the line that is left"
+            await database.write(partial(edits.purge, wanted={"a": leaves[:1]}))
             with database.borrow() as connection:
                 tables = ("documents", "bodies", "superseded", "branches")
                 left = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
