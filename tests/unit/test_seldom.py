@@ -38,3 +38,17 @@ def test_of_many_troubles_the_last_are_remembered() -> None:
         assert len(say._said) == REMEMBERED
         say(log.warning, "refused", str(3 * REMEMBERED - 1))
     assert len(lines) == 3 * REMEMBERED
+
+
+def test_what_was_said_again_is_no_older_than_what_was_said_since() -> None:
+    log, clock = structlog.get_logger(), Clock()
+    say = Seldom(clock)
+    with capture_logs() as lines:
+        for number in range(REMEMBERED):
+            say(log.warning, "refused", str(number))
+        clock.now += AGAIN_SECONDS
+        say(log.warning, "refused", "0")
+        say(log.warning, "refused", "another")  # in the place of the oldest, which is 1 now
+        said = len(lines)
+        say(log.warning, "refused", "0")
+    assert len(lines) == said
