@@ -180,6 +180,15 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     assert house.run("settings", "get", COUCH_URL=f"{house.couch_url}-not-there") == (1, says)
     empty = failing(house, COUCH_URL=f"{house.couch_url}-not-there")
     assert empty["views"].endswith("Database does not exist.")
+    somebody = {"name": database, "password": "pw", "roles": [], "type": "user"}
+    path = f"/_users/org.couchdb.user:{database}"
+    rev = house.couch.request("PUT", path, somebody)["rev"]
+    as_somebody = house.couch.server_url.replace("://", f"://{database}:pw@")
+    says = f"The user {database} in COUCH_URL is no server admin; name one who is."
+    try:
+        assert failing(house, COUCH_URL=f"{as_somebody}/{database}")["admin"] == says
+    finally:
+        house.couch.request("DELETE", path, params={"rev": rev})
     code, output = house.run("doctor", COUCH_URL="")
     assert code == 1 and "COUCH_URL is not set" in output
 
