@@ -331,6 +331,19 @@ def test_gateways_tells_what_each_did(house: World) -> None:
     assert "africas-talking: last failure at 2026-01-01T00:00:00.000Z" in output
     assert "africas-talking: today 1 sent" in output
 
+    def states_in_the_table() -> dict[str, str]:
+        lines = house.run("gateways", COLUMNS="80")[1].splitlines()
+        rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
+        return {row[1]: row[3] for row in rows}
+
+    said |= {"held": True, "reason": "InsufficientBalance", "since": "2026-01-31T08:30:00.000Z"}
+    apply_edits(house.couch.sentinel, {LEADER_ID: lambda doc: doc.update(owner) is None})
+    house.set(sms={"viber": {"enabled": False}})
+    found = states_in_the_table()
+    assert (found["africas-talking"], found["textbee"], found["viber"]) == ("held", "not configured", "switched off")
+    held = "africas-talking: held since 2026-01-31T08:30:00.000Z: InsufficientBalance"
+    assert held in house.run("gateways", COLUMNS="80")[1]
+
 
 def test_trying_a_service(world: World) -> None:
     code, output = world.run("gateways", "test", "africas-talking", number())
@@ -389,6 +402,8 @@ def test_contacts(world: World) -> None:
     assert code == 1 and name in output
     assert name in world.run("contacts", "find", to)[1]
     assert name in world.run("contacts", "list")[1]
+    assert world.run("contacts", "add", number(), "Zawadi")[0] == 0
+    assert len(world.run("contacts", "list", "--limit", "1")[1].splitlines()) == 1
     assert "is no phone number" in world.run("contacts", "add", "SAFARICOM", "x")[1]
     assert world.run("contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
     received = world.receive(to, "Habari")
