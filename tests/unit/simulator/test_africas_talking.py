@@ -256,6 +256,10 @@ def test_subscriptions(play: Any) -> None:
             "phoneNumber": "+254711000001",
         }
         create, delete = "/version1/subscription/create", "/version1/subscription/delete"
+        _, _, body = await lab.ask("POST", "/checkout/token/create", data={"phoneNumber": "+254711000002"})
+        of_another = subscription | {"checkoutToken": json.loads(body)["token"]}
+        refused = b'{"status":"Failed","description":"Invalid checkout token"}'
+        assert (await lab.ask("POST", create, headers=KEY, data=of_another))[2] == refused
         with_token = subscription | {"checkoutToken": token["token"]}
         assert await lab.ask("POST", create, headers=KEY, data=with_token) == (
             201,
