@@ -172,6 +172,15 @@ def test_a_password_file_that_a_full_disk_left_empty_gets_a_password(tmp_path: P
     assert _admin_password(tmp_path) == password
 
 
+def test_the_password_is_for_our_user_alone_in_a_directory_that_all_may_read(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        assert _admin_password(tmp_path) == (tmp_path / PASSWORD_FILE).read_text()
+    finally:
+        os.umask(umask)
+    assert (tmp_path / PASSWORD_FILE).stat().st_mode & 0o777 == 0o600
+
+
 def test_the_store_is_ours_where_couch_url_is_blank(terminal: Terminal) -> None:
     terminal.up(COUCH_URL=" ")
     assert (terminal.folder / PASSWORD_FILE).exists()
