@@ -151,7 +151,7 @@ def test_a_limit_that_is_none(db, path, limit):
     assert db.get(path).json() == 1000
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b'{"n": 1}')[:-10]])
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b'{"n": 1}', mtime=0)[:-10]], ids=["no gzip", "cut short"])
 def test_a_body_that_is_not_what_its_encoding_says(db, body):
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     answer = db("PUT", "/a", data=body, headers=headers)
