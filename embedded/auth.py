@@ -86,8 +86,6 @@ def hash_password(document: dict[str, Any], iterations: int) -> dict[str, Any]:
 
 def check_user_document(doc_id: str, document: dict[str, Any]) -> None:
     """Raise 403 for a user document that CouchDB's own validation refuses."""
-    if document.get("_deleted"):
-        return
     name, roles = document.get("name"), document.get("roles")
     if document.get("type") != "user":
         raise forbidden("doc.type must be user")

@@ -69,6 +69,8 @@ def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, d
             fields[name] = value
         elif name not in _SPECIAL:
             raise CouchError(400, "doc_validation", f"Bad special document member: {name}")
+    if not isinstance(document.get("_deleted", False), bool):
+        raise CouchError(400, "doc_validation", "Bad special document member: _deleted")
     if document.get("_attachments"):
         raise not_implemented("Attachments")
     if doc_id is None:
@@ -78,7 +80,7 @@ def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, d
     edit = Edit(
         doc_id,
         None if rev is None else revisions.parse_rev(rev),
-        document.get("_deleted") is True,
+        document.get("_deleted", False),
         body_text(doc_id, fields),
     )
     return edit, fields
@@ -112,7 +114,7 @@ async def guard(call: Call, edit: Edit, fields: dict[str, Any]) -> Edit:
         auth.require_db_admin(call.user, call.database.security)
         if not edit.deleted:
             await asyncio.to_thread(check_design_document, fields)
-    elif call.database.name == "_users" and not edit.id.startswith(LOCAL):
+    elif call.database.name == "_users":
         if not edit.deleted:
             auth.check_user_document(edit.id, fields)
             _keep_roles(call, edit.id, fields)
@@ -281,7 +283,7 @@ def extra_fields(call: Call, document: Document) -> dict[str, object]:
     if call.flag("revs_info") or meta:
         available = revisions.available_revs(call.database.near(), document.id)
         extra["_revs_info"] = [{"rev": rev, "status": available.get(rev, "missing")} for rev in document.revisions()]
-    if call.flag("local_seq") or meta:
+    if call.flag("local_seq"):
         extra["_local_seq"] = document.seq
     return extra
 

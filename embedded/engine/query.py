@@ -287,7 +287,7 @@ def _add(left: Any, right: Any) -> Any:
         if left == 0 or right == 0:
             return left or right
         raise _unreducible("_sum", "numbers, arrays of numbers, or objects; objects cannot be mixed with the others")
-    if isinstance(left, list | int | float) and isinstance(right, list | int | float):
+    if all(isinstance(value, list) or _is_number(value) for value in (left, right)):
         one = left if isinstance(left, list) else [left]
         other = right if isinstance(right, list) else [right]
         length = max(len(one), len(other))

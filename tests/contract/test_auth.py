@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import time
 import uuid
 
 import pytest
 import requests
+
+from tests.contract.conftest import Client
 
 UNAUTHORIZED = {"error": "unauthorized", "reason": "You are not authorized to access this db."}
 FORBIDDEN = {"error": "forbidden", "reason": "You are not allowed to access this db."}
@@ -19,6 +23,9 @@ def test_session_of_nobody(anonymous):
     assert body["ok"] is True
     assert body["userCtx"] == {"name": None, "roles": []}
     assert {"cookie", "default"} <= set(body["info"]["authentication_handlers"])
+    assert "authenticated" not in body["info"]
+    asked = anonymous.get("/_session?basic=true")
+    assert (asked.status_code, asked.json()["error"]) == (401, "unauthorized"), "so that a browser asks for a password"
 
 
 def test_session_with_basic(server):
@@ -57,6 +64,9 @@ def test_wrong_password(server, anonymous, new_user):
         assert (wrong.status_code, wrong.json()) == (401, WRONG)
         answer = anonymous.post("/_session", {"name": name, "password": "wrong"})
         assert (answer.status_code, answer.json()) == (401, WRONG)
+        assert answer.headers["Set-Cookie"].startswith("AuthSession=;"), "and no session goes on"
+    for body in ({}, {"password": "wrong"}):
+        assert anonymous.post("/_session", body).status_code == 400
 
 
 def test_cookies_that_nobody_gave(anonymous):
@@ -70,6 +80,26 @@ def test_cookies_that_nobody_gave(anonymous):
         assert forged.json()["userCtx"]["name"] is None
 
 
+@pytest.mark.parametrize("signature", [bytes(32), bytes(20)])
+def test_a_cookie_that_nobody_signed_is_nobody_s(server, anonymous, signature):
+    raw = f"{server.user}:{int(time.time()):X}:".encode() + signature
+    cookie = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    answer = anonymous.get("/_session", headers={"Cookie": f"AuthSession={cookie}"})
+    # One whose signature the embedded store takes for a part of the name, it refuses.
+    assert answer.status_code == 400 or answer.json()["userCtx"] == {"name": None, "roles": []}
+    assert anonymous.get("/_all_dbs", headers={"Cookie": f"AuthSession={cookie}"}).status_code in (400, 401)
+
+
+def test_a_cookie_is_of_one_name_alone(server, anonymous, new_user):
+    name, password = new_user()
+    cookie = anonymous.post("/_session", {"name": name, "password": password}).cookies["AuthSession"]
+    raw = base64.urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
+    raised = base64.urlsafe_b64encode(raw.replace(name.encode(), server.user.encode())).decode().rstrip("=")
+    with requests.Session() as session:  # without the cookie that the client has kept
+        answer = session.get(f"{server.url}/_session", headers={"Cookie": f"AuthSession={raised}"}, timeout=60)
+    assert (answer.status_code, answer.json()["userCtx"]["name"]) == (200, None)
+
+
 def test_users_have_hashed_passwords(couch, new_user):
     name, password = new_user("gateway")
     document = couch.get(f"/_users/org.couchdb.user:{name}").json()
@@ -80,6 +110,9 @@ def test_users_have_hashed_passwords(couch, new_user):
     assert re.fullmatch("[0-9a-f]{40,}", document["derived_key"])
     assert document["iterations"] > 0
     assert document["salt"]
+    another = couch.get(f"/_users/org.couchdb.user:{new_user()[0]}").json()  # with the same password
+    assert another["salt"] != document["salt"]
+    assert another["derived_key"] != document["derived_key"]
 
 
 def test_user_logs_in(server, new_user, anonymous):
@@ -88,14 +121,56 @@ def test_user_logs_in(server, new_user, anonymous):
     assert answer.json() == {"ok": True, "name": name, "roles": ["gateway", "sms"]}
     basic = requests.get(f"{server.url}/_session", auth=(name.encode(), password.encode()), timeout=60)
     assert basic.json()["userCtx"] == {"name": name, "roles": ["gateway", "sms"]}
+    by_another_word = anonymous.post("/_session", {"username": name, "password": password})
+    assert by_another_word.json()["name"] == name
 
 
-def test_new_password(server, couch, new_user):
-    name, _ = new_user()
+def test_a_new_password_ends_the_old_one_and_its_sessions(server, couch, anonymous, new_user):
+    name, old = new_user()
+    assert requests.get(f"{server.url}/_session", auth=(name, old.encode()), timeout=60).status_code == 200
+    cookie = anonymous.post("/_session", {"name": name, "password": old}).cookies["AuthSession"]
     document = couch.get(f"/_users/org.couchdb.user:{name}").json()
     assert couch.put(f"/_users/org.couchdb.user:{name}", document | {"password": "new"}).status_code in (201, 202)
+    somebody = Client(server.url)
+    of_session = somebody.eventually(
+        "/_session", lambda answer: not answer.json()["userCtx"]["name"], headers={"Cookie": f"AuthSession={cookie}"}
+    )
+    assert of_session.json()["userCtx"]["name"] is None
     assert requests.get(f"{server.url}/_session", auth=(name, "new"), timeout=60).status_code == 200
-    assert requests.get(f"{server.url}/_session", auth=(name, "old"), timeout=60).status_code == 401
+    assert requests.get(f"{server.url}/_session", auth=(name, old.encode()), timeout=60).status_code == 401
+
+
+@pytest.mark.parametrize("keeps_its_fields", [True, False])
+def test_a_deleted_user_is_nobody(server, couch, new_user, keeps_its_fields):
+    name, password = new_user()
+    path, login = f"/_users/org.couchdb.user:{name}", (name, password.encode())
+    document = couch.get(path).json()
+    if keeps_its_fields:
+        assert couch.put(path, document | {"_deleted": True}).ok
+    else:
+        assert couch.delete(path, params={"rev": document["_rev"]}).ok
+    answer = Client(server.url).eventually("/_session", lambda answer: answer.status_code == 401, auth=login)
+    assert (answer.status_code, answer.json()) == (401, WRONG)
+
+
+def test_an_admin_of_the_configuration(server, couch):
+    name = f"contract-{uuid.uuid4().hex[:12]}"
+    path = f"/_node/_local/_config/admins/{name}"
+    assert couch.put(path, "secret").status_code == 200
+    try:
+        kept = couch.eventually(path, lambda answer: answer.json().startswith("-pbkdf2")).json()
+        assert kept.startswith("-pbkdf2") and "secret" not in kept
+        answer = Client(server.url).eventually("/_session", lambda answer: answer.ok, auth=(name, "secret"))
+        assert answer.json()["userCtx"] == {"name": name, "roles": ["_admin"]}
+        assert name in couch.get("/_node/_local/_config").json()["admins"]
+        # Hashed already, it is kept as it is: an admin of another server moves without their password.
+        assert couch.put(path, kept).json() == kept
+        assert couch.get(path).json() == kept
+        assert requests.get(f"{server.url}/_session", auth=(name, "wrong"), timeout=60).status_code == 401
+    finally:
+        couch.delete(path)
+    gone = Client(server.url).eventually("/_session", lambda answer: answer.status_code == 401, auth=(name, "secret"))
+    assert (gone.status_code, gone.json()) == (401, WRONG)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +180,8 @@ def test_new_password(server, couch, new_user):
         ({"name": None}, "doc.name is required"),
         ({"roles": None}, None),
         ({"roles": "admin"}, None),
+        ({"roles": ["sms", 1]}, "doc.roles can only contain strings"),
+        ({"password": 5}, None),
         ({"name": "other"}, None),
         ({"roles": ["_admin"]}, None),
     ],
@@ -145,6 +222,14 @@ def test_a_new_database_is_for_admins(db, as_user, new_user, method, path):
     assert (somebody.status_code, somebody.json()) == (403, FORBIDDEN)
 
 
+def test_what_only_looks_like_one_s_own_document_is_for_members(db, as_user, new_user):
+    user = new_user()
+    path = f"/org.couchdb.user:{user[0]}"
+    db.save({"_id": path[1:]})
+    answer = as_user(db, user).get(path)
+    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
+
+
 def test_members_by_name_and_by_role(db, as_user, new_user):
     by_name, by_role, other = new_user(), new_user("sms"), new_user("else")
     db.put(
@@ -166,6 +251,17 @@ def test_members_by_name_and_by_role(db, as_user, new_user):
     assert as_user(db, None).get("/a").status_code == 401
 
 
+@pytest.mark.parametrize("kind", ["names", "roles"])
+def test_members_of_one_kind_close_a_database(db, as_user, new_user, kind):
+    member = new_user("sms")
+    listed = {"names": [member[0]], "roles": ["sms"]}[kind]
+    db.put("/_security", {"members": {kind: listed}, "admins": {"roles": ["_admin"]}})
+    db.save({"_id": "a"})
+    assert as_user(db, member).get("/a").status_code == 200
+    assert as_user(db, new_user("else")).get("/a").status_code == 403
+    assert as_user(db, None).get("/a").status_code == 401
+
+
 def test_admin_of_a_database(db, as_user, new_user):
     admin = new_user()
     db.put("/_security", {"members": {"names": [], "roles": ["_admin"]}, "admins": {"names": [admin[0]], "roles": []}})
@@ -175,8 +271,12 @@ def test_admin_of_a_database(db, as_user, new_user):
     assert seen.put("/_security", security).status_code == 200
 
 
-def test_a_database_without_members_is_open(db, as_user):
-    db.put("/_security", {"members": {"names": [], "roles": []}, "admins": {"names": [], "roles": ["_admin"]}})
+@pytest.mark.parametrize(
+    "security",
+    [{"members": {"names": [], "roles": []}, "admins": {"names": [], "roles": ["_admin"]}}, {"admins": {}}],
+)
+def test_a_database_without_members_is_open(db, as_user, security):
+    db.put("/_security", security)
     seen = as_user(db, None)
     assert seen.put("/a", {"n": 1}).status_code in (201, 202)
     assert seen.get("/a").json()["n"] == 1

@@ -53,6 +53,9 @@ def test_delete_and_write_again(db):
     (again,) = db.save({"_id": "a", "n": 2})
     assert again.startswith("3-")
     assert deleted[0].startswith("2-")
+    db.save({"_id": "b", "_rev": revs[1], "_deleted": True})
+    info = db.get("").json()
+    assert (info["doc_count"], info["doc_del_count"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,7 @@ ORDER = ["B", "_design/x", "a", "a1", "b", "z", "é"]
         ({"start_key": "a", "end_key": "b"}, ["a", "a1", "b"]),
         ({"startkey": "a", "endkey": "b", "inclusive_end": False}, ["a", "a1"]),
         ({"startkey": "b", "endkey": "a", "descending": True}, ["b", "a1", "a"]),
+        ({"startkey": "b", "endkey": "a", "descending": True, "inclusive_end": False}, ["b", "a1"]),
         ({"startkey": "a", "endkey": "a\ufff0"}, ["a", "a1"]),
         ({"key": "b"}, ["b"]),
         ({"key": "nothing"}, []),
@@ -130,6 +134,38 @@ def test_all_docs_ranges(letters, parameters, ids):
     assert [row["id"] for row in by_get.json()["rows"]] == ids
     assert by_get.json()["total_rows"] == len(ORDER)
     assert [row["id"] for row in letters.post("/_all_docs", parameters).json()["rows"]] == ids
+
+
+@pytest.mark.parametrize(
+    ("parameters", "offset"),
+    [
+        ({}, 0),
+        ({"skip": 2}, 2),
+        ({"skip": 100}, len(ORDER)),
+        ({"startkey": "a"}, 2),
+        ({"startkey": "a", "skip": 1}, 3),
+        ({"startkey": "a", "inclusive_end": False}, 2),
+        ({"descending": True}, 0),
+        ({"startkey": "b", "descending": True}, 2),
+        ({"startkey": "b", "descending": True, "skip": 1}, 3),
+    ],
+)
+def test_all_docs_say_how_many_come_before_them(letters, parameters, offset):
+    assert letters.post("/_all_docs", parameters).json()["offset"] == offset
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_range_that_can_hold_nothing(letters, descending):
+    start, end = ("a", "b") if descending else ("b", "a")
+    answer = letters.post("/_all_docs", {"start_key": start, "end_key": end, "descending": descending})
+    assert (answer.status_code, answer.json()["error"]) == (400, "query_parse_error")
+    assert f"descending={str(not descending).lower()}" in answer.json()["reason"]
+
+
+def test_all_docs_with_a_sequence_to_go_on_from(letters):
+    seq = letters.get("/_all_docs?update_seq=true").json()["update_seq"]
+    assert "update_seq" not in letters.get("/_all_docs").json()
+    assert letters.get("/_changes", params={"since": seq}).json()["results"] == []
 
 
 def test_all_docs_rows(db):
@@ -153,6 +189,14 @@ def test_all_docs_keys(letters):
         assert rows[1] == {"key": "nothing", "error": "not_found"}
         assert (rows[2]["id"], rows[2]["value"]["deleted"], rows[2]["doc"]) == ("gone", True, None)
         assert "rev" in rows[2]["value"]
+    for parameters, found in (
+        ({"descending": True}, keys[::-1]),
+        ({"skip": 1, "limit": 2}, keys[1:3]),
+        ({"skip": 4, "limit": 2}, keys[4:]),
+        ({"skip": 9}, []),
+    ):
+        rows = letters.post("/_all_docs", {"keys": keys, **parameters}).json()["rows"]
+        assert [row["key"] for row in rows] == found, parameters
     assert letters.post("/_all_docs", {"keys": []}).json()["rows"] == []
     assert letters.post("/_all_docs", {"keys": "a"}).status_code == 400
 
@@ -161,6 +205,11 @@ def test_all_docs_queries(letters):
     answer = letters.post("/_all_docs/queries", {"queries": [{"keys": ["a"]}, {"limit": 1}, {"startkey": "z"}]})
     found = [[row["id"] for row in result["rows"]] for result in answer.json()["results"]]
     assert found == [["a"], ["B"], ["z", "é"]]
+    answer = letters.post("/_all_docs/queries?limit=1", {"queries": [{}, {"limit": 2}]})
+    assert [len(result["rows"]) for result in answer.json()["results"]] == [1, 2]
+    assert letters.post("/_all_docs/queries", {"queries": []}).json() == {"results": []}
+    for body in ({}, {"queries": {}}):
+        assert letters.post("/_all_docs/queries", body).status_code == 400
 
 
 def test_design_docs(letters):
@@ -170,8 +219,9 @@ def test_design_docs(letters):
 def test_many_rows(db, server):
     """More than one piece of the answer."""
     db.save(*({"_id": f"{number:05}", "text": "x" * 50} for number in range(2500)))
-    rows = db.get("/_all_docs?include_docs=true").json()["rows"]
-    assert [row["id"] for row in rows] == [f"{number:05}" for number in range(2500)]
+    answer = db.get("/_all_docs?include_docs=true")
+    assert [row["id"] for row in answer.json()["rows"]] == [f"{number:05}" for number in range(2500)]
+    assert answer.text.endswith("}\n")
     assert len(db.get("/_changes?include_docs=true").json()["results"]) == 2500
     for path in ("/_all_docs", "/_changes"):
         head = raw_head(db.url + path, server)
@@ -207,6 +257,9 @@ def test_purge(db):
     assert [row["id"] for row in db.get("/_changes").json()["results"] if row["id"] == "a"] == []
     info = db.get("").json()
     assert (info["doc_count"], info["doc_del_count"]) == (2, 0)
+    seq = info["update_seq"]
+    assert db.post("/_purge", {"b": [UNKNOWN]}).json()["purged"] == {"b": []}
+    assert db.get("/_changes", params={"since": seq}).json()["results"] == []
     assert db.put("/a", {"n": 3}).json()["rev"].startswith("1-")
     assert len(db.get("/_design/d/_view/by_n").json()["rows"]) == 2
 
@@ -216,4 +269,5 @@ def test_missing_revisions(db):
     wanted = {"a": [first, UNKNOWN], "b": [UNKNOWN]}
     diff = db.post("/_revs_diff", wanted).json()
     assert {name: row["missing"] for name, row in diff.items()} == {"a": [UNKNOWN], "b": [UNKNOWN]}
+    assert db.post("/_revs_diff", {"a": [first]}).json() == {}
     assert db.post("/_missing_revs", wanted).json() == {"missing_revs": {"a": [UNKNOWN], "b": [UNKNOWN]}}

@@ -89,6 +89,14 @@ def test_descending(db):
         db.save({"_id": name})
     assert sorted(ids(db.get("/_changes?descending=true"))) == ["a", "b", "c"]
     assert len(ids(db.get("/_changes?descending=true&limit=1"))) == 1
+    last = db.get("").json()["update_seq"]
+    since = db.get("/_changes?descending=true", params={"since": last})
+    assert sorted(ids(since)) == ["a", "b", "c"], "from the end, whatever `since` says"
+
+
+def test_a_limit_of_none_is_one_of_one(db):
+    db.save({"_id": "a"}, {"_id": "b"})
+    assert len(ids(db.get("/_changes?limit=0"))) == 1
 
 
 def test_style_and_design_filter(db):
@@ -104,11 +112,23 @@ def test_doc_ids(db):
     assert sorted(ids(db.post("/_changes?filter=_doc_ids", {"doc_ids": wanted}))) == ["a", "c"]
     by_url = db.get("/_changes", params={"filter": "_doc_ids", "doc_ids": json.dumps(wanted)})
     assert sorted(ids(by_url)) == ["a", "c"]
+    assert ids(db.post("/_changes?filter=_doc_ids", {"doc_ids": []})) == []
+    assert db.post("/_changes?filter=_doc_ids", {}).status_code == 400
 
 
 def test_selector(db):
     db.save({"_id": "a", "n": 1}, {"_id": "b", "n": 2})
     assert ids(db.post("/_changes?filter=_selector", {"selector": {"n": {"$gt": 1}}})) == ["b"]
+
+
+@pytest.mark.parametrize("descending", ["true", "false"])
+def test_a_limit_counts_what_a_selector_lets_through(db, descending):
+    for name, n in (("a", 1), ("b", 2), ("c", 2), ("d", 2), ("e", 1)):
+        db.save({"_id": name, "n": n})
+    query = {"filter": "_selector", "limit": 2, "descending": descending}
+    found = ids(db.post("/_changes", {"selector": {"n": 2}}, params=query))
+    assert len(found) == 2 and set(found) < {"b", "c", "d"}
+    assert set(ids(db.post("/_changes", {"selector": {"n": 1}}, params=query))) == {"a", "e"}
 
 
 def test_post_without_filter(db):
@@ -166,6 +186,37 @@ def test_longpoll_times_out(db):
     assert ids(db.get("/_changes", params={"since": last})) == ["b"]
 
 
+FILTERS = {"_doc_ids": {"doc_ids": ["_design/mine"]}, "_selector": {"selector": {"n": 1}}, "_design": {}}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_longpoll_with_filter_waits_though_there_are_other_changes(db, name):
+    db.save({"_id": "other"})
+    query = {"feed": "longpoll", "filter": name, "timeout": 20000, "since": "0"}
+    with writing(db, [{"_id": "_design/mine", "n": 1}]):
+        answer = db.post("/_changes", FILTERS[name], params=query)
+    assert ids(answer) == ["_design/mine"]
+
+
+def test_longpoll_with_filter_finds_what_is_far_behind(db):
+    db.save(*({"_id": str(number)} for number in range(700)))
+    db.save({"_id": "mine", "n": 1})
+    query = {"feed": "longpoll", "filter": "_selector", "timeout": 20000}
+    assert ids(db.post("/_changes", {"selector": {"n": 1}}, params=query)) == ["mine"]
+
+
+def test_longpoll_with_filter_says_how_far_it_has_looked(db):
+    db.save({"_id": "other"})
+    query = {"feed": "longpoll", "filter": "_doc_ids", "timeout": 300, "since": "0"}
+    body = db.post("/_changes", {"doc_ids": ["mine"]}, params=query).json()
+    assert body["results"] == []
+    assert ids(db.get("/_changes", params={"since": body["last_seq"]})) == []
+
+
+def test_a_heartbeat_takes_some_time(db):
+    assert db.get("/_changes?feed=longpoll&heartbeat=0").status_code == 400
+
+
 def test_longpoll_with_filter_sleeps_through_other_changes(db):
     query = {"feed": "longpoll", "filter": "_doc_ids", "timeout": 20000}
     with writing(db, [{"_id": "other"}], [{"_id": "mine"}]) as since:
@@ -202,3 +253,16 @@ def test_continuous_ends_with_the_limit(db):
     rows = [json.loads(line) for line in answer.text.splitlines() if line]
     assert len([row for row in rows if "id" in row]) == 2
     assert set(rows[-1]) == {"last_seq", "pending"}
+
+
+def test_continuous_with_filter_goes_on_from_its_limit(db):
+    for name, n in (("a", 1), ("b", 2), ("c", 1), ("d", 1)):
+        db.save({"_id": name, "n": n})
+    query = {"feed": "continuous", "filter": "_selector", "limit": 1, "timeout": 20000}
+    seen, since = [], "0"
+    for _ in range(3):
+        answer = db.post("/_changes", {"selector": {"n": 1}}, params=query | {"since": since})
+        row, end = (json.loads(line) for line in answer.text.splitlines() if line)
+        seen.append(row["id"])
+        since = end["last_seq"]
+    assert sorted(seen) == ["a", "c", "d"]

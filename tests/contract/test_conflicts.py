@@ -41,6 +41,11 @@ def test_a_copy_keeps_its_revision(db):
     assert db.get("").json()["doc_count"] == 1
 
 
+def test_one_of_two_read_by_its_name_has_no_conflicts(torn):
+    for rev in (ROOT, LOW):
+        assert "_conflicts" not in torn.get("/a", params={"rev": rev, "conflicts": "true"}).json()
+
+
 def test_a_copy_by_put(db):
     answer = db.put("/a?new_edits=false", copy_of(LOW, ROOT, n=1))
     assert (answer.status_code in CREATED, answer.json()) == (True, {"ok": True, "id": "a", "rev": LOW})
@@ -194,7 +199,9 @@ def test_the_limit_of_revisions_holds_for_copies(db):
     assert doc["_revisions"] == {"start": 9, "ids": other[:3]}
 
 
-def test_purging_one_of_two_leaves_the_other(torn):
-    assert torn.post("/_purge", {"a": [HIGH]}).json()["purged"] == {"a": [HIGH]}
-    assert torn.get("/a?conflicts=true").json() == {"_id": "a", "_rev": LOW, "n": "low"}
+@pytest.mark.parametrize(("gone", "left", "n"), [(HIGH, LOW, "low"), (LOW, HIGH, "high")])
+def test_purging_one_of_two_leaves_the_other(torn, gone, left, n):
+    assert torn.post("/_purge", {"a": [gone]}).json()["purged"] == {"a": [gone]}
+    assert torn.get("/a?conflicts=true").json() == {"_id": "a", "_rev": left, "n": n}
+    assert torn.get("/a", params={"rev": gone}).status_code == 404
     assert torn.get("").json()["doc_count"] == 1

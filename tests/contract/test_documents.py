@@ -84,7 +84,10 @@ def test_revision_in_url_or_header(db):
     third = db.put("/a", {"n": 3}, headers={"If-Match": second}).json()["rev"]
     assert third.startswith("3-")
     assert db.put(f"/a?rev={first}", {"_rev": third}).status_code == 400
-    assert db.delete("/a", headers={"If-Match": third}).json()["ok"] is True
+    assert db.put("/a", {"_rev": first}, headers={"If-Match": third}).status_code == 400
+    assert db.put("/a", {"_rev": third}, headers={"If-Match": third}).status_code in CREATED
+    fourth = db.get("/a").headers["ETag"]
+    assert db.delete("/a", headers={"If-Match": fourth}).json()["ok"] is True, "as it came, in quotes"
 
 
 def test_former_revision(db):
@@ -108,6 +111,32 @@ def test_history(db):
     assert "_conflicts" not in db.get("/a?conflicts=true").json()
     # What is available can change without a new revision, so it must not be kept by a cache.
     assert "ETag" not in db.get("/a?revs_info=true").headers
+    assert db.get("/a?revs=true").headers["ETag"] == f'"{second}"'
+    assert set(db.get("/a?meta=true").json()) == {"_id", "_rev", "n", "_revs_info"}
+    assert db.get("/a?local_seq=true").json()["_local_seq"]
+
+
+def test_no_more_revisions_are_remembered_than_the_limit(db):
+    assert db.put("/_revs_limit", 2).json() == {"ok": True}
+    rev, revs = None, []
+    for n in range(4):
+        (rev,) = db.save({"_id": "a", "n": n, **({"_rev": rev} if rev else {})})
+        revs.append(rev)
+    hashes = [rev.partition("-")[2] for rev in reversed(revs)]
+    assert db.get("/a?revs=true").json()["_revisions"] == {"start": 4, "ids": hashes[:2]}
+    assert db.put("/a", {"_rev": rev, "n": 4}).json()["rev"].startswith("5-")
+
+
+def test_a_former_body_is_gone_when_the_database_was_compacted(db):
+    (first,) = db.save({"_id": "a", "n": 1})
+    (second,) = db.save({"_id": "a", "_rev": first, "n": 2})
+    assert db.get("/a", params={"rev": first}).json()["n"] == 1
+    assert db.post("/_compact", headers={"Content-Type": "application/json"}).status_code == 202
+    answer = db.eventually("/a?revs_info=true", lambda answer: answer.json()["_revs_info"][1]["status"] == "missing")
+    wanted = [{"rev": second, "status": "available"}, {"rev": first, "status": "missing"}]
+    assert answer.json()["_revs_info"] == wanted
+    assert db.get("/a", params={"rev": first}).status_code == 404
+    assert db.get("/a").json()["n"] == 2
 
 
 def test_open_revs(db):
@@ -117,6 +146,10 @@ def test_open_revs(db):
     assert {"ok": {"_id": "a", "_rev": first, "n": 1}} in rows
     assert {"missing": unknown} in rows
     assert [row["ok"]["_rev"] for row in db.get("/a?open_revs=all").json()] == [first]
+    assert db.get("/none?open_revs=all").status_code == 404
+    (second,) = db.save({"_id": "a", "_rev": first, "n": 2})
+    rows = db.get("/a", params={"open_revs": json.dumps([first, second]), "latest": "true"}).json()
+    assert [row["ok"]["_rev"] for row in rows] == [second]
 
 
 def test_latest(db):
@@ -161,6 +194,12 @@ def test_post(db):
     assert db.get(f"/{unnamed.json()['id']}").json()["n"] == 2
 
 
+def test_a_write_that_nobody_waits_for(db):
+    answer = db.put("/a?batch=ok", {"n": 1})
+    assert (answer.status_code, answer.json()) == (202, {"ok": True, "id": "a"})
+    assert db.eventually("/a", lambda answer: answer.ok).json()["n"] == 1
+
+
 @pytest.mark.parametrize(
     "doc_id",
     [
@@ -182,6 +221,12 @@ def test_ids(db, doc_id):
     assert db.get("/_all_docs").json()["rows"][0]["id"] == doc_id
 
 
+def test_a_plus_in_a_path_is_a_space(db):
+    assert db.put("/a+b", {"n": 1}).json()["id"] == "a b"
+    assert db.get("/a%20b").json()["n"] == 1
+    assert db.get("/a%2Bb").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "body", "error"),
     [
@@ -192,15 +237,28 @@ def test_ids(db, doc_id):
         ("/a", rb'{"text": "\ud83d"}', "bad_request"),  # half a surrogate pair
         ("/a", rb'{"text": "\uD83D and \uDE00"}', "bad_request"),
         ("/a", b'{"text": "\xed\xa0\xbd"}', "bad_request"),
+        ("/a", b'{"n": NaN}', "bad_request"),
+        ("/a", b'{"n": -Infinity}', "bad_request"),
         ("/a", b'{"_unknown": 1}', "doc_validation"),
+        ("/a", b'{"_deleted": 1}', "doc_validation"),
         ("/_unknown", b"{}", "illegal_docid"),
         ("/a", b'{"_rev": "nonsense"}', "bad_request"),
+        ("/a", b'{"_rev": "x-abc"}', "bad_request"),
+        ("/a", b'{"_rev": 1}', "bad_request"),
         ("/a?rev=nonsense", b"{}", "bad_request"),
+        ("/a?rev=", b"{}", "bad_request"),
     ],
 )
 def test_refused(db, path, body, error):
     answer = db("PUT", path, data=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+@pytest.mark.parametrize("doc_id", ["", "_design/", "_local/", "_other/x", 7, None, ["a"]])
+def test_ids_that_are_refused(db, doc_id):
+    for path, body in (("", {"_id": doc_id}), ("/_bulk_docs", {"docs": [{"_id": doc_id}]})):
+        answer = db.post(path, body)
+        assert (answer.status_code, answer.json()["error"]) == (400, "illegal_docid"), path
 
 
 @pytest.mark.parametrize(
@@ -237,8 +295,9 @@ def test_gzipped_body(db):
     assert db.get("/a").json()["text"] == "ö" * 1000
 
 
-def test_too_large(db):
-    answer = db.put("/big", {"text": "x" * 8_000_001})
+@pytest.mark.parametrize("text", ["x" * 8_000_001, "ö" * 4_000_001])
+def test_too_large(db, text):
+    answer = db("PUT", "/big", data=json.dumps({"text": text}, ensure_ascii=False).encode())
     assert (answer.status_code, answer.json()) == (413, {"error": "document_too_large", "reason": "big"})
 
 
@@ -268,6 +327,10 @@ def test_local_documents(db):
     assert db.get("/_changes").json()["results"] == []
     assert db.get("").json()["doc_count"] == 0
     assert db.delete("/_local/checkpoint?rev=0-2").status_code in (200, 202)
+    assert db.get("/_local/checkpoint").status_code == 404
+    assert db.delete("/_local/checkpoint").status_code == 404
+    again = db.put("/_local/checkpoint", {"seq": "3"}).json()["rev"]
+    assert db.put("/_local/checkpoint", {"_rev": again, "_deleted": True}).status_code in (200, 201, 202)
     assert db.get("/_local/checkpoint").status_code == 404
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gzip
 import json
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -108,10 +110,114 @@ def test_no_document_that_would_start_a_replication_is_taken(couch, method, path
         ("POST", "/_replicate"),
         ("GET", "/_node/_local/_stats"),
         ("GET", "/_node/_local/_system"),
+        ("PUT", "/contract-parts?partitioned=true"),
+        ("DELETE", "/_users"),
+        ("PUT", "/_node/_local/_config/admins/admin"),
     ],
 )
 def test_servers_urls_that_are_not_spoken(couch, method, path):
-    assert couch(method, path).status_code == 501
+    assert couch(method, path, json="x").status_code == 501
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/_node/_local/_config/contract/x", 5),
+        ("POST", "/_purge", {"a": "1-b"}),
+        ("POST", "/_revs_diff", {"a": "1-b"}),
+        ("GET", "/_changes?style=some", None),
+        ("POST", "/_all_docs", {"limit": True}),
+    ],
+)
+def test_what_makes_no_sense_is_refused(db, couch, method, path, body):
+    """A CouchDB refuses it too, some of it with a 500."""
+    assert (couch if path.startswith("/_node") else db)(method, path, json=body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "security",
+    [[], {"members": []}, {"admins": {"names": "a"}}, {"members": {"roles": [1]}}, {"members": {"names": ["a", None]}}],
+)
+def test_a_security_that_is_none(db, security):
+    before = db.get("/_security").json()
+    assert db.put("/_security", security).status_code == 400
+    assert db.get("/_security").json() == before
+
+
+@pytest.mark.parametrize("limit", [0, -1, "5", True])
+@pytest.mark.parametrize("path", ["/_revs_limit", "/_purged_infos_limit"])
+def test_a_limit_that_is_none(db, path, limit):
+    assert db.put(path, limit).status_code == 400
+    assert db.get(path).json() == 1000
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b'{"n": 1}', mtime=0)[:-10]], ids=["no gzip", "cut short"])
+def test_a_body_that_is_not_what_its_encoding_says(db, body):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = db("PUT", "/a", data=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
+def test_json_that_is_nested_too_deeply_is_refused(db):
+    body = "[" * 100_000 + "]" * 100_000
+    answer = db("PUT", "/a", data=f'{{"n": {body}}}', headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(("as_it_is", "later"), [("update=false", "update=lazy"), ("stale=ok", "stale=update_after")])
+def test_a_view_can_be_asked_as_it_is(db, as_it_is, later):
+    """A CouchDB may have brought it up to date by itself."""
+
+    def ids(mode):
+        return [row["id"] for row in db.get(f"/_design/d/_view/v?{mode}").json()["rows"]]
+
+    db.save({"_id": "a"})
+    db.design("d", v="function (doc) { emit(doc._id); }")
+    assert ids("") == ["a"]
+    db.save({"_id": "b"})
+    assert ids(as_it_is) == ["a"]
+    info = db.get("/_design/d/_info").json()["view_index"]
+    assert info["updates_pending"]["total"] == 1
+    assert ids(later) == ["a"], "what asks for an update does not wait for it"
+    db.eventually("/_design/d/_info", lambda answer: not answer.json()["view_index"]["updates_pending"]["total"])
+    assert ids(as_it_is) == ["a", "b"]
+
+
+@pytest.mark.parametrize("groups", [1, 1200])
+def test_half_a_character_that_a_map_function_makes_can_be_answered(db, groups):
+    db.save({"_id": "a"})
+    emit = f"function (doc) {{ for (var n = 0; n < {groups}; n++) emit(n, {{'a\\ud83d': 2}}); }}"
+    db.design("d", v=(emit, "_sum"))
+    found = db.get("/_design/d/_view/v?group=true").json()["rows"]
+    assert [row["value"] for row in found] == [{"a?": 2}] * groups
+
+
+def test_how_often_a_password_is_hashed(couch, server, new_user):
+    path = "/_node/_local/_config/chttpd_auth/iterations"
+    assert couch.put(path, "11").status_code == 200
+    try:
+        user, password = new_user()
+    finally:
+        couch.delete(path)
+    assert couch.get(f"/_users/org.couchdb.user:{user}").json()["iterations"] == 11
+    login = (user.encode(), password.encode())
+    answer = requests.get(f"{server.url}/_session", auth=login, timeout=30)
+    assert answer.json()["userCtx"]["name"] == user
+
+
+def test_a_feed_of_another_protocol_is_refused(db):
+    assert db.get("/_changes?feed=continuous", headers={"Last-Event-ID": "5"}).status_code == 501
+
+
+def test_a_feed_ends_with_its_database(db):
+    since = db.get("").json()["update_seq"]
+    with db.get(f"/_changes?feed=continuous&heartbeat=100&since={since}", stream=True) as answer:
+        lines = answer.iter_lines(chunk_size=1)
+        assert next(lines) == b"", "it waits"
+        db.delete("")
+        *beats, end = islice(lines, 1000)
+        assert json.loads(end) == {"last_seq": since, "pending": 0}
+        assert not any(beats)
 
 
 @pytest.mark.parametrize("reducer", ["function (keys, values) { return 1; }", "_approx_count_distinct"])
@@ -120,6 +226,16 @@ def test_other_reduce_functions(db, reducer):
     db.design("d", v=("function (doc) { emit(1, 1); }", reducer))
     assert db.get("/_design/d/_view/v").status_code == 501
     assert len(db.get("/_design/d/_view/v?reduce=false").json()["rows"]) == 1
+
+
+@pytest.mark.parametrize("values", [[1, "x"], [1, True], [1, None], [{"a": 1}, [1]], [{"a": "x"}, {"a": 1}]])
+@pytest.mark.parametrize("reducer", ["_sum", "_stats"])
+def test_values_that_do_not_add_up(db, reducer, values):
+    """A CouchDB says so in a row, or of the whole answer, by its version."""
+    db.save(*({"value": value} for value in values))
+    db.design("d", v=("function (doc) { emit(1, doc.value); }", reducer))
+    answer = db.get("/_design/d/_view/v")
+    assert (answer.status_code, answer.json()["error"]) == (500, "builtin_reduce_error")
 
 
 def test_a_map_that_needs_a_module_fails_loudly(db):
@@ -189,6 +305,7 @@ def test_users_see_only_their_own_document(server, new_user, couch):
         f"/org.couchdb.user:{other}",
         f"/org.couchdb.user:{other}?open_revs=all",
         "/_local/x",
+        f"/_local/org.couchdb.user:{name}",
         "/_design/x",
         "/_all_docs",
         "",
@@ -196,8 +313,8 @@ def test_users_see_only_their_own_document(server, new_user, couch):
         assert ask("GET", path).status_code == 403, path
     assert ask("POST", "/_find", json={"selector": {}}).status_code == 403
     assert ask("POST", "/_bulk_get", json={"docs": [{"id": f"org.couchdb.user:{other}"}]}).status_code == 403
-    promoted = own.json() | {"roles": ["sms", "gateway"]}
-    assert ask("PUT", f"/org.couchdb.user:{name}", json=promoted).status_code == 403
+    for roles in (["sms", "gateway"], ["gateway"], []):
+        assert ask("PUT", f"/org.couchdb.user:{name}", json=own.json() | {"roles": roles}).status_code == 403
     assert ask("PUT", f"/org.couchdb.user:{name}", json=own.json() | {"password": "new"}).status_code == 201
     assert couch.get(f"/_users/org.couchdb.user:{name}").json()["roles"] == ["sms"]
 
@@ -273,6 +390,43 @@ def test_answered_writes_survive_kill_9(start):
     assert second("GET", "/db/_design/d/_view/v").json()["rows"][0]["value"] == info["doc_count"] - 1
     assert second("GET", "/_node/_local/_config/vault/key").json() == "value"
     assert second.stop() == 0
+
+
+def test_indexes_that_nobody_needs_are_removed(start, tmp_path):
+    def files() -> set[str]:
+        return {path.name for path in (tmp_path / "data" / "databases" / "db.views").glob("*.sqlite*")}
+
+    one = start()
+    one("PUT", "/db")
+    rev, kept = None, set[str]()
+    for key in ("doc.a", "doc.b"):
+        before = files()
+        body = {"views": {"v": {"map": f"function (doc) {{ emit({key}); }}"}}}
+        rev = one("PUT", "/db/_design/d", json=body, params={"rev": rev} if rev else None).json()["rev"]
+        one("GET", "/db/_design/d/_view/v")
+        kept = files() - before
+    assert before and kept
+    headers = {"Content-Type": "application/json"}
+    assert one("POST", "/db/_view_cleanup", headers=headers).status_code == 202
+    assert files() == kept
+    assert one("GET", "/db/_design/d/_view/v").json()["rows"] == []
+    assert one("DELETE", "/db").status_code == 200
+    assert list((tmp_path / "data" / "databases").glob("db*")) == []
+
+
+def test_settings_of_a_database_survive_a_restart(start):
+    first = start()
+    first("PUT", "/db")
+    wanted = {
+        "_security": {"members": {"names": ["ann"], "roles": []}, "admins": {"names": [], "roles": ["boss"]}},
+        "_revs_limit": 5,
+        "_purged_infos_limit": 7,
+    }
+    for name, value in wanted.items():
+        assert first("PUT", f"/db/{name}", json=value).status_code == 200
+    assert first.stop() == 0
+    second = start()
+    assert {name: second("GET", f"/db/{name}").json() for name in wanted} == wanted
 
 
 def test_cookies_and_sequences_survive_a_restart(start):

@@ -7,8 +7,8 @@ import pytest
 DOCUMENTS = [
     {"_id": "a", "n": 1, "tags": ["x", "y"], "at": {"place": "kisumu"}, "text": "hello"},
     {"_id": "b", "n": 2, "tags": ["y"], "at": {"place": "lodwar"}, "text": "Habari"},
-    {"_id": "c", "n": 3, "tags": [], "items": [{"state": "pending", "n": 1}, {"state": "sent", "n": 2}]},
-    {"_id": "d", "n": "3", "none": None},
+    {"_id": "c", "n": 3, "below": -3, "tags": [], "items": [{"state": "pending", "n": 1}, {"state": "sent", "n": 2}]},
+    {"_id": "d", "n": "3", "none": None, "yes": True},
     {"_id": "e", "dotted.name": 1, "n": 7.5},
 ]
 
@@ -65,7 +65,22 @@ def find(db, **body):
         ({"items": {"$elemMatch": {"state": "pending", "n": 2}}}, ""),
         ({"tags": {"$elemMatch": {"$eq": "y"}}}, "ab"),
         ({"text": {"$regex": "^[Hh]a"}}, "b"),
+        ({"text": {"$regex": "ell"}}, "a"),
         ({"n": {"$mod": [2, 1]}}, "ac"),
+        ({"below": {"$mod": [2, -1]}}, "c"),
+        ({"below": {"$mod": [2, 1]}}, ""),
+        ({"n": {"$lt": 2}}, "a"),
+        ({"_id": {"$gt": "B"}}, "abcde"),  # ids have the order of their bytes
+        ({"text": {"$gt": "Ha"}}, "ab"),  # and other texts that of ICU
+        ({"text": {"$gt": "I"}}, ""),
+        ({"yes": {"$type": "boolean"}}, "d"),
+        ({"yes": {"$type": "number"}}, ""),
+        ({"at": {}}, ""),
+        ({"tags": {"$all": []}}, ""),
+        ({"tags": {"$all": [["x", "y"]]}}, "a"),
+        ({"tags.0": "x"}, "a"),
+        ({"$not": {"$nor": [{"n": 1}, {"n": 2}]}}, "ab"),
+        ({"$not": {"n": 1, "text": "hello"}}, "bcde"),
     ],
 )
 def test_selectors(documents, selector, ids):
@@ -84,6 +99,8 @@ def test_whole_documents_and_a_warning(documents):
 def test_fields(documents):
     (document,) = find(documents, selector={"_id": "a"}, fields=["_id", "at.place", "nothing"])["docs"]
     assert document == {"_id": "a", "at": {"place": "kisumu"}}
+    (document,) = find(documents, selector={"_id": "a"}, fields=[])["docs"]
+    assert document["n"] == 1, "none is all"
 
 
 def test_bookmarks(db):
@@ -97,6 +114,9 @@ def test_bookmarks(db):
         seen += [document["_id"] for document in body["docs"]]
         bookmark = body["bookmark"]
     assert seen == [f"{number:02}" for number in range(60)]
+    begun = find(db, selector={"_id": {"$gt": None}}, limit=2)
+    rest = find(db, selector={"_id": {"$gt": None}}, limit=2, skip=1, bookmark=begun["bookmark"])["docs"]
+    assert [document["_id"] for document in rest] == ["03", "04"]
     found = find(db, selector={"_id": {"$gt": None}}, limit=2, skip=3)["docs"]
     assert [document["_id"] for document in found] == ["03", "04"]
 
@@ -112,6 +132,60 @@ def test_sort_needs_an_index(documents):
     assert again["result"] == "exists"
     found = documents.post("/_find", query).json()["docs"]
     assert [document["_id"] for document in found] == ["d", "e", "c", "b", "a"]
+
+
+def test_sorts(documents):
+    documents.post("/_index", {"index": {"fields": ["text", "n"]}})
+    documents.eventually("/_index", lambda answer: answer.json()["total_rows"] == 2)
+
+    def ids(sort, **selector):
+        return [doc["_id"] for doc in find(documents, selector=selector, sort=sort, fields=["_id"])["docs"]]
+
+    every = {"$gt": None}
+    assert ids([{"_id": "desc"}], _id=every) == ["e", "d", "c", "b", "a"]
+    assert ids(["text"], text=every) == ids(["text", "n"], text=every) == ["b", "a"], "the others have no text"
+    by_second = {"selector": {"n": every}, "sort": ["n"]}
+    assert documents.post("/_find", by_second).json()["error"] == "no_usable_index"
+
+
+def test_who_may_make_and_remove_indexes(documents, as_user, new_user):
+    member = new_user("sms")
+    documents.put("/_security", {"members": {"roles": ["sms"]}, "admins": {"roles": ["_admin"]}})
+    seen = as_user(documents, member)
+    index = {"index": {"fields": ["n"]}, "ddoc": "by-n", "name": "by-n"}
+    assert seen.post("/_index", index).status_code >= 400
+    assert documents.get("/_design/by-n").status_code == 404
+    documents.post("/_index", index)
+    assert seen.delete("/_index/by-n/json/by-n").status_code >= 400
+    assert documents.get("/_design/by-n").status_code == 200
+    assert len(seen.post("/_find", {"selector": {}}).json()["docs"]) == len(DOCUMENTS)
+
+
+def test_two_indexes_in_one_design_document(db):
+    one, two = ({"index": {"fields": [name]}, "ddoc": "_design/both", "name": name} for name in "ab")
+    for index in (one, two):
+        assert db.post("/_index", index).json() == {
+            "result": "created",
+            "id": "_design/both",
+            "name": index["name"],
+        }
+    rev = db.get("/_design/both").json()["_rev"]
+    db.eventually("/_index", lambda answer: answer.json()["total_rows"] == 3)
+    assert db.post("/_index", one).json()["result"] == "exists"
+    assert db.get("/_design/both").json()["_rev"] == rev, "nothing was written"
+    assert db.delete("/_index/both/json/c").status_code == 404
+    assert db.delete("/_index/_design/both/json/a").json() == {"ok": True}
+    assert list(db.get("/_design/both").json()["views"]) == ["b"]
+    left = db.eventually("/_index", lambda answer: answer.json()["total_rows"] == 2).json()["indexes"]
+    assert [index["name"] for index in left] == ["_all_docs", "b"]
+    assert db.delete("/_index/both/json/b").json() == {"ok": True}
+    assert db.get("/_design/both").json()["reason"] == "deleted"
+
+
+def test_no_index_goes_among_map_functions(db):
+    db.design("d", v="function (doc) {}")
+    assert db.post("/_index", {"index": {"fields": ["n"]}, "ddoc": "d", "name": "n"}).status_code == 400
+    assert list(db.get("/_design/d").json()["views"]) == ["v"]
 
 
 def test_indexes(db):
@@ -137,6 +211,10 @@ def test_indexes(db):
         {"selector": {"n": {"$in": 1}}},
         {"selector": {}, "limit": -1},
         {"selector": {}, "fields": "a"},
+        {"selector": {}, "unknown": 1},
+        {"selector": {}, "sort": "a"},
+        {"selector": {}, "sort": [{"a": "asc"}, {"b": "desc"}]},
+        {"selector": {}, "sort": [{"a": "up"}]},
     ],
 )
 def test_refused(db, body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 
@@ -14,6 +15,8 @@ def test_welcome(anonymous):
     answer = anonymous.get("/")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("application/json")
+    assert answer.headers["Cache-Control"] == "must-revalidate"
+    assert answer.headers["Server"].startswith("CouchDB/3.")
     assert answer.text.endswith("}\n")
     body = answer.json()
     assert body["couchdb"] == "Welcome"
@@ -31,12 +34,39 @@ def test_uuids(anonymous):
     uuids = anonymous.get("/_uuids?count=3").json()["uuids"]
     assert len(set(uuids)) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in uuids)
+    assert "no-cache" in anonymous.get("/_uuids").headers["Cache-Control"]
+    assert len(anonymous.get("/_uuids?count=1000").json()["uuids"]) == 1000
+    assert anonymous.get("/_uuids?count=1001").status_code == 400
 
 
 def test_all_dbs(couch, db):
     names = couch.get("/_all_dbs").json()
     assert db.name in names
     assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({}, "abcd"),
+        ({"descending": "true"}, "dcba"),
+        ({"skip": 1, "limit": 2}, "bc"),
+        ({"skip": 3, "limit": 2}, "d"),
+        ({"descending": "true", "limit": 1}, "d"),
+    ],
+)
+@pytest.mark.parametrize("names", [("start_key", "end_key"), ("startkey", "endkey")])
+def test_some_of_all_dbs(couch, query, found, names):
+    own = f"contract-{uuid.uuid4().hex[:12]}-"
+    try:
+        for letter in "abcd":
+            assert couch.put(f"/{own}{letter}").status_code in CREATED
+        ends = ("d", "a") if "descending" in query else ("a", "d")
+        bounds = {name: json.dumps(f"{own}{end}") for name, end in zip(names, ends, strict=True)}
+        assert couch.get("/_all_dbs", params=query | bounds).json() == [f"{own}{letter}" for letter in found]
+    finally:
+        for letter in "abcd":
+            couch.delete(f"/{own}{letter}")
 
 
 @pytest.mark.parametrize("query", ["limit=x", "skip=-1", "limit=--5", "limit=-", "skip=%D9%A3"])
@@ -58,6 +88,7 @@ def test_create_describe_delete(couch):
     assert isinstance(info["update_seq"], str)
     assert {"file", "external", "active"} <= set(info["sizes"])
     assert couch("HEAD", f"/{name}").status_code == 200
+    assert couch.delete(f"/{name}?rev=1-a").status_code == 400, "meant for a document"
     assert couch.delete(f"/{name}").json() == {"ok": True}
     gone = couch.eventually(f"/{name}", lambda answer: answer.status_code == 404 and "exist" in answer.text)
     assert (gone.status_code, gone.json()) == (404, {"error": "not_found", "reason": "Database does not exist."})
@@ -76,6 +107,11 @@ def test_counts(db):
 def test_illegal_names(couch, name):
     answer = couch.put(f"/{name}")
     assert (answer.status_code, answer.json()["error"]) == (400, "illegal_database_name")
+
+
+def test_a_name_that_is_too_long(couch):
+    answer = couch.put(f"/{'a' * 239}")
+    assert (answer.status_code, answer.json()["error"]) == (400, "database_name_too_long")
 
 
 def test_name_with_every_kind_of_character(new_database, couch):
@@ -128,6 +164,11 @@ def test_security_of_a_new_database(db):
     assert db.get("/_security").json() == wanted
 
 
+def test_nobody_opens_the_database_of_users(couch, users):
+    answer = couch.put("/_users/_security", {"members": {"names": [], "roles": []}})
+    assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
+
+
 def test_limits(db):
     assert db.get("/_revs_limit").json() == 1000
     assert db.put("/_revs_limit", 5).json() == {"ok": True}
@@ -159,7 +200,7 @@ def test_configuration(couch):
     assert (missing.status_code, missing.json()) == (404, {"error": "not_found", "reason": "unknown_config_value"})
     try:
         assert couch.put(url, "first").json() == ""
-        assert couch.put(url, "second").json() == "first"
+        assert couch.put(url, " second\n").json() == "first"
         assert couch.get(url).json() == "second"
         assert couch.get(f"/_node/_local/_config/{section}").json()[key] == "second"
         assert couch.get("/_node/_local/_config").json()[section][key] == "second"
@@ -168,6 +209,7 @@ def test_configuration(couch):
     finally:
         assert couch.delete(url).json() == "second"
     assert couch.delete(url).status_code == 404
+    assert section not in couch.get("/_node/_local/_config").json()
 
 
 def test_unknown_configuration_section_is_empty(couch):

@@ -163,6 +163,26 @@ def test_ranges(ordered, parameters, expected):
     assert places(ordered.post("/_design/d/_view/by_key", parameters)) == expected
 
 
+@pytest.mark.parametrize(
+    ("parameters", "offset"),
+    [
+        ({}, 0),
+        ({"skip": 2}, 2),
+        ({"skip": 1000}, len(ORDER)),
+        ({"start_key": "a"}, at("a")),
+        ({"start_key": "a", "skip": 1}, at("a") + 1),
+        ({"start_key": "a", "inclusive_end": False}, at("a")),
+        ({"key": "a"}, at("a")),
+        ({"descending": True}, 0),
+        ({"start_key": "a", "descending": True}, len(ORDER) - at("a") - 1),
+        ({"start_key": "a", "descending": True, "inclusive_end": False}, len(ORDER) - at("a") - 1),
+    ],
+)
+def test_how_many_rows_come_before(ordered, parameters, offset):
+    body = ordered.post("/_design/d/_view/by_key", parameters).json()
+    assert (body["offset"], body["total_rows"]) == (offset, len(ORDER))
+
+
 def test_rows(db):
     db.save({"_id": "a", "key": "x", "value": {"n": 1}}, {"_id": "b", "key": "w"}, {"_id": "c"})
     db.design("d", by_key=EMIT_KEY)
@@ -302,6 +322,14 @@ def test_include_docs(db):
     assert [row["doc"] and row["doc"]["_id"] for row in linked] == ["b", None]
 
 
+def test_include_docs_by_their_revisions(db):
+    (first,) = db.save({"_id": "b", "n": 1})
+    db.save({"_id": "b", "_rev": first, "n": 2}, {"_id": "a", "key": 1, "value": {"_id": "b", "_rev": first}})
+    db.design("d", linked=EMIT_KEY)
+    (row,) = db.get("/_design/d/_view/linked?include_docs=true").json()["rows"]
+    assert row["doc"] == {"_id": "b", "_rev": first, "n": 1}
+
+
 def test_queries(db):
     db.save({"_id": "a", "key": 1}, {"_id": "b", "key": 2})
     db.design("d", by_key=(EMIT_KEY, "_count"))
@@ -327,6 +355,7 @@ def sales(db):
     [
         ("count", {}, [(None, 5)]),
         ("sum", {}, [(None, 38.5)]),
+        ("sum", {"group": False}, [(None, 38.5)]),
         ("stats", {}, [(None, {"sum": 38.5, "count": 5, "min": 1, "max": 20, "sumsqr": 532.25})]),
         ("sum", {"group_level": 1}, [(["kisumu"], 35), (["lodwar"], 3.5)]),
         (
@@ -362,10 +391,29 @@ def test_reduce_can_be_left_out(sales):
     assert body["rows"][0]["key"] == ["kisumu", 1]
 
 
-def test_sum_of_arrays(db):
-    db.save({"key": "a", "value": [1, 2]}, {"key": "a", "value": [10, 20]})
+@pytest.mark.parametrize(
+    ("values", "total"),
+    [
+        ([[1, 2], [10, 20]], [11, 22]),
+        ([[1, 2], [10, 20, 30]], [11, 22, 30]),
+        ([[1, 2], 10], [11, 2]),
+        ([{"a": 1, "b": {"c": 2}}, {"a": 10, "b": {"d": 3}}], {"a": 11, "b": {"c": 2, "d": 3}}),
+        ([1, 2.5], 3.5),
+    ],
+)
+def test_sums(db, values, total):
+    db.save(*({"key": "a", "value": value} for value in values))
     db.design("d", v=(EMIT_KEY, "_sum"))
-    assert db.get("/_design/d/_view/v").json()["rows"][0]["value"] == [11, 22]
+    assert db.get("/_design/d/_view/v").json()["rows"][0]["value"] == total
+
+
+def test_sums_of_what_is_larger_than_64_bits(db):
+    emit = "function (doc) { emit(1, Math.pow(2, 64)); }"
+    db.save({"_id": "a"}, {"_id": "b"})
+    db.design("d", sum=(emit, "_sum"), stats=(emit, "_stats"))
+    assert db.get("/_design/d/_view/sum").json()["rows"][0]["value"] == 2**65
+    stats = db.get("/_design/d/_view/stats").json()["rows"][0]["value"]
+    assert (stats["sum"], stats["min"], stats["max"], stats["sumsqr"]) == (2**65, 2**64, 2**64, 2.0**129)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +432,7 @@ def test_sum_of_arrays(db):
         ("map", {"keys": "[1,3]", "startkey": "2"}),
         ("count", {"include_docs": "true"}),
         ("count", {"keys": "[1,2]"}),
+        ("count", {"keys": "[1,2]", "group_level": "1"}),
     ],
 )
 def test_queries_that_make_no_sense(db, view, parameters):
@@ -402,11 +451,25 @@ def test_missing_views(db):
     rev = db.design("d", v=EMIT_KEY)
     answer = db.get("/_design/d/_view/other")
     assert (answer.status_code, answer.json()) == (404, {"error": "not_found", "reason": "missing_named_view"})
-    db.delete("/_design/d", params={"rev": rev})
+    assert db.put("/_design/d", {"_rev": rev, "_deleted": True, "views": {"v": {"map": EMIT_KEY}}}).ok
     assert db.eventually("/_design/d/_view/v", lambda answer: answer.status_code == 404).status_code == 404
 
 
-@pytest.mark.parametrize("source", ["function (doc) { emit(", "not javascript at all"])
+def test_code_for_map_functions_is_no_view(db):
+    views = {"lib": {"key": "exports.key = 1;"}, "v": {"map": EMIT_KEY}}
+    assert db.put("/_design/d", {"views": views}).status_code in (201, 202)
+    db.save({"_id": "a", "key": 1})
+    assert len(db.get("/_design/d/_view/v").json()["rows"]) == 1
+    assert db.get("/_design/d/_view/lib").status_code == 404
+
+
+@pytest.mark.parametrize("view", [{"map": 1}, {"map": EMIT_KEY, "reduce": 1}])
+def test_views_whose_functions_are_none(db, view):
+    answer = db.put("/_design/d", {"views": {"v": view}})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_design_doc")
+
+
+@pytest.mark.parametrize("source", ["function (doc) { emit(", "not javascript at all", "1 + 1"])
 def test_map_functions_that_cannot_be_compiled(db, source):
     answer = db.put("/_design/d", {"views": {"v": {"map": source}}})
     assert (answer.status_code, answer.json()["error"]) == (400, "compilation_error")

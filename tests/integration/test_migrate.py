@@ -172,3 +172,17 @@ def test_what_cannot_be_copied(source: Couch, target: Couch, stores: tuple[str, 
     assert code == 1 and output.startswith("Error: --to must be http(s)://user:password@host:port/database")
     code, output = run(source._url, "http://127.0.0.1:1/x", tmp_path)
     assert code == 1 and "Traceback" not in output
+
+
+def test_what_a_conflicting_revision_knows_of_a_message_comes_along(source: Couch, target: Couch) -> None:
+    """The conflict itself stays behind: documents go without their history."""
+    torn = documents.outgoing_document(documents.new_task("+254711000111", "hello", states.now()), states.now(), None)
+    torn["tasks"][0]["state"] = State.PENDING.value
+    sent = {**torn, "tasks": [{**torn["tasks"][0], "state": State.SENT.value, "gateway_ref": "ATXid_9"}]}
+    first = source.main.put(torn)
+    copied = {**sent, "_rev": f"{first[:1]}-0", "_revisions": {"start": 1, "ids": ["0"]}}
+    source.request("POST", f"/{source.name}/_bulk_docs", body={"new_edits": False, "docs": [copied]})
+    assert source.main.fetch([torn["_id"]])[torn["_id"]]["_conflicts"] == ["1-0"]
+    migrate(source, target)
+    task = target.main.fetch([torn["_id"]])[torn["_id"]]["tasks"][0]
+    assert (task["state"], task["gateway_ref"]) == ("sent", "ATXid_9")

@@ -110,7 +110,24 @@ def test_a_port_that_is_taken_after_it_was_looked_at(
     assert len(supervisor._processes) == 1, "what could not start is not started again"
 
 
-def test_a_terminal_that_is_gone_stops_them_in_order(terminal: Terminal) -> None:
+def test_what_started_last_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentinel stores what became of its last requests in a store that is still there."""
+    supervisor, stopped, stop = Supervisor(), list[tuple[str, bool]](), up.Process.stop
+
+    def note(process: up.Process) -> None:
+        stop(process)
+        still = [other for other in supervisor._processes if other.popen and other.popen.poll() is None]
+        stopped.append((str(process.url), bool(still)))
+
+    monkeypatch.setattr(up.Process, "stop", note)
+    try:
+        urls = [supervisor.listen("simulator", [], os.environ) for _ in range(2)]
+    finally:
+        supervisor.stop()
+    assert stopped == [(urls[1], True), (urls[0], False)]
+
+
+def test_a_terminal_that_is_gone_stops_them_all(terminal: Terminal) -> None:
     """The sentinel finishes its requests; killed, it would leave their messages in doubt."""
     up = terminal.up()
     others = family(up.popen.pid)[1:]
@@ -153,6 +170,15 @@ def test_a_password_file_that_a_full_disk_left_empty_gets_a_password(tmp_path: P
     password = _admin_password(tmp_path)
     assert password
     assert _admin_password(tmp_path) == password
+
+
+def test_the_password_is_for_our_user_alone_in_a_directory_that_all_may_read(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        assert _admin_password(tmp_path) == (tmp_path / PASSWORD_FILE).read_text()
+    finally:
+        os.umask(umask)
+    assert (tmp_path / PASSWORD_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_store_is_ours_where_couch_url_is_blank(terminal: Terminal) -> None:

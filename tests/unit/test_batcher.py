@@ -76,8 +76,8 @@ def test_a_batch_waits_once_for_company_unless_it_has_enough(monkeypatch: pytest
     work = Work()
     batcher: Batcher[int, int] = Batcher("test", work, enough=2)
     futures = gather(batcher, work, [6, 8])
-    batcher.close()
     assert [future.result(SOON) for future in (*futures, *company)] == [0, 12, 16, 8]
+    batcher.close()  # not before: behind its last entry nobody's company is waited for
     assert work.batches == [[0, 4], [6, 8]]
     assert waited == [0]
 

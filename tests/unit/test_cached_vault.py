@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from mjumbe.cached_vault import CachedVault
-from mjumbe.couch import Couch, UnavailableError
+from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.documents import Document
 from tests.unit.clock import Clock
 from tests.unit.vault import INCOMING, MemoryCouch, MemoryDatabase, keys, vault_of
@@ -144,6 +144,7 @@ def test_while_one_thread_reads_the_others_answer_from_memory(
 
     monkeypatch.setattr(MemoryDatabase, "fetch", lambda self, ids: slow(ids))
     answers: list[object] = []
+    couch.vault.reads = 0
     first = threading.Thread(target=lambda: answers.append(cached.get(INCOMING)))
     first.start()
     assert reading.wait(30)
@@ -155,3 +156,80 @@ def test_while_one_thread_reads_the_others_answer_from_memory(
     first.join()
     second.join()
     assert sorted(map(str, answers)) == ["True", "two"]
+    assert couch.vault.reads == 1, "the second has what the first has just read"
+
+
+class Door:
+    """A lock that tells when somebody wants it who has to wait, or does not want to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.tried = threading.Semaphore(0)
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        self.tried.release()
+        return blocking and self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_what_was_never_read_is_waited_for_while_another_thread_reads(
+    couch: MemoryCouch, cached: CachedVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a callback that comes while the first is being checked has no key."""
+    vault_of(couch).set(INCOMING, "one")
+    door, go_on = Door(), threading.Event()
+    monkeypatch.setattr(cached, "_reading", door)
+    fetch, reading = couch.vault.fetch, threading.Event()
+
+    def slow(ids: Iterable[str]) -> dict[str, Document]:
+        reading.set()
+        assert go_on.wait(30)
+        return fetch(ids)
+
+    monkeypatch.setattr(couch.vault, "fetch", slow)
+    answers: list[str | None] = []
+    threads = [threading.Thread(target=lambda: answers.append(cached.get(INCOMING))) for _ in range(2)]
+    threads[0].start()
+    assert reading.wait(30)
+    threads[1].start()
+    assert door.tried.acquire(timeout=30)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert answers == ["one", "one"]
+
+
+def test_who_wants_to_know_is_told_of_what_has_changed(couch: MemoryCouch, clock: Clock) -> None:
+    told: list[tuple[str, str | None]] = []
+    cached = CachedVault(cast(Couch, couch), keys(), 5, clock, lambda *change: told.append(change))
+    cached.set(f" {INCOMING} ", "one")
+    for _ in range(2):
+        clock.now += 6
+        assert cached.get(INCOMING) == "one"
+        assert cached.get("unset") is None
+    cached.set(INCOMING, "one")
+    assert told == [(INCOMING, "one")]
+    vault_of(couch).set(INCOMING, "two")
+    clock.now += 6
+    cached.get(INCOMING)
+    cached.delete(INCOMING)
+    assert told[1:] == [(INCOMING, "two"), (INCOMING, None)]
+
+
+def test_what_couchdb_does_not_let_us_read_is_as_it_was(
+    couch: MemoryCouch, cached: CachedVault, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached.set(INCOMING, "one")
+
+    def refuse(ids: Iterable[str]) -> dict[str, Document]:
+        raise CouchError(401, "the session has ended")
+
+    monkeypatch.setattr(couch.vault, "fetch", refuse)
+    clock.now += 6
+    assert cached.get(INCOMING) == "one"
+    with pytest.raises(CouchError):
+        cached.get("never read")

@@ -76,6 +76,15 @@ def task(*states: str, uuid: str | None = "u", due: str | None = None, **facts: 
             ["pending", "forwarded-to-gateway", "failed"],
             "pending",
         ),
+        # It was tried again there, since.
+        (
+            ["pending", "forwarded-to-gateway", "failed", "pending"],
+            ["pending", "forwarded-to-gateway", "failed", "pending", "forwarded-to-gateway", "failed"],
+            "failed",
+        ),
+        (["pending", "failed"], ["pending", "received-by-gateway"], "received-by-gateway"),
+        (["pending", "received-by-gateway"], ["pending", "failed"], "received-by-gateway"),
+        (["pending", "sent"], ["pending", "pending", "sent"], "sent"),  # as far: it stays as it is
         (["pending"], ["pending", "nobody-knows"], "pending"),
         # Who went on from what this one is knows more, whatever that is.
         (["pending", "forwarded-to-gateway", "sent"], ["pending", "forwarded-to-gateway", "sent", "failed"], "failed"),
@@ -136,13 +145,22 @@ def test_what_an_earlier_conflict_left_in_a_history_is_no_news() -> None:
 
 
 def test_the_history_holds_both_in_order_and_says_where_from() -> None:
-    ours = task("pending") | {"state_history": [entry("pending", 0), entry("pending", 2)]}
-    theirs = task("pending") | {"state": "sent", "state_history": [entry("pending", 0), entry("sent", 1)]}
+    ours = task("pending", retry_at="2026-01-01T00:00:09.000Z") | {
+        "state_history": [entry("pending", 0), entry("pending", 1), entry("pending", 3)]
+    }
+    theirs = task("pending") | {"state": "sent", "state_history": [entry("pending", 0), entry("sent", 2)]}
     doc = settled({"tasks": [ours]}, {"tasks": [theirs]})
     history = doc["tasks"][0]["state_history"]
-    assert history[:3] == [entry("pending", 0), entry("sent", 1), entry("pending", 2)]
-    assert (history[3]["state"], history[3]["state_details"]) == ("sent", "from the conflicting revision 2-b")
-    assert len(history) == 4
+    assert "retry_at" not in doc["tasks"][0], "it is what the other is"
+    known = [entry("pending", 0), entry("pending", 1), entry("sent", 2), entry("pending", 3)]
+    assert history[:4] == known
+    assert (history[4]["state"], history[4]["state_details"]) == ("sent", "from the conflicting revision 2-b")
+    assert len(history) == 5
+
+
+def test_a_state_without_a_history_is_news_too() -> None:
+    theirs = task("pending") | {"state": "sent"}
+    assert settled({"tasks": [task("pending")]}, {"tasks": [theirs]})["tasks"][0]["state"] == "sent"
 
 
 @pytest.mark.parametrize(
@@ -361,6 +379,33 @@ def test_the_sender_is_taken_with_the_mark_of_who_looked_for_them(here: Document
     incoming = {"from": "+254700000001", "sms_message": {"message": "HELP"}}
     other = {"transitions": {"link_sender": {"ok": True}}, "contact": {"_id": "theirs"}}
     assert settled({**incoming, **here}, {**incoming, **other})["contact"] == {"_id": linked}
+
+
+def test_a_mark_that_both_have_is_ours_and_whose_marks_are_all_known_has_nothing_to_tell() -> None:
+    marks = {"a": {"ok": 1}, "b": {"ok": 1}}
+    other = {"transitions": {"a": {"ok": 2}}, "tasks": [task("sent", uuid="reply")]}
+    doc = settled({"tasks": [], "transitions": marks}, other)
+    assert (doc["tasks"], doc["transitions"]) == ([], marks), "somebody took the answer away"
+    doc = settled({"tasks": [], "transitions": {"a": {"ok": 1}}}, {**other, "transitions": {"a": {"ok": 2}, "b": {}}})
+    assert (len(doc["tasks"]), doc["transitions"]) == (1, {"a": {"ok": 1}, "b": {}})
+
+
+@pytest.mark.parametrize(
+    ("doc", "other"),
+    [
+        ({"tasks": [task("pending")]}, {"name": "x"}),
+        ({}, {"tasks": [task("sent")]}),
+        ({"from": "+254700000001", "sms_message": {"message": "HELP"}}, {"name": "x"}),
+        ({}, {"from": "+254700000001", "sms_message": {"message": "HELP"}}),
+    ],
+)
+def test_where_either_has_to_do_with_messages_it_is_noted_that_they_were_compared(
+    doc: Document, other: Document
+) -> None:
+    database = Torn({**doc, "settled_conflicts": ["2-a"]}, other)
+    (found,) = database.fetch(["a"]).values()
+    assert settle(database, [found]) == {"a"}
+    assert found["settled_conflicts"] == [REV], "the other conflict was ended"
 
 
 @pytest.mark.parametrize("other", [None, {"name": "a clinic"}])

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
@@ -154,6 +155,15 @@ def test_a_new_database_is_for_admins_alone(server: responses.RequestsMock, couc
     assert len(server.calls) == count + 2, "its _security is its owner's"
 
 
+def test_a_database_that_could_not_be_made_is_not_taken_for_one_that_is_there(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    server.put(f"{URL}/medic-vault", json=body("unauthorized", "You are not a server admin."), status=403)
+    server.get(f"{URL}/medic-vault/_security", json={"members": {"names": ["ann"]}})
+    with pytest.raises(CouchError):
+        couch.vault.create()
+
+
 @pytest.mark.parametrize(("doc_count", "doc_del_count", "closed"), [(0, 0, True), (1, 0, False), (0, 1, False)])
 def test_an_open_database_that_holds_nothing_is_closed(
     server: responses.RequestsMock, couch: Couch, doc_count: int, doc_del_count: int, closed: bool
@@ -287,6 +297,36 @@ def test_a_document_that_cannot_be_read_does_not_count_as_missing(server: respon
         couch.main.fetch("abcd")
 
 
+def test_documents_come_with_the_names_of_their_conflicts_each_once(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """Without the names, what became of a message in another revision would stay there (mjumbe/conflicts.py)."""
+    doc = {"_id": "a", "_rev": "2-b", "_conflicts": ["2-a"]}
+    wanted = matchers.json_params_matcher({"keys": ["a", "b"], "include_docs": True, "conflicts": True})
+    rows = [{"id": "a", "key": "a", "value": {"rev": "2-b"}, "doc": doc}, {"key": "b", "error": "not_found"}]
+    server.post(f"{URL}/medic/_all_docs", json={"rows": rows}, match=[wanted])
+    assert couch.main.fetch(["a", "b", "a"]) == {"a": doc}
+
+
+def test_a_revision_that_cannot_be_read_is_not_taken_for_one_that_is_gone(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    wanted = matchers.json_params_matcher({"docs": [{"id": "a", "rev": "2-a"}, {"id": "b", "rev": "2-b"}]})
+    found = [{"ok": {"_id": "a", "_rev": "2-a"}}]
+    gone, unread = ([{"error": {"id": "b", "rev": "2-b", "error": error}}] for error in ("not_found", "timeout"))
+
+    def results(of_b: list[Any]) -> dict[str, Any]:
+        return {"results": [{"id": "a", "docs": found}, {"id": "b", "docs": of_b}]}
+
+    named = [("a", "2-a"), ("b", "2-b")]
+    server.post(f"{URL}/medic/_bulk_get", json=results(gone), match=[wanted])
+    assert couch.main.read_revisions(named) == [found[0]["ok"]]
+    server.replace(responses.POST, f"{URL}/medic/_bulk_get", json=results(unread), match=[wanted])
+    with pytest.raises(UnavailableError, match="could not be read"):
+        couch.main.read_revisions(named)
+    assert couch.main.read_revisions([]) == []
+
+
 def test_a_row_that_cannot_be_read_is_no_row_without_a_document(server: responses.RequestsMock, couch: Couch) -> None:
     """Else a delivery report would count as applied to the message that was not read, and be removed."""
     row = {"id": "a", "key": "ATXid_1", "value": "u", "doc": {"_id": "a", "_rev": "1-x"}}
@@ -369,12 +409,15 @@ def test_a_revision_that_cannot_be_read_just_now_is_no_missing_one(
 
 
 def test_waiting_for_changes(server: responses.RequestsMock, couch: Couch) -> None:
-    server.post(f"{URL}/medic/_changes", json={"results": [], "last_seq": "9-x", "pending": 0})
-    assert couch.main.changes("5-x", limit=10, wait=30).last_seq == "9-x"
-    query = str(server.calls[-1].request.url)
-    assert all(
-        part in query for part in ("since=5-x", "limit=10", "feed=longpoll", "timeout=30000", "include_docs=true")
-    )
+    server.post(f"{URL}/medic/_changes", json={"results": [], "last_seq": "9-x", "pending": 3})
+    answer = couch.main.changes("5-x", limit=10, wait=30)
+    assert (answer.last_seq, answer.pending) == ("9-x", 3)
+    query = dict(parse_qsl(urlsplit(str(server.calls[-1].request.url)).query))
+    asked = {"since": "5-x", "limit": "10", "seq_interval": "10"}
+    with_docs = {"include_docs": "true", "conflicts": "true"}
+    assert query == {**asked, **with_docs, "feed": "longpoll", "timeout": "30000"}
+    couch.main.changes("5-x", limit=10, docs=False)
+    assert dict(parse_qsl(urlsplit(str(server.calls[-1].request.url)).query)) == asked
 
 
 def test_a_changed_document_that_cannot_be_read_is_not_passed_over(
@@ -440,3 +483,25 @@ def test_logins_cannot_be_checked(couch: Couch, status: int) -> None:
         server.get(SESSION, status=status)
         with pytest.raises(UnavailableError):
             couch.session_of({})
+
+
+@pytest.mark.parametrize("patience", [None, 3.0])
+def test_no_answer_is_waited_for_without_end(
+    server: responses.RequestsMock, couch: Couch, patience: float | None
+) -> None:
+    asked = couch if patience is None else couch.impatient(patience)
+    bounds = matchers.request_kwargs_matcher(
+        {"timeout": (couch_module.CONNECT_TIMEOUT, patience or couch_module.READ_TIMEOUT)}
+    )
+    server.get(f"{URL}/medic", json={"doc_count": 1}, match=[bounds])
+    server.get(SESSION, json={"userCtx": {"name": "bob", "roles": []}}, match=[bounds])
+    assert asked.main.info() == {"doc_count": 1}
+    assert asked.session_of({"Cookie": "AuthSession=x"}) == ("bob", ())
+
+
+@pytest.mark.parametrize(
+    ("seq", "number"),
+    [("17-g1AAAA", 17), ("0", 0), (5, 5), ("now", -1), ("", -1), (None, -1), ("-1-x", -1)],
+)
+def test_the_number_in_a_sequence(seq: object, number: int) -> None:
+    assert couch_module.sequence_number(seq, unknown=-1) == number

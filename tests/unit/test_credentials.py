@@ -204,6 +204,18 @@ def test_cht_3_configuration_is_read_last_and_deleted(couch: MemoryCouch) -> Non
     assert vault.delete(INCOMING) is True
     assert vault.get(INCOMING) is None
     assert vault.delete(INCOMING) is False
+    couch.configuration["medic-credentials", INCOMING] = "there alone"
+    assert vault.delete(INCOMING) is True
+    assert vault.get(INCOMING) is None
+
+
+def test_names_are_those_of_what_holds_a_credential_in_order(couch: MemoryCouch) -> None:
+    vault = vault_of(couch)
+    couch.vault.docs["credential:empty"] = {"_id": "credential:empty", "_rev": "1-x"}
+    couch.vault.docs["credential:of/cht"] = {"_id": "credential:of/cht", "_rev": "1-x", "password": "x"}
+    for name in ("z", "b/c", "a", "k"):
+        vault.set(name, "1")
+    assert vault.names() == ["a", "b/c", "k", "of/cht", "z"]
 
 
 # ---- keys
@@ -333,15 +345,16 @@ def test_a_second_line_in_the_key_file_still_decrypts(tmp_path: Path) -> None:
     assert VaultKeys.load(None, tmp_path).open("a", token) == "1"
 
 
-def test_a_key_file_open_to_others_is_closed_with_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_key_file_open_to_others_is_closed_with_a_warning(tmp_path: Path, mode: int) -> None:
     VaultKeys.load(None, tmp_path)
     path = tmp_path / "vault.key"
-    path.chmod(0o644)
+    path.chmod(mode)
     with capture_logs() as logged:
         VaultKeys.load(None, tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry["log_level"] for entry in logged] == ["warning"]
-    assert "could be read by others (mode 0644)" in logged[0]["event"]
+    assert f"could be read by others (mode {mode:04o})" in logged[0]["event"]
 
 
 @pytest.mark.parametrize("content", [b"", b"short\n", b"\xff\xfe"])
@@ -357,6 +370,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CredentialError, match=r"the vault's key file .*file/data/vault\.key cannot be used"):
         VaultKeys.load(None, tmp_path / "file" / "data")
+
+
+def test_a_key_file_that_another_process_made_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = VaultKeys.load(None, tmp_path).seal("a", "1")
+    monkeypatch.setattr(Path, "exists", lambda self: False)  # it was not there when this one looked
+    assert VaultKeys.load(None, tmp_path).open("a", token) == "1"
 
 
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

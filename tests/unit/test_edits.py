@@ -9,7 +9,7 @@ import responses
 
 from mjumbe.couch import Couch
 from mjumbe.documents import Document
-from mjumbe.edits import apply_edits
+from mjumbe.edits import apply_edits, edits_of
 
 URL = "http://couch.example:5984"
 
@@ -168,3 +168,20 @@ def test_contention_ends(server: responses.RequestsMock, couch: Couch) -> None:
 def test_nothing_is_asked_for_no_edits(server: responses.RequestsMock, couch: Couch) -> None:
     assert apply_edits(couch.main, {}) == {}
     assert len(server.calls) == 0
+
+
+def test_all_edits_of_one_document_are_made_in_their_order(server: responses.RequestsMock, couch: Couch) -> None:
+    Store(server, {"a": 1, "b": 1})
+    made: list[str] = []
+
+    def edit(name: str, changes: bool) -> Callable[[Document], bool]:
+        def make(doc: Document) -> bool:
+            made.append(f"{doc['_id']}: {name}")
+            return changes
+
+        return make
+
+    edits = [("a", edit("1", True)), ("b", edit("2", False)), ("a", edit("3", False)), ("a", edit("4", True))]
+    outcome = apply_edits(couch.main, edits_of(edits))
+    assert made == ["a: 1", "a: 3", "a: 4", "b: 2"]
+    assert {doc_id: update.written for doc_id, update in outcome.items()} == {"a": True, "b": False}

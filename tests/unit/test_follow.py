@@ -46,3 +46,20 @@ def test_what_becomes_of_a_message() -> None:
 
     assert follow(couch.main, "d", 30.0, say)
     assert said == ["pending", "delivered"]
+
+
+def test_a_message_that_ends_otherwise_is_not_delivered() -> None:
+    couch = MemoryCouch()
+    delivered, failed = (new_task("+254711000001", "x", states.now()) for _ in range(2))
+    states.move(delivered, State.DELIVERED, states.now())
+    states.move(failed, State.FAILED, states.now())
+    said: list[str] = []
+    couch.main.store({"_id": "d", "tasks": [delivered, failed]})
+    assert not follow(couch.main, "d", 3600.0, lambda entry: said.append(entry["state"]))
+    assert sorted(said) == ["delivered", "failed", "pending", "pending"]
+
+
+def test_a_document_without_a_message_yet_is_no_end() -> None:
+    couch = MemoryCouch()
+    couch.main.store({"_id": "d"})
+    assert not follow(couch.main, "d", 0.0, lambda entry: None)

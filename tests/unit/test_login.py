@@ -7,7 +7,7 @@ import requests
 import responses
 
 from mjumbe.couch import Couch, LoginError, UnavailableError
-from mjumbe.login import PAUSES, SESSION_SECONDS, Refusals
+from mjumbe.login import PAUSES, SESSION_SECONDS, Refusals, RefusedError, basic_login
 from tests.unit.clock import Clock
 
 URL = "http://couch.example:5984"
@@ -125,6 +125,40 @@ def test_a_good_session_outlives_a_login_that_fails(
     server.replace(answer)
     assert couch.welcome() == {"version": "3.4.2"}
     assert logins(server) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "login"),
+    [
+        ("Basic YTpi", ("a", "b")),
+        ("basic  YTpi ", ("a", "b")),
+        ("Basic YTpiOmM=", ("a", "b:c")),
+        ("Basic YTo=", ("a", "")),
+        ("Basic YQ==", None),  # no colon
+        ("Basic YT!pi", None),
+        ("Basic YTp", None),
+        ("Bearer YTpi", None),
+        ("YTpi", None),
+        ("", None),
+    ],
+)
+def test_a_login_by_basic(header: str, login: tuple[str, str] | None) -> None:
+    assert basic_login(header) == login
+
+
+def test_couchdb_never_hears_so_many_wrong_passwords_that_it_locks_us_out(clock: Clock) -> None:
+    """It does after five within five minutes (couch_auth_lockout.erl)."""
+    refusals, asked = Refusals(clock), list[float]()
+    while len(asked) < 20:
+        try:
+            refusals.check()
+        except RefusedError:
+            clock.now += 1
+            continue
+        asked.append(clock.now)
+        refusals.refused(RefusedError(401, "wrong"))
+    assert all(later - first > 300 for first, later in zip(asked, asked[4:], strict=False))
+    assert asked[1] - asked[0] < 60, "one may be the fault of a CouchDB that is just starting"
 
 
 def test_our_own_name_after_the_session_has_ended(server: responses.RequestsMock, couch: Couch) -> None:

@@ -321,3 +321,26 @@ def test_misspelt_settings_are_found_among_those_that_nobody_reads() -> None:
 def test_what_a_misspelt_setting_may_have_meant() -> None:
     assert settings_reference.meant("sms.africastalking.username") == "sms.africas_talking.username"
     assert settings_reference.meant("branding") is None
+
+
+def test_a_new_database_begins_with_the_defaults_in_a_sandbox_and_two_answers() -> None:
+    """docs/settings.md gives the defaults, and whoever takes a line out of the file changes nothing."""
+    given = settings.load_defaults()
+    parsed = parse(given)
+    assert (parsed.sms.outgoing_service, parsed.sms.africas_talking.username) == ("africas-talking", "sandbox")
+    answers = {reply.keyword: reply.message for reply in parsed.sms.replies}
+    assert set(answers) == {"HELP", "MSAADA"}
+    stops = {word.casefold() for word in parsed.sms.opt_out_words}
+    for message in answers.values():
+        assert [word for word in message.split() if word.casefold() in stops], "it names a word that ends all"
+    for name in ("outgoing_service", "replies", "africas_talking"):
+        del given["sms"][name]
+    assert parse(given) == Settings()
+
+    def paths(values: dict[str, Any], prefix: str = "") -> list[str]:
+        inner = [(f"{prefix}{name}", value) for name, value in values.items()]
+        return [
+            leaf for path, value in inner for leaf in (paths(value, f"{path}.") if isinstance(value, dict) else [path])
+        ]
+
+    assert [path for path in paths(settings.load_defaults()) if not settings_reference.reads(path)] == []

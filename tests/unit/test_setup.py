@@ -8,7 +8,7 @@ import pytest
 import responses
 
 from mjumbe import setup
-from mjumbe.couch import Couch, CouchError, NotFoundError
+from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
 from mjumbe.setup import Design, read_designs
 from tests.unit.sentinel.memory import MemoryDatabase
 
@@ -18,7 +18,7 @@ def test_designs_are_folders(tmp_path: Path) -> None:
         "b/views/two/map.js": "function (doc) { emit(2); }\n",
         "b/views/one/map.js": "function (doc) { emit(1); }\n",
         "b/views/one/reduce.js": "_count\n",
-        "a/views/x/map.js": "function (doc) {}",
+        "a/views/x/map.js": "// Key: a function of it.\nfunction (doc) {}",
     }.items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +34,14 @@ def test_designs_are_folders(tmp_path: Path) -> None:
             },
         ),
     ]
+
+
+def test_a_map_without_a_function_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "views" / "x" / "map.js"
+    file.parent.mkdir(parents=True)
+    file.write_text("// function\n")
+    with pytest.raises(ValueError, match="has no line that begins"):
+        read_designs(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,17 @@ def test_two_processes_may_change_a_design_document_at_once(monkeypatch: pytest.
     assert database.docs["_design/mjumbe"]["views"] == design.views
 
 
+def test_two_processes_may_start_at_once_on_a_new_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = MemoryDatabase()
+
+    def get(doc_id: str) -> None:
+        database.store({"_id": doc_id, "of": "the other"})
+
+    monkeypatch.setattr(database, "get", get)
+    setup._store_first(database, "settings", lambda: {"of": "us"})
+    assert database.docs["settings"]["of"] == "the other"
+
+
 def test_couchdb_may_know_the_design_document_of_before_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     database = MemoryDatabase()
     answers: list[list[object] | NotFoundError] = [NotFoundError(404, "not_found: missing_named_view"), [], []]
@@ -83,6 +102,23 @@ def test_couchdb_may_know_the_design_document_of_before_for_a_moment(monkeypatch
     setup._install(database, Design("mjumbe", {"new": {"map": "function (doc) {}"}}))
     assert not answers
     assert database.docs["_design/:staged:mjumbe"]["_deleted"]
+
+
+@pytest.mark.parametrize(
+    "trouble", [UnavailableError("it is away"), NotFoundError(404, "not_found: Database does not exist.")]
+)
+def test_no_index_is_waited_for_where_there_is_no_couchdb_or_no_database(
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    database = MemoryDatabase()
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise trouble
+
+    monkeypatch.setattr(database, "view", fail)
+    monkeypatch.setattr(database, "info", fail, raising=False)
+    with pytest.raises(type(trouble)):
+        setup._is_built(database, "mjumbe", "due")
 
 
 def test_only_names_of_ours_are_ours_alone() -> None:
@@ -121,6 +157,22 @@ def test_an_index_that_was_built_is_only_behind(
         assert indexes.unbuilt() == unbuilt
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_said"), [("missing", False), ("deleted", False), ("Database does not exist.", True)]
+)
+def test_a_design_document_that_is_missing_is_unbuilt_and_a_database_is_not(
+    couchdb: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch, reason: str, is_said: bool
+) -> None:
+    monkeypatch.setattr(setup, "read_designs", lambda: [Design("mjumbe", {})])
+    couchdb.get(f"{URL}/medic/_design/mjumbe/_info", json={"error": "not_found", "reason": reason}, status=404)
+    indexes = setup.Indexes(Couch(f"{URL}/medic"))
+    if is_said:
+        with pytest.raises(NotFoundError):
+            indexes.unbuilt()
+    else:
+        assert indexes.unbuilt() == ["mjumbe"]
+
+
 @pytest.mark.parametrize("status", [201, 202, 412])
 def test_the_database_of_users_is_there_afterwards(couchdb: responses.RequestsMock, status: int) -> None:
     couchdb.put(f"{URL}/_users", json={"error": "x", "reason": "y"} if status == 412 else {"ok": True}, status=status)
@@ -131,4 +183,4 @@ def test_who_may_not_make_databases_is_told(couchdb: responses.RequestsMock) -> 
     refusal = {"error": "unauthorized", "reason": "You are not a server admin."}
     couchdb.put(f"{URL}/_users", json=refusal, status=401)
     with pytest.raises(CouchError, match="You are not a server admin"):
-        setup._make_users(Couch(f"{URL}/medic"))
+        setup.prepare(Couch(f"{URL}/medic"))

@@ -13,12 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mjumbe.couch import Couch, UnavailableError
 from mjumbe.gateways.base import Failure, FencedError, Http, Outcome, SendError
+from mjumbe.sessions import plain_session
 
 DAY = datetime.timedelta(days=1)
 
@@ -81,6 +83,25 @@ def test_an_authority_of_the_operators_own(url: str, authority: Path, monkeypatc
     couch = Couch(url)
     assert couch.welcome()["version"] == "3.4.2"
     assert couch.session_of({"Authorization": "Basic c29tZWJvZHk6cHc="}) == ("somebody", ())
+
+
+def test_couchdb_is_asked_by_no_proxy_and_with_no_password_of_the_machine_s(
+    url: str, authority: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both are the environment's, for what else runs there."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login stranger password pw\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    with socket.socket() as nobody:  # bound, and it does not listen
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "")
+        couch = Couch(url)
+        assert couch.welcome()["version"] == "3.4.2"
+        assert couch.session_of({"Cookie": "AuthSession=one"}) == ("somebody", ())
+    session = plain_session()
+    request = session.prepare_request(requests.Request("GET", url.replace("admin:pw@", "")))
+    assert "Authorization" not in request.headers
 
 
 def test_certificates_are_checked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_a_held_service_says_why_and_since_when(house: World) -> None:
 
 def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     old = states.now().replace(year=2026, month=1, day=1)
-    for facts in ({}, {"service": "medic-gateway"}):
+    for facts in ({}, {"service": "medic-gateway"}, {"service": "medic-gateway", "via": "medic-gateway"}):
         task = documents.new_task(number(), "x", old) | facts
         house.couch.main.put(documents.outgoing_document(task, old, None))
     for facts in ({"state": "pending"}, {"state": "forwarded-to-gateway", "claim": "c"}):
@@ -105,7 +105,7 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
         house.couch.main.put(documents.outgoing_document(again, states.now(), None))
     failed = failing(house)
     assert set(failed) == {"sentinel", "overdue"}
-    assert failed["overdue"].startswith("2 messages have been due for more than an hour, 1 of them for the phone")
+    assert failed["overdue"].startswith("3 messages have been due for more than an hour, 2 of them for the phone")
     held = documents.new_task(number(), "x", states.now()) | {"state": "forwarded-to-gateway", "in_doubt": True}
     house.couch.main.put(documents.outgoing_document(held, states.now(), None))
     # Also where sms.in_doubt was `hold`, and is `retry` by now.
@@ -142,8 +142,8 @@ def test_a_key_file(house: World, tmp_path: Path) -> None:
     assert not key.exists(), "a doctor makes no key"
     assert str(key) in failed["vault key"] and "there is no key file" in failed["vault"].lower()
     key.write_text(VAULT_KEY)
-    key.chmod(0o644)
-    assert "0644" in failing(house, **environment)["vault key"]
+    key.chmod(0o640)
+    assert "0640" in failing(house, **environment)["vault key"]
     assert "vault key" not in failing(house, **environment)
 
 
@@ -180,6 +180,15 @@ def test_a_couchdb_that_is_away_or_refuses(house: World) -> None:
     assert house.run("settings", "get", COUCH_URL=f"{house.couch_url}-not-there") == (1, says)
     empty = failing(house, COUCH_URL=f"{house.couch_url}-not-there")
     assert empty["views"].endswith("Database does not exist.")
+    somebody = {"name": database, "password": "pw", "roles": [], "type": "user"}
+    path = f"/_users/org.couchdb.user:{database}"
+    rev = house.couch.request("PUT", path, somebody)["rev"]
+    as_somebody = house.couch.server_url.replace("://", f"://{database}:pw@")
+    says = f"The user {database} in COUCH_URL is no server admin; name one who is."
+    try:
+        assert failing(house, COUCH_URL=f"{as_somebody}/{database}")["admin"] == says
+    finally:
+        house.couch.request("DELETE", path, params={"rev": rev})
     code, output = house.run("doctor", COUCH_URL="")
     assert code == 1 and "COUCH_URL is not set" in output
 
@@ -322,6 +331,19 @@ def test_gateways_tells_what_each_did(house: World) -> None:
     assert "africas-talking: last failure at 2026-01-01T00:00:00.000Z" in output
     assert "africas-talking: today 1 sent" in output
 
+    def states_in_the_table() -> dict[str, str]:
+        lines = house.run("gateways", COLUMNS="80")[1].splitlines()
+        rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
+        return {row[1]: row[3] for row in rows}
+
+    said |= {"held": True, "reason": "InsufficientBalance", "since": "2026-01-31T08:30:00.000Z"}
+    apply_edits(house.couch.sentinel, {LEADER_ID: lambda doc: doc.update(owner) is None})
+    house.set(sms={"viber": {"enabled": False}})
+    found = states_in_the_table()
+    assert (found["africas-talking"], found["textbee"], found["viber"]) == ("held", "not configured", "switched off")
+    held = "africas-talking: held since 2026-01-31T08:30:00.000Z: InsufficientBalance"
+    assert held in house.run("gateways", COLUMNS="80")[1]
+
 
 def test_trying_a_service(world: World) -> None:
     code, output = world.run("gateways", "test", "africas-talking", number())
@@ -380,6 +402,8 @@ def test_contacts(world: World) -> None:
     assert code == 1 and name in output
     assert name in world.run("contacts", "find", to)[1]
     assert name in world.run("contacts", "list")[1]
+    assert world.run("contacts", "add", number(), "Zawadi")[0] == 0
+    assert len(world.run("contacts", "list", "--limit", "1")[1].splitlines()) == 1
     assert "is no phone number" in world.run("contacts", "add", "SAFARICOM", "x")[1]
     assert world.run("contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
     received = world.receive(to, "Habari")

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -106,26 +107,31 @@ def test_only_views_that_we_ask_are_kept_up_to_date(couch: Couch) -> None:
     assert {name for name, doc in docs.items() if doc.get("autoupdate") is False} == {"medic", "medic-sms"}
 
 
-def is_missing(couch: Couch, view: str) -> bool:
+def is_missing(couch: Couch, design: str, view: str) -> bool:
     try:
-        couch.main.view("mjumbe-x", view)
+        couch.main.view(design, view)
     except NotFoundError:
         return True
     return False
 
 
-def test_a_newer_version_brings_its_views(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = [Design("mjumbe-x", {"one": {"map": "function (doc) { emit(doc._id, 1); }"}})]
-    new = [Design("mjumbe-x", {"two": {"map": "function (doc) { emit(doc._id, 2); }"}})]
-    monkeypatch.setattr(setup, "read_designs", lambda: old)
+@pytest.mark.parametrize("name", ["mjumbe-x", "of-chts"])
+def test_newer_versions_bring_their_views(couch: Couch, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also those of CHT's names, where mjumbe made them."""
+    versions = [
+        [Design(name, {view: {"map": f"function (doc) {{ emit(doc._id, {number}); }}"}})]
+        for number, view in enumerate(("one", "two", "three"))
+    ]
+    monkeypatch.setattr(setup, "read_designs", lambda: versions[0])
     setup.prepare(couch)
     couch.main.put({"_id": "d"})
-    assert [row.value for row in couch.main.view("mjumbe-x", "one", key="d")] == [1]
-    monkeypatch.setattr(setup, "read_designs", lambda: new)
-    setup.prepare(couch)
-    assert [row.value for row in couch.main.view("mjumbe-x", "two", key="d")] == [2]
-    eventually(lambda: is_missing(couch, "one"))
-    assert couch.main.get(f"_design/{setup.STAGED}mjumbe-x") is None
+    assert [row.value for row in couch.main.view(name, "one", key="d")] == [0]
+    for number, (before, view) in enumerate((("one", "two"), ("two", "three")), 1):
+        monkeypatch.setattr(setup, "read_designs", lambda of=versions[number]: of)
+        setup.prepare(couch)
+        assert [row.value for row in couch.main.view(name, view, key="d")] == [number]
+        eventually(partial(is_missing, couch, name, before))
+        assert couch.main.get(f"_design/{setup.STAGED}{name}") is None
 
 
 def test_a_wrong_password_is_said_and_not_waited_for(couch: Couch) -> None:

@@ -115,3 +115,36 @@ def test_couchdb_away_is_not_asked_at_every_request(database: MemoryDatabase, mo
                 pass
     assert asked == ["settings"]
     assert [line["event"] for line in lines] == ["settings not read, the last good ones stay"]
+
+
+def test_what_else_is_in_an_object_with_a_wrong_list_applies(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    write(database, {"sms": {"replies": [{"keyword": "HELP", "message": "x"}], "reply_to": "1"}})
+    live.refresh()
+    wrong = {"replies": [{"keyword": "HELP", "message": "y"}, {"keyword": "two words", "message": "x"}]}
+    write(database, {"sms": {**wrong, "reply_to": "22000"}})
+    now = live.refresh()
+    assert (now.sms.reply_to, [reply.message for reply in now.sms.replies]) == ("22000", ["x"])
+
+
+def test_what_comes_into_force_is_told_once_and_what_is_wrong_is_logged_once(database: MemoryDatabase) -> None:
+    told: list[Any] = []
+    live = LiveSettings(database, lambda values: told.append(dict(values)))
+    write(database, {"locale": "sw", "sms": {"duplicate_limit": 50}})
+    with capture_logs() as lines:
+        for _ in range(3):
+            live.refresh()
+        write(database, {"locale": "fr", "sms": {"duplicate_limit": 50}})
+        live.refresh()
+    assert told == [{"locale": "sw", "sms": {}}, {"locale": "fr", "sms": {}}]
+    assert len(lines) == 1 and "duplicate_limit is 50" in lines[0]["problem"]
+
+
+def test_settings_of_an_earlier_process_are_in_force_until_they_are_read(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    live.recall({"locale": "sw"})
+    database.away = True
+    assert live.loaded().locale == "sw"
+    database.away = False
+    write(database, {"locale": "fr"})
+    assert live.refresh_if_older(3600).locale == "fr"

@@ -15,6 +15,9 @@ ASCII = [chr(code) for code in range(1, 127)]
 LETTERS = [*"aAbBzZ019 -_"]
 LATIN = [*"abcdefghijklmnopqrstuvwxyzABC -'", *(chr(code) for code in range(0xC0, 0x100) if chr(code) not in "×÷")]
 SCRIPTS = [*"abXY", *(chr(code) for code in range(0x400, 0x460)), *(chr(code) for code in range(0x1200, 0x1240))]
+EXPANDED = [*"aeoAEOsS", *"æÆœŒßẞ"]
+IGNORED = [*"abAá", "\u00ad", "\u200d", "\u2060", "\ufeff", "\x01"]
+LAST = [*"a一", "\ue000", "\ufff0", "\ufffd", "\uffff", "\U000f0000"]
 OTHERS = [*"ab1 ", *(chr(code) for code in range(0x1F600, 0x1F640)), "一", "\ufff0", "\uffff"]
 
 
@@ -30,7 +33,9 @@ def icu():
 
 
 @pytest.mark.parametrize(
-    "alphabet", [ASCII, LETTERS, LATIN, SCRIPTS, OTHERS], ids=["ascii", "letters", "latin", "scripts", "others"]
+    "alphabet",
+    [ASCII, LETTERS, LATIN, SCRIPTS, EXPANDED, IGNORED, LAST, OTHERS],
+    ids=["ascii", "letters", "latin", "scripts", "expanded", "ignored", "last", "others"],
 )
 def test_strings_are_in_the_order_of_icu(icu, alphabet):
     choose = random.Random(1)
@@ -68,6 +73,7 @@ def test_halves_of_surrogate_pairs_have_a_place():
     [
         (["a", 1], 1, ["a", 2, 3], True),
         (["a", 1], 1, ["a"], True),
+        (["a"], 1, ["a", 2], True),
         (["a", 1], 1, ["aa"], False),
         (["a", 1], 2, ["a", 10], False),
         ("text", 1, "text", True),

@@ -1,7 +1,9 @@
 """A database from inside, where a test from outside would have to be lucky."""
 
 import asyncio
+import os
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from embedded.engine import edits, revisions
+from embedded.engine.config import Config
+from embedded.engine.connections import Readers, connect
 from embedded.engine.database import Database
 from embedded.engine.edits import Edit
 from embedded.engine.index import Index, ViewFunctions
@@ -54,10 +58,11 @@ def test_what_is_written_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:
     assert asyncio.run(run()) == 2  # FULL
 
 
-def test_a_write_that_fails_counts_nothing(tmp_path: Path) -> None:
+def test_a_write_that_fails_counts_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     def fail(its: Transaction) -> None:
         its.count(documents=1)
         its.next_seq()
+        edits.write_local(its, "_local/a", "0-1", "{}")
         raise ValueError
 
     async def run() -> Counters:
@@ -66,10 +71,29 @@ def test_a_write_that_fails_counts_nothing(tmp_path: Path) -> None:
             with pytest.raises(ValueError):
                 await database.write(fail)
             await database.write(Transaction.next_seq)
+            assert revisions.read_local(database.near(), "_local/a") is None
             await database.close()
             return database.counters
 
     assert asyncio.run(run()) == Counters(update_seq=1)
+
+
+def test_who_goes_away_keeps_no_answer_from_those_who_write_with_them(tmp_path: Path) -> None:
+    async def run() -> None:
+        go_on = threading.Event()
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            first = asyncio.ensure_future(database.write(lambda its: go_on.wait(30)))
+            await asyncio.sleep(0)  # the writer has it now; what comes meanwhile is of one transaction
+            gone, patient = (asyncio.ensure_future(database.write(Transaction.next_seq)) for _ in range(2))
+            await asyncio.sleep(0)
+            gone.cancel()
+            go_on.set()
+            assert await first
+            assert await asyncio.wait_for(patient, 30) == 2, "what was asked for is done, heard of or not"
+            await database.close()
+
+    asyncio.run(run())
 
 
 async def purge(database: Database, ids: str) -> None:
@@ -108,6 +132,57 @@ def test_purges_are_forgotten_and_no_index_minds(tmp_path: Path, monkeypatch: py
             assert not index.behind()
             with database.borrow() as connection:
                 assert connection.execute("SELECT count(*) FROM purges").fetchone() == (3,)
+            await database.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("progress", "goes_on"),
+    [
+        ("token = token", True),
+        ("token = 'of another database'", False),
+        ("seq = 9", False),  # the database is an older copy
+        ("purge_seq = 9", False),
+    ],
+)
+def test_an_index_beside_another_database_starts_anew(tmp_path: Path, progress: str, goes_on: bool) -> None:
+    functions = ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"})
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+            await database.index(functions).refresh()
+            await database.close()
+            with sqlite3.connect(tmp_path / "one.views" / "all.sqlite") as file:
+                file.execute(f"UPDATE progress SET {progress}")
+                file.execute("UPDATE rows SET id = 'of the file'")
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            index = database.index(functions)
+            assert (index.seq == 1) is goes_on
+            await index.refresh()
+            assert rows(index) == (["of the file"] if goes_on else ["a"])
+            await database.close()
+
+    asyncio.run(run())
+
+
+def test_who_goes_away_ends_no_update_that_others_wait_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        go_on = threading.Event()
+        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as indexers:
+            database = Database("one", tmp_path / "one.sqlite", readers, indexers)
+            index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
+            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+            indexers.submit(go_on.wait, 30)  # the update waits for its turn
+            impatient, patient = (asyncio.ensure_future(index.refresh()) for _ in range(2))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            await asyncio.wait([impatient])
+            go_on.set()
+            await patient
+            assert rows(index) == ["a"]
             await database.close()
 
     asyncio.run(run())
@@ -217,3 +292,93 @@ def test_a_database_made_before_there_were_conflicts_takes_them(tmp_path: Path) 
             return found
 
     assert len(asyncio.run(run())) == 2
+
+
+def test_a_reader_sees_one_state_until_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "one.sqlite"
+    writing = connect(path, "FULL")
+    writing.execute("CREATE TABLE rows (n)")
+    readers = Readers(path)
+
+    def count(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("SELECT count(*) FROM rows").fetchone()[0])
+
+    with readers.borrow() as connection:
+        assert count(connection) == 0
+        writing.execute("INSERT INTO rows VALUES (1)")
+        assert count(connection) == 0
+    with readers.borrow() as again:
+        assert again is connection, "one that is idle is used again"
+        assert count(again) == 1
+        readers.close()
+        assert count(again) == 1, "whoever reads, reads to the end"
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        count(again)
+    writing.close()
+
+
+@pytest.mark.parametrize("section", ["chttpd_auth", "couch_httpd_auth"])
+def test_a_secret_is_one_under_both_its_names(section: str, tmp_path: Path) -> None:
+    """What CHT encrypted with it is read by either."""
+    path = tmp_path / "config.json"
+    umask = os.umask(0)
+    try:
+        first = Config(path)
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o600
+    secret = first.get("chttpd_auth", "secret")
+    assert secret and first.get("couch_httpd_auth", "secret") == secret
+    first.delete("couch_httpd_auth", "secret")
+    again = Config(path)
+    assert again.get(section, "secret") == secret
+    assert Config(path).get(section, "secret") == secret
+    assert Config(path).get("couchdb", "uuid") == first.get("couchdb", "uuid")
+
+
+def test_nothing_is_left_of_what_was_purged(tmp_path: Path) -> None:
+    """What people wrote is in no table any more."""
+
+    async def run() -> dict[str, int]:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            first = str(await database.write(partial(edits.write, edit=Edit("a", None, False, '{"n":1}'))))
+            await database.write(partial(edits.write, edit=Edit("a", first, False, '{"n":2}')))
+            await database.write(partial(edits.graft, doc=revisions.Document("a", "1-x", False, '{"n":3}')))
+            with database.borrow() as connection:
+                leaves = [leaf.rev for leaf in revisions.leaves(connection, "a")]
+            assert len(leaves) == 2
+            await database.write(partial(edits.purge, wanted={"a": leaves[1:]}))
+            with database.borrow() as connection:
+                bodies = [
+                    row[0] for row in connection.execute("SELECT body FROM superseded UNION SELECT body FROM branches")
+                ]
+            assert bodies == ['{"n":1}'], "of the line that is left"
+            await database.write(partial(edits.purge, wanted={"a": leaves[:1]}))
+            with database.borrow() as connection:
+                tables = ("documents", "bodies", "superseded", "branches")
+                left = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+            await database.close()
+            return left
+
+    assert set(asyncio.run(run()).values()) == {0}
+
+
+def test_of_former_bodies_the_newest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "SUPERSEDED_KEPT", 4)
+    monkeypatch.setattr(edits, "SUPERSEDED_SPARE", 3)
+
+    async def run() -> None:
+        with ThreadPoolExecutor() as threads:
+            database = Database("one", tmp_path / "one.sqlite", threads, threads)
+            revs: list[str] = []
+            for number in range(21):
+                edit = Edit("a", revs[-1] if revs else None, False, f'{{"n":{number}}}')
+                revs.append(str(await database.write(partial(edits.write, edit=edit))))
+                with database.borrow() as connection:
+                    (count,) = connection.execute("SELECT count(*) FROM superseded").fetchone()
+                    assert count == number if number < 4 else 4 <= count < 4 + 3
+                    assert all(revisions.read_rev(connection, "a", rev) for rev in revs[-5:])
+            await database.close()
+
+    asyncio.run(run())

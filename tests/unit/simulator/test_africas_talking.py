@@ -256,6 +256,10 @@ def test_subscriptions(play: Any) -> None:
             "phoneNumber": "+254711000001",
         }
         create, delete = "/version1/subscription/create", "/version1/subscription/delete"
+        _, _, body = await lab.ask("POST", "/checkout/token/create", data={"phoneNumber": "+254711000002"})
+        of_another = subscription | {"checkoutToken": json.loads(body)["token"]}
+        refused = b'{"status":"Failed","description":"Invalid checkout token"}'
+        assert (await lab.ask("POST", create, headers=KEY, data=of_another))[2] == refused
         with_token = subscription | {"checkoutToken": token["token"]}
         assert await lab.ask("POST", create, headers=KEY, data=with_token) == (
             201,
@@ -280,5 +284,35 @@ def test_subscriptions(play: Any) -> None:
             b"phoneNumber=%2B254711000001&shortCode=22000&keyword=news&updateType=addition",
             b"phoneNumber=%2B254711000001&shortCode=22000&keyword=news&updateType=deletion",
         ]
+
+    play(scenario)
+
+
+def test_whom_the_service_takes_nothing_for_costs_nothing(play: Any) -> None:
+    async def scenario(lab: Any) -> None:
+        answer = json.loads((await lab.send("+254711000001,+254711099403"))[2])["SMSMessageData"]
+        assert answer["Message"] == "Sent to 1/2 Total Cost: KES 0.8000"
+        assert [recipient["statusCode"] for recipient in answer["Recipients"]] == [101, 403]
+        balance = await lab.ask("GET", "/version1/user?username=sandbox", headers=AS_JSON)
+        assert b"KES 0.80" in balance[2]
+        # What is there to the last cent is enough.
+        assert json.loads((await lab.send("+254711000001"))[2])["SMSMessageData"]["Recipients"][0]["statusCode"] == 101
+        assert json.loads((await lab.send("+254711000001"))[2])["SMSMessageData"]["Recipients"][0]["statusCode"] == 405
+
+    play(scenario, balance=Decimal("1.60"))
+
+
+def test_an_inbox_comes_by_the_hundred(play: Any) -> None:
+    async def scenario(lab: Any) -> None:
+        for number in range(101):
+            await lab.json("POST", "/incoming", {"from": "+254711000001", "text": str(number)})
+        path = "/version1/messaging?username=sandbox&lastReceivedId="
+        texts = []
+        for after in (0, 100):
+            rows = json.loads((await lab.ask("GET", f"{path}{after}", headers=AS_JSON))[2])["SMSMessageData"][
+                "Messages"
+            ]
+            texts.append([row["text"] for row in rows])
+        assert texts == [[str(number) for number in range(100)], ["100"]]
 
     play(scenario)

@@ -184,3 +184,18 @@ def test_too_many_waiting_callbacks_are_dropped_and_counted(play: Any) -> None:
         assert (counts["callbacks_waiting"], counts["callbacks_dropped"]) == (3, 2)
 
     play(scenario, record_size=3, report_delay_ms=600_000)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_tried_again"), [(200, False), (302, False), (404, False), (500, True), (503, True)]
+)
+def test_only_who_is_down_is_asked_again(play: Any, status: int, is_tried_again: bool) -> None:
+    async def scenario(lab: Any) -> None:
+        lab.receiver.answers = [status]
+        await lab.json("POST", "/incoming", {"from": "+254711000001", "text": "Habari"})
+        waiting = lab.simulator.exchange.callbacks.waiting
+        posted = await lab.callbacks(1 + is_tried_again)
+        assert [entry["status"] for entry in posted] == ([status, 200] if is_tried_again else [status])
+        assert is_tried_again or waiting == 0
+
+    play(scenario, callback_retries_ms=(50,))

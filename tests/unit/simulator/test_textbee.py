@@ -226,3 +226,14 @@ def test_what_the_desk_refuses(play: Any, path: str, body: dict[str, Any], field
         assert (status, json.loads(answer)["field"]) == (400, field)
 
     play(scenario)
+
+
+def test_the_older_call_gives_the_newest_first(play: Any) -> None:
+    async def scenario(lab: Any) -> None:
+        for number in range(101):
+            await lab.json("POST", "/incoming/textbee", {"from": NUMBER, "text": "x", "id": f"s{number}"})
+        body = json.loads((await lab.ask("GET", f"{DEVICE}/messages", headers=KEY))[2])
+        assert [row["_id"] for row in body["data"]] == [f"s{number}" for number in range(100, 0, -1)]
+        assert body["meta"]["total"] == 101
+
+    play(scenario)

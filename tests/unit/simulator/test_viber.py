@@ -105,6 +105,7 @@ def test_what_becomes_of_messages(play: Any, ending: str, events: list[str]) -> 
                 answer["message_token"],
                 user_of(number),
             )
+            assert ("desc" in post["fields"]) == (post["fields"]["event"] == "failed")
 
     play(scenario)
 
