@@ -199,3 +199,16 @@ def test_only_who_is_down_is_asked_again(play: Any, status: int, is_tried_again:
         assert is_tried_again or waiting == 0
 
     play(scenario, callback_retries_ms=(50,))
+
+
+def test_what_waited_when_all_was_forgotten_is_not_posted(play: Any) -> None:
+    async def scenario(lab: Any) -> None:
+        await lab.send("+254711000001")
+        await lab.json("DELETE", "/requests")
+        assert (await lab.json("GET", "/counts"))["callbacks_waiting"] == 0
+        await lab.json("PUT", "/control", {"report_delay_ms": 200})  # the first one's time is over by then
+        await lab.send("+254711000002")
+        assert [entry["fields"]["phoneNumber"] for entry in await lab.callbacks(1)] == ["+254711000002"]
+        assert (await lab.json("GET", "/counts"))["callbacks_waiting"] == 0
+
+    play(scenario, report_delay_ms=50)
