@@ -98,9 +98,9 @@ class Supervisor:
         """Start a process that listens, on its usual port or a free one; its URL. Raises RuntimeError."""
         port = free_port(PORTS[name])
         process = self._start_at(port, name, arguments, environ)
-        if process.ended() and (other := free_port(port)) != port:  # somebody took it after we had looked
+        if process.ended():  # somebody took the port after we had looked, and may have left it again
             self._processes.remove(process)
-            process = self._start_at(other, name, arguments, environ)
+            process = self._start_at(free_port(port), name, arguments, environ)
         if process.url is None:
             raise RuntimeError(f"{name} did not start; its own messages above say why")
         return process.url

@@ -110,6 +110,28 @@ def test_a_port_that_is_taken_after_it_was_looked_at(
     assert len(supervisor._processes) == 1, "what could not start is not started again"
 
 
+def test_a_port_that_is_taken_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another `mjumbe up` had it, and was killed."""
+    supervisor, free_port = Supervisor(), up.free_port
+    other = socket.create_server(("127.0.0.1", 0))
+    taken = int(other.getsockname()[1])
+    looks = iter([taken])
+
+    def look(wanted: int) -> int:
+        if first := next(looks, None):
+            return first
+        other.close()
+        return free_port(wanted)
+
+    monkeypatch.setitem(up.PORTS, "simulator", taken)
+    monkeypatch.setattr(up, "free_port", look)
+    try:
+        assert requests.get(supervisor.listen("simulator", [], os.environ), timeout=60).ok
+    finally:
+        supervisor.stop()
+        other.close()
+
+
 def test_what_started_last_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentinel stores what became of its last requests in a store that is still there."""
     supervisor, stopped, stop = Supervisor(), list[tuple[str, bool]](), up.Process.stop
