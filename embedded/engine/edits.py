@@ -54,16 +54,12 @@ def write(tx: Transaction, edit: Edit) -> str:
     current, was_deleted, number, history = found
     parent = current if edit.parent is None and was_deleted and not edit.deleted else edit.parent
     if parent != current or edit.deleted:
-        before = revisions.leaves(tx, edit.id)
-        made_from = [leaf for leaf in before if leaf.rev == parent]
-        if not made_from:
+        leaves = {leaf.rev: leaf for leaf in revisions.leaves(tx, edit.id)}
+        if parent not in leaves:
             raise conflict()
-        if len(before) > 1:
-            rev = _next_rev(edit, parent)
-            hashes = [one.partition("-")[2] for one in made_from[0].revisions()][: tx.revs_limit - 1]
-            leaf = Document(edit.id, rev, edit.deleted, edit.body, history=",".join(hashes))
-            _put_leaves(tx, before, [*(other for other in before if other.rev != parent), leaf])
-            return rev
+        if len(leaves) > 1:
+            line = ",".join(rev.partition("-")[2] for rev in leaves[parent].revisions())
+            return graft(tx, Document(edit.id, _next_rev(edit, parent), edit.deleted, edit.body, history=line))
     rev = _next_rev(edit, current)
     _supersede(tx, number, current, was_deleted)
     tx.execute(
@@ -98,8 +94,8 @@ def _trim(tx: Transaction, place: int | None) -> None:
 
 
 def graft(tx: Transaction, doc: Document) -> str:
-    """Store a revision that was made elsewhere, and return its id: at the end of the line that it goes on from, else as
-    a conflict. One that is known already changes nothing."""
+    """Store a revision as it is, and return its id: at the end of the line that it goes on from, else as a conflict.
+    One that is known already changes nothing."""
     before = revisions.leaves(tx, doc.id)
     line = doc.revisions()
     if not before:
