@@ -399,15 +399,6 @@ def test_revisions_are_read_in_pieces_and_those_that_are_gone_passed_over(
     assert [doc["_id"] for doc in couch.main.read_revisions(named, revs=revs)] == ["a", "b"]
 
 
-def test_a_revision_that_cannot_be_read_just_now_is_no_missing_one(
-    server: responses.RequestsMock, couch: Couch
-) -> None:
-    row = {"error": {"id": "a", "rev": "1-x", "error": "timeout", "reason": "of a node"}}
-    server.post(f"{URL}/medic/_bulk_get", json={"results": [{"id": "a", "docs": [row]}]})
-    with pytest.raises(UnavailableError):
-        couch.main.read_revisions([("a", "1-x")])
-
-
 def test_waiting_for_changes(server: responses.RequestsMock, couch: Couch) -> None:
     server.post(f"{URL}/medic/_changes", json={"results": [], "last_seq": "9-x", "pending": 3})
     answer = couch.main.changes("5-x", limit=10, wait=30)
