@@ -62,7 +62,7 @@ class _Renderer(pystache.Renderer):  # type: ignore[misc]  # pystache has no typ
         super().__init__(escape=lambda text: text, missing_tags="ignore", partials={})
 
     def str_coerce(self, val: object) -> str:
-        return as_javascript(val)
+        return _as_javascript(val)
 
     def _make_render_engine(self) -> RenderEngine:
         plain = super()._make_render_engine()
@@ -97,7 +97,7 @@ class _Engine(RenderEngine):  # type: ignore[misc]
         return text
 
 
-def as_javascript(value: object) -> str:
+def _as_javascript(value: object) -> str:
     """A value of JSON as JavaScript writes it: nothing for null, `true`, 37 for 37.0, lists with commas."""
     match value:
         case None:
@@ -107,7 +107,7 @@ def as_javascript(value: object) -> str:
         case float() if value.is_integer() and abs(value) < LAST_WHOLE:
             return str(int(value))
         case list():
-            return ",".join(map(as_javascript, value))
+            return ",".join(map(_as_javascript, value))
         case dict():
             return "[object Object]"
     return str(value)
