@@ -21,8 +21,8 @@ from api import (
     monitoring,
     openapi,
     opt_outs,
-    service,
     settings,
+    sms_service,
     subscriptions,
 )
 from api.auth import Users
@@ -40,7 +40,7 @@ from mjumbe.config import Config
 from mjumbe.couch import Couch
 from mjumbe.credentials import VaultKeys
 from mjumbe.live_settings import LiveSettings
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from mjumbe.setup import Indexes
 
 BLUEPRINTS = (
@@ -50,7 +50,7 @@ BLUEPRINTS = (
     settings.blueprint,
     messages.blueprint,
     decisions.blueprint,
-    service.blueprint,
+    sms_service.blueprint,
     subscriptions.blueprint,
     opt_outs.blueprint,
     gateways.blueprint,
@@ -119,7 +119,7 @@ def _wire(config: Config, couch: Couch) -> Context:
         users=Users(couch.impatient(LOGIN_SECONDS), FailureLimit()),
         wrong_keys=FailureLimit(),
         deliveries=Deliveries(),
-        phones=Phones(couch),
+        phones=PollingPhones(couch),
         metrics=metrics,
         preparation=Preparation(couch, live, vault),
     )

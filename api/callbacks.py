@@ -14,7 +14,7 @@ from api.context import Context, context
 from api.errors import ApiError, BadRequestError
 from api.limiter import network
 from api.openapi import describe
-from mjumbe import documents, phone, states
+from mjumbe import documents, phone_numbers, states
 from mjumbe.couch import Database
 from mjumbe.documents import DeliveryReport, Document, IncomingMessage
 from mjumbe.gateways import CALLBACKS
@@ -75,7 +75,7 @@ def store(here: Context, record: CallbackRecord) -> int:
 def _document(here: Context, record: CallbackRecord) -> tuple[Database, Document]:
     received = documents.milliseconds(states.now())
     if isinstance(record, IncomingMessage):
-        sender = phone.canonical(record.sender, here.settings.loaded().default_country_code)
+        sender = phone_numbers.canonical(record.sender, here.settings.loaded().default_country_code)
         return here.couch.main, documents.incoming_document(record, sender, received)
     if isinstance(record, DeliveryReport):
         return here.couch.callbacks, documents.report_document(record, received)

@@ -22,7 +22,7 @@ from api.auth import User
 from api.bodies import optional_object
 from api.context import Context, context
 from api.openapi import describe
-from mjumbe import documents, phone, states, text
+from mjumbe import documents, phone_numbers, states, text
 from mjumbe.couch import Row
 from mjumbe.documents import Document, IncomingMessage
 from mjumbe.edits import Update, apply_edits, edits_of
@@ -179,7 +179,9 @@ def _store_messages(here: Context, entries: list[Any], settings: Settings) -> No
         log.warning("poll: messages without id or sender passed over", count=len(read) - len(messages))
     received = documents.milliseconds(states.now())
     docs = [
-        documents.incoming_document(message, phone.canonical(message.sender, settings.default_country_code), received)
+        documents.incoming_document(
+            message, phone_numbers.canonical(message.sender, settings.default_country_code), received
+        )
         for message in messages
     ]
     if docs:
@@ -323,7 +325,7 @@ def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row
     registered: dict[str, str] = {}
     for row in chosen:
         task = documents.find_task(docs.get(row.id, {}), row.value["uuid"]) or {}
-        number = phone.number_to_send_to(str(documents.message_of(task).get("to")), settings)
+        number = phone_numbers.number_to_send_to(str(documents.message_of(task).get("to")), settings)
         registered[row.value["uuid"]] = f"{documents.OPT_OUT}:{number}"
     known = here.couch.main.fetch(registered.values())
     return {message_uuid for message_uuid, doc_id in registered.items() if known.get(doc_id, {}).get("value")}
@@ -397,4 +399,4 @@ def _message(task: Task, settings: Settings) -> dict[str, str] | None:
     if not to or not isinstance(content, str) or not content:
         return None
     content = text.limit_parts(content, settings.multipart_sms_limit)
-    return {"id": str(message["uuid"]), "to": phone.number_to_send_to(str(to), settings), "content": content}
+    return {"id": str(message["uuid"]), "to": phone_numbers.number_to_send_to(str(to), settings), "content": content}

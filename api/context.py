@@ -16,11 +16,11 @@ from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
 from api.spool import Spool
-from mjumbe import phone
+from mjumbe import phone_numbers
 from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch
 from mjumbe.live_settings import LiveSettings
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from mjumbe.setup import Indexes
 
 EXTENSION = "mjumbe"
@@ -42,14 +42,14 @@ class Context:
     users: Users
     wrong_keys: FailureLimit
     deliveries: Deliveries
-    phones: Phones
+    phones: PollingPhones
     metrics: Metrics
     preparation: Preparation
     _inspecting: threading.Lock = field(default_factory=threading.Lock)
 
     def number(self, field: str, written: object) -> str:
         """`written` in E.164, by the settings' country. Raises BadRequestError, which names `field`."""
-        number = phone.normalise(str(written), self.settings.loaded().default_country_code)
+        number = phone_numbers.normalise(str(written), self.settings.loaded().default_country_code)
         if number is None:
             raise BadRequestError(field, PHONE_NUMBER)
         return number

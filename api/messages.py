@@ -28,7 +28,7 @@ from api.openapi import describe
 from api.records import Message, MessagePage, record
 from api.search import MessageQuery, find
 from api.subscriptions import Product, active
-from mjumbe import documents, phone, states
+from mjumbe import documents, phone_numbers, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.gateways import NAMES, africas_talking
@@ -184,7 +184,7 @@ def _checked(entries: list[Any], country: str) -> list[NewMessage]:
         except ValidationError as error:
             problems += _problems(index, entry, error)
             continue
-        if phone.normalise(message.to, country) is None:
+        if phone_numbers.normalise(message.to, country) is None:
             problems.append(_problem(index, entry, "to"))
         messages.append(message)
     if problems:
@@ -254,7 +254,7 @@ def _document(message: NewMessage, country: str, now: datetime, author: str) -> 
         facts["via"] = message.service
     message_uuid = message.uuid or new_uuid()
     task = documents.new_task(
-        phone.canonical(message.to, country),
+        phone_numbers.canonical(message.to, country),
         message.message,
         now,
         due=message.due,

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from api.errors import BadRequestError
 from api.records import record
-from mjumbe import documents, phone
+from mjumbe import documents, phone_numbers
 from mjumbe.couch import Database, Row
 from mjumbe.states import State
 
@@ -102,9 +102,9 @@ class MessageQuery(BaseModel):
 
 def find(database: Database, query: MessageQuery, country: str) -> tuple[list[dict[str, Any]], str | None]:
     """A page of records, and the bookmark of the next; None when there is no more. Raises BadRequestError."""
-    number = phone.canonical(query.phone, country) if query.phone else None
+    number = phone_numbers.canonical(query.phone, country) if query.phone else None
     if number:
-        prefix: Key = ["phone", phone.ending(number)]
+        prefix: Key = ["phone", phone_numbers.ending(number)]
     elif query.state:
         prefix = ["state", query.state]
     else:
@@ -134,7 +134,7 @@ def find(database: Database, query: MessageQuery, country: str) -> tuple[list[di
 def _number(message: dict[str, Any], country: str) -> str:
     """Who a message is from or to."""
     written = message["from"] if message["direction"] == "incoming" else message["to"]
-    return phone.canonical(str(written), country)
+    return phone_numbers.canonical(str(written), country)
 
 
 def _read(database: Database, prefix: Key, query: MessageQuery, position: Position | None, limit: int) -> list[Row]:

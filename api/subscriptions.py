@@ -17,7 +17,7 @@ from api.context import PHONE_NUMBER, Context, admit
 from api.errors import ApiError
 from api.gateways import ServiceSaid, said
 from api.openapi import describe
-from mjumbe import gateways, phone
+from mjumbe import gateways, phone_numbers
 from mjumbe.couch import Database
 from mjumbe.documents import SUBSCRIBED, Document, last_entry, product_register
 from mjumbe.gateways import africas_talking
@@ -137,7 +137,7 @@ def fetch() -> ResponseReturnValue:
     country = here.settings.loaded().default_country_code
     told = _account(here).subscribers(product.short_code, product.keyword)
     known = {doc["phone"] for doc in active(here.couch.main, product)}
-    new = [number for number in told if phone.canonical(number, country) not in known]
+    new = [number for number in told if phone_numbers.canonical(number, country) not in known]
     for number in new:
         store(here, africas_talking.subscription_notice(number, product.short_code, product.keyword, "addition"))
     return {"subscribers": len(told), "new": len(new)}

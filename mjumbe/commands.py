@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mjumbe import documents, log, phone, setup, states
+from mjumbe import documents, log, phone_numbers, setup, states
 from mjumbe.config import Config, ConfigError
 from mjumbe.couch import Couch, CouchError, NotFoundError, UnavailableError
 from mjumbe.credentials import CredentialError, Vault, VaultKeys
@@ -76,7 +76,7 @@ def prepare(couch: Couch) -> None:
 
 def read_number(couch: Couch, written: str) -> str:
     """A number in E.164, by the settings' country. Raises ClickException for what is none."""
-    number = phone.normalise(written, LiveSettings(couch.main).refresh().default_country_code)
+    number = phone_numbers.normalise(written, LiveSettings(couch.main).refresh().default_country_code)
     if number is None:
         raise click.ClickException(f"{written} is no phone number; write it as +254711000111")
     return number

@@ -9,7 +9,7 @@ from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
 from mjumbe.live_settings import LiveSettings
 from mjumbe.overview import TEST_TEXT, GatewayOverview, check, overview
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 
 FOLLOWED_SECONDS = 60
 
@@ -64,7 +64,7 @@ def _explain(service: GatewayOverview) -> None:
 def test(name: str, number: str | None) -> None:
     """Ask the service NAME whether it takes our credentials; with NUMBER, send one message by it and follow that."""
     config, couch = connect()
-    _report(check(name, Phones(couch), LiveSettings(couch.main).refresh(), open_vault(config, couch).get))
+    _report(check(name, PollingPhones(couch), LiveSettings(couch.main).refresh(), open_vault(config, couch).get))
     if number and not send_and_follow(couch, number, TEST_TEXT, FOLLOWED_SECONDS, via=name):
         sys.exit(1)
 

@@ -17,9 +17,9 @@ from ibm_cloud_sdk_core import ApiException
 from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
 
 from mjumbe.documents import Document
+from mjumbe.http_sessions import plain_session, why
 from mjumbe.login import NoSessionError, Refusals, RefusedError, SessionAuthenticator, basic_login
 from mjumbe.sdk import Client
-from mjumbe.sessions import plain_session, why
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0

@@ -23,8 +23,8 @@ from mjumbe.documents import MOST_WORDS, find_task, milliseconds
 from mjumbe.gateways import PHONE_GATEWAY, SERVICES
 from mjumbe.gateways.base import Wiring
 from mjumbe.health import Check, House, Said
+from mjumbe.http_sessions import plain_session
 from mjumbe.live_settings import LiveSettings
-from mjumbe.sessions import plain_session
 from mjumbe.settings_document import DOCUMENT_ID, values
 from mjumbe.settings_reference import misspelt
 from mjumbe.setup import Indexes

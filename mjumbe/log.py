@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from mjumbe import phone
+from mjumbe import phone_numbers
 from mjumbe.config import log_format, log_level, log_numbers
 
 HIDDEN = "***"
@@ -171,12 +171,12 @@ def mask_numbers(text: str) -> str:
     """`text` with phone numbers hidden but for their last digits."""
     if " " in text or "-" in text:
         text = GROUPED.sub(_masked_group, text)
-    return NUMBERS.sub(lambda number: phone.masked(number[0]), text)
+    return NUMBERS.sub(lambda number: phone_numbers.masked(number[0]), text)
 
 
 def _masked_group(number: re.Match[str]) -> str:
     digits = sum(character.isdigit() for character in number[0])
-    return phone.masked(number[0]) if digits >= FEWEST_DIGITS else number[0]
+    return phone_numbers.masked(number[0]) if digits >= FEWEST_DIGITS else number[0]
 
 
 def _escaped(text: str) -> str:

@@ -7,7 +7,7 @@ from mjumbe import gateways, states
 from mjumbe.couch import Couch
 from mjumbe.gateways import NAMES, PHONE_GATEWAY, SERVICES, is_enabled
 from mjumbe.gateways.base import KEY_IN_QUERY, Check, Wiring
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from mjumbe.settings import Settings
 from mjumbe.status import LEADER_ID, ServiceStatus, read_status
 
@@ -44,7 +44,7 @@ def overview(couch: Couch, settings: Settings, credential: Callable[[str], str |
     return [_one(name, order, settings, credential, statuses, counts) for name in names]
 
 
-def check(name: str, phones: Phones, settings: Settings, credential: Callable[[str], str | None]) -> Check:
+def check(name: str, phones: PollingPhones, settings: Settings, credential: Callable[[str], str | None]) -> Check:
     """Whether a service takes our credentials, by its cheapest call; of the phone gateway, whether a phone polls."""
     if name == PHONE_GATEWAY:
         return phones.check(settings)

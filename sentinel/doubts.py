@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from mjumbe import phone, states
+from mjumbe import phone_numbers, states
 from mjumbe.couch import Database
 from mjumbe.documents import LAST_MOMENT, DeliveryReport, Key, find_task, message_of
 from mjumbe.settings import Settings
@@ -63,7 +63,7 @@ def _services(task: Task) -> set[str]:
 
 def _number(task: Task, settings: Settings) -> str:
     """The digits of the number that a message goes to, however its author wrote it."""
-    return _digits(phone.number_to_send_to(str(message_of(task).get("to")), settings))
+    return _digits(phone_numbers.number_to_send_to(str(message_of(task).get("to")), settings))
 
 
 def _digits(number: str) -> str:

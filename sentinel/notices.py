@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from mjumbe import phone, states
+from mjumbe import phone_numbers, states
 from mjumbe.couch import Couch
 from mjumbe.documents import SUBSCRIBED, Document, milliseconds, product_register, read_moment
 from mjumbe.live_settings import LiveSettings
@@ -65,7 +65,7 @@ class Notices:
             self._viber_users.record(*entries)
 
     def _number(self, written: str) -> str:
-        return phone.canonical(written, self._settings.current.default_country_code)
+        return phone_numbers.canonical(written, self._settings.current.default_country_code)
 
     def _opt_out(self, doc: Document) -> Entry:
         """A service's word, or that of a person who took it from somebody."""
@@ -101,9 +101,9 @@ class Notices:
         """The number that the person shared, or wrote, or that stands in the contact whose id they wrote."""
         code = self._settings.current.default_country_code
         if doc.get("phone"):
-            return phone.canonical(str(doc["phone"]), code)
+            return phone_numbers.canonical(str(doc["phone"]), code)
         customer = str(doc.get("customer") or "").strip()
-        is_id = bool(customer) and not customer.startswith("_") and not phone.normalise(customer, code)
+        is_id = bool(customer) and not customer.startswith("_") and not phone_numbers.normalise(customer, code)
         # Not by `get`: what a stranger wrote may be no path, and an error here would hold up every report behind it.
         contact = self._couch.main.fetch([customer]).get(customer) if is_id else None
-        return phone.normalise(str((contact or {}).get("phone") or customer), code)
+        return phone_numbers.normalise(str((contact or {}).get("phone") or customer), code)

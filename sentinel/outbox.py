@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from mjumbe import phone, states, text
+from mjumbe import phone_numbers, states, text
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document, Key, OutgoingMessage, Route, find_task
 from mjumbe.edits import Edit, Update
@@ -212,7 +212,7 @@ class Outbox:
         self._guarded(partial(how, messages), messages)
 
     def _number(self, message: OutgoingMessage) -> str:
-        return phone.number_to_send_to(message.to, self._settings.current)
+        return phone_numbers.number_to_send_to(message.to, self._settings.current)
 
     def _queue_again(self, messages: Iterable[OutgoingMessage]) -> None:
         """Queue messages that are known already, by new routes."""

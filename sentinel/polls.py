@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from mjumbe import documents, phone, states
+from mjumbe import documents, phone_numbers, states
 from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.documents import Document, IncomingMessage, milliseconds, read_moment
 from mjumbe.gateways.base import FencedError, Gateway, SendError
@@ -117,14 +117,14 @@ class Polls:
         return not gateway.inbox_ids_differ or time.monotonic() - self._began >= SPOOL_SECONDS
 
     def _document(self, message: IncomingMessage) -> Document:
-        sender = phone.canonical(message.sender, self._settings.current.default_country_code)
+        sender = phone_numbers.canonical(message.sender, self._settings.current.default_country_code)
         return documents.incoming_document(message, sender, milliseconds(states.now()))
 
     def _is_known(self, gateway: Gateway, message: IncomingMessage) -> bool:
         """Whether the message's callback came: by its id, or, where the inbox has ids of its own, by what it says."""
         if not gateway.inbox_ids_differ:
             return False  # the same id is the same document
-        sender = phone.canonical(message.sender, self._settings.current.default_country_code)
+        sender = phone_numbers.canonical(message.sender, self._settings.current.default_country_code)
         return any(_same(doc, message) for doc in self._received(sender, message))
 
     def _received(self, sender: str, message: IncomingMessage) -> Iterator[Document]:
@@ -132,8 +132,8 @@ class Polls:
         rows = self._couch.main.view(
             "mjumbe",
             "messages",
-            start_key=["phone", phone.ending(sender), sent - AROUND_MS],
-            end_key=["phone", phone.ending(sender), sent + AROUND_MS],
+            start_key=["phone", phone_numbers.ending(sender), sent - AROUND_MS],
+            end_key=["phone", phone_numbers.ending(sender), sent + AROUND_MS],
             reduce=False,
             include_docs=True,
         )

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from mjumbe import phone, setup, states
+from mjumbe import phone_numbers, setup, states
 from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.credentials import CredentialError
 from mjumbe.documents import Document, milliseconds
 from mjumbe.live_settings import LiveSettings
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from mjumbe.status import CHECKPOINT_ID, ServiceStatus, read_status
 from sentinel.echoes import Echoes
 from sentinel.feed import Feed
@@ -117,14 +117,14 @@ class Sentinel:
         """Take over what the leader before left, then start the threads."""
         recent, registers = RecentMessages(), Registers.of(self._couch.main)
         registers.load()
-        recent.load(self._couch.main, lambda to: phone.number_to_send_to(to, self._settings.current))
+        recent.load(self._couch.main, lambda to: phone_numbers.number_to_send_to(to, self._settings.current))
         notices = Notices(self._couch, self._settings, registers)
         services = Services(
             lambda: self._settings.current,
             self._credential,
             self._lease.check,
             registers.viber_users.get,
-            Phones(self._couch).last_poll,
+            PollingPhones(self._couch).last_poll,
             read_status(self._lease.previous or {}).services,
         )
         services.refresh()  # before the threads: the first poll, too, finds whom to ask

@@ -23,8 +23,8 @@ from urllib3.exceptions import NewConnectionError, ProxyError
 
 from mjumbe.documents import AS_SET, MOST_WORDS, DeliveryReport, IncomingMessage, Notice, Premium
 from mjumbe.gateways.connections import FencedAdapter
+from mjumbe.http_sessions import plain_session, why
 from mjumbe.log import HIDDEN
-from mjumbe.sessions import plain_session, why
 from mjumbe.settings import ServiceSettings, Settings
 from mjumbe.states import State
 from mjumbe.text import each_text, safe_text, shortened

@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from mjumbe import phone, states, text
+from mjumbe import phone_numbers, states, text
 from mjumbe.documents import TASK_LISTS, Document, message_of, milliseconds, read_moment, tasks_of
 from mjumbe.states import DUE, State, Task
 from mjumbe.uuid7 import new_uuid
@@ -141,7 +141,7 @@ def _recipient(task: Task, doc: Document, context: Context) -> str | None:
 
 
 def _resolved(wanted: str, doc: Document, context: Context) -> str | None:
-    is_number = phone.normalise(wanted, context.settings.default_country_code)
+    is_number = phone_numbers.normalise(wanted, context.settings.default_country_code)
     return wanted if is_number else _named(wanted, doc, context)
 
 

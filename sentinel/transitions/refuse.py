@@ -1,7 +1,7 @@
 """Refuse what must not go out: by the settings (deny list, short numbers, names, our own number), and to people who
 opted out."""
 
-from mjumbe import phone, states
+from mjumbe import phone_numbers, states
 from mjumbe.documents import Document, message_of, tasks_of
 from mjumbe.states import State
 from sentinel.transitions.base import Context
@@ -17,9 +17,9 @@ def on_match(doc: Document, context: Context) -> bool:
         recipient = message_of(task).get("to")
         if states.of(task) is not State.PENDING or not recipient:
             continue
-        refusal = phone.refusal(str(recipient), context.settings)
+        refusal = phone_numbers.refusal(str(recipient), context.settings)
         if refusal is not None:
             changed |= states.move(task, State.DENIED, context.now, refusal.reason, rule=refusal.code)
-        elif context.registers.opt_outs.get(phone.number_to_send_to(str(recipient), context.settings)):
+        elif context.registers.opt_outs.get(phone_numbers.number_to_send_to(str(recipient), context.settings)):
             changed |= states.deny_opted_out(task, context.now)
     return changed

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mjumbe.couch import Couch, UnavailableError
 from mjumbe.gateways.base import Failure, FencedError, Http, Outcome, SendError
-from mjumbe.sessions import plain_session
+from mjumbe.http_sessions import plain_session
 
 DAY = datetime.timedelta(days=1)
 

@@ -15,7 +15,7 @@ from mjumbe import documents, states
 from mjumbe.couch import Couch
 from mjumbe.documents import Document
 from mjumbe.edits import apply_edits
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from tests.integration.conftest import StartApi
 from tests.integration.processes import Process, make_user
 
@@ -373,7 +373,7 @@ def test_a_poll_is_noted(api: Process, couch: Couch) -> None:
     assert (noted["user"], noted["polled"] >= began) == (login[0], True)
     poll(api, login)
     assert couch.sentinel.get(f"phone:{login[0]}") == noted, "not each of them"
-    assert Phones(couch).last_poll() == noted["polled"]
+    assert PollingPhones(couch).last_poll() == noted["polled"]
 
 
 @pytest.mark.parametrize("odd", [{"due": [2026]}, {"messages": [{"uuid": {"is": "odd"}}]}])

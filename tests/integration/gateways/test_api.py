@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from tests.integration.gateways.town import AT, CALLED, KEY, PHONE, RAPIDPRO, TEXTBEE, VIBER, Town
 from tests.integration.processes import eventually, make_user
 from tests.integration.sentinel.world import OUTGOING_KEY, SOON, number
@@ -163,7 +163,7 @@ def test_the_phone_is_known_by_its_polls(town: Town, admin: Login) -> None:
     assert (none_yet["ok"], "none has yet" in none_yet["says"], "uuid" in none_yet) == (False, True, False)
     phone = make_user(town.couch, "a-phone", "a-phone-password", ["gateway"])
     requests.post(f"{town.api.url}/api/sms", auth=phone, json={}, timeout=30).raise_for_status()
-    polled = Phones(town.couch).last_poll()
+    polled = PollingPhones(town.couch).last_poll()
     answer = try_out(town, admin, PHONE).json()
     assert (answer["ok"], answer["says"]) == (True, f"The phone polls by itself; one did last at {polled}")
 

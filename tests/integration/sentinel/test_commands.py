@@ -16,7 +16,7 @@ from mjumbe.cli import _read_value
 from mjumbe.commands import _what_it_waits_for
 from mjumbe.couch import Couch
 from mjumbe.edits import apply_edits
-from mjumbe.phones import Phones
+from mjumbe.polling_phones import PollingPhones
 from mjumbe.status import LEADER_ID
 from tests.integration.processes import VAULT_KEY, Process, eventually, start
 from tests.integration.sentinel.world import World, number
@@ -354,7 +354,7 @@ def test_trying_a_service(world: World) -> None:
     assert code == 1 and "textbee:outgoing" in output
     code, output = world.run("gateways", "test", "medic-gateway")
     assert code == 1 and "none has yet" in output
-    Phones(world.couch).polled("a-phone")
+    PollingPhones(world.couch).polled("a-phone")
     code, output = world.run("gateways", "test", "medic-gateway")
     assert code == 0 and "one did last at" in output
     assert world.run("gateways", "test", "pigeon")[0] == 2

@@ -10,7 +10,7 @@ import pytest
 import structlog.testing
 from structlog.testing import capture_logs
 
-from mjumbe import documents, phone, states
+from mjumbe import documents, phone_numbers, states
 from mjumbe.couch import UnavailableError
 from mjumbe.documents import DeliveryReport, Document, IncomingMessage, milliseconds, tasks_of
 from mjumbe.gateways.base import Batch, Check, Failure, FencedError, Gateway, Inbox, Outcome, SendError
@@ -109,7 +109,10 @@ def messages(doc: Document) -> Iterable[tuple[Any, Any]]:
     """The part of the view mjumbe/messages that lists by number."""
     if doc.get("sms_message"):
         sms = doc["sms_message"]
-        yield ["phone", phone.ending(doc["from"]), milliseconds(datetime.fromisoformat(sms["sent_timestamp"]))], None
+        yield (
+            ["phone", phone_numbers.ending(doc["from"]), milliseconds(datetime.fromisoformat(sms["sent_timestamp"]))],
+            None,
+        )
 
 
 class Lab:

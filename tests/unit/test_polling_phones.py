@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mjumbe import phones, settings, states
-from mjumbe.phones import Phones
+from mjumbe import settings, states
+from mjumbe.polling_phones import PollingPhones
 from tests.unit.sentinel.memory import MemoryCouch
 
 
@@ -15,22 +15,22 @@ def test_what_was_noted_before_the_clock_was_set_back_does_not_count(
 ) -> None:
     couch, now = MemoryCouch().as_couch(), states.now()
     for user in ("lost", "field"):
-        Phones(couch).polled(user)
+        PollingPhones(couch).polled(user)
     moment = _set_clock(monkeypatch, now - set_back)
-    assert Phones(couch).last_poll() is None
-    Phones(couch).polled("field")
-    assert Phones(couch).last_poll() == moment
-    assert Phones(couch).check(settings.parse({})).ok
+    assert PollingPhones(couch).last_poll() is None
+    PollingPhones(couch).polled("field")
+    assert PollingPhones(couch).last_poll() == moment
+    assert PollingPhones(couch).check(settings.parse({})).ok
 
 
 def test_another_machine_s_clock_may_be_a_little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     couch, now = MemoryCouch().as_couch(), states.now()
     moment = _set_clock(monkeypatch, now)
-    Phones(couch).polled("field")
+    PollingPhones(couch).polled("field")
     _set_clock(monkeypatch, now - timedelta(seconds=20))
-    assert Phones(couch).last_poll() == moment
+    assert PollingPhones(couch).last_poll() == moment
 
 
 def _set_clock(monkeypatch: pytest.MonkeyPatch, now: datetime) -> str:
-    monkeypatch.setattr(phones.states, "now", lambda: now)
+    monkeypatch.setattr(states, "now", lambda: now)
     return states.timestamp(now)

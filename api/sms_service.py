@@ -18,7 +18,7 @@ from api.context import Context, admit
 from api.errors import ApiError, BadRequestError
 from api.messages import LONGEST_TEXT
 from api.openapi import describe
-from mjumbe import documents, phone, states
+from mjumbe import documents, phone_numbers, states
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from mjumbe.follow import versions
@@ -32,7 +32,7 @@ ANSWERED_SECONDS = 8.0  # how long the service's answer is waited for
 NOT_ANSWERED = frozenset({State.SCHEDULED, State.PENDING, State.FORWARDED_TO_GATEWAY})
 TWO_WAY_FIELDS = ("linkId", "text", "to", "id", "date", "from")
 
-blueprint = Blueprint("service", __name__)
+blueprint = Blueprint("sms_service", __name__)
 
 
 class Ready(BaseModel):
@@ -102,7 +102,7 @@ def invoke() -> ResponseReturnValue:
     written, text = given.get("phone", "").strip(), given.get("message") or DEFAULT_TEXT
     if not written:
         return {"error": MISSING_PHONE}, 400
-    number = phone.normalise(written, here.settings.loaded().default_country_code)
+    number = phone_numbers.normalise(written, here.settings.loaded().default_country_code)
     if number is None:
         return {"error": f"'phone' is {written!r}; expected a number with its country code, as 254711000111"}, 400
     if len(text) > LONGEST_TEXT:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from mjumbe.phone import Refusal, canonical, ending, masked, normalise, number_to_send_to, refusal, replace_prefix
+from mjumbe.phone_numbers import (
+    Refusal,
+    canonical,
+    ending,
+    masked,
+    normalise,
+    number_to_send_to,
+    refusal,
+    replace_prefix,
+)
 from mjumbe.settings import parse
 
 NORMALISED = [

@@ -13,7 +13,7 @@ PREFIX = "phone:"  # and the phone's user
 NOTED_SECONDS = 15.0  # a poll within so many of the last one that was noted is not: no write for each
 
 
-class Phones:
+class PollingPhones:
     """Notes polls, and tells of the newest. Any number of processes may note."""
 
     def __init__(self, couch: Couch) -> None:
