@@ -458,10 +458,19 @@ class Database:
         """
         # CouchDB 3.0 and 3.1 refuse `stable` in a body (parse_param in couch_mrview_http.erl), where the SDK puts it.
         path = f"{self._path}/_design/{design}/_view/{view}" + ("?stable=true" if stable else "")
-        answer = self.couch.request("POST", path, {name: value for name, value in query.items() if value is not None})
+        body = {name: value for name, value in query.items() if value is not None}
+        return self._rows(f"{design}/{view}", self.couch.request("POST", path, body))
+
+    def view_queries(self, design: str, view: str, queries: Sequence[Mapping[str, Any]]) -> list[list[Row]]:
+        """Several queries of a view at once, one after the other, each asked of the same copy of the index."""
+        path = f"{self._path}/_design/{design}/_view/{view}/queries?stable=true"
+        answers = self.couch.request("POST", path, {"queries": queries})["results"]
+        return [self._rows(f"{design}/{view}", answer) for answer in answers]
+
+    def _rows(self, view: str, answer: Mapping[str, Any]) -> list[Row]:
         if any("error" in row for row in answer["rows"]):
             # row_to_json in couch_mrview_http.erl: a row whose document could not be read, which may well exist.
-            raise UnavailableError(f"a row of {design}/{view} in {self.name} could not be read")
+            raise UnavailableError(f"a row of {view} in {self.name} could not be read")
         return [Row(r.get("id") or "", r.get("key"), r.get("value"), r.get("doc")) for r in answer["rows"]]
 
     def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:

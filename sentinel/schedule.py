@@ -37,6 +37,7 @@ SETTINGS_SECONDS = 5.0
 CLAIMS_SECONDS = 15.0
 MINUTE_SECONDS = 60.0
 PAGE = 1_000
+LOOKED_AT = (State.SCHEDULED, "reply", State.PENDING, "assigned")
 STUCK_SECONDS = 10.0  # after which messages are looked for again, when all that were found wait for held services
 # How long a leader that may still be alive has for storing the answers of its requests: the longest read timeout
 # that is usual, and some.
@@ -90,9 +91,6 @@ class Clock:
         a_phone_polls = PHONE_GATEWAY in self._services.order()
         if a_phone_polls or self._outbox.has_room() or now - self._looked >= FULL_SECONDS:
             self._looked = now
-            # For all questions of a tick at once: each would wait anew for what was written since the one before, and
-            # in a broadcast an index hardly keeps up. A cluster has copies: `stable` means the same one each time.
-            self._couch.main.view("mjumbe", "due", limit=0, stable=True)
             self._due()
         self._reports.look_again()
         if now - self._claims > CLAIMS_SECONDS:
@@ -113,17 +111,34 @@ class Clock:
     def _due(self) -> None:
         """Bring what is due by now from CouchDB to the outbox: answers always, the rest as far as it has room."""
         now = milliseconds(states.now())
-        fallen_due = self._rows(State.SCHEDULED, now)[:PAGE]
-        self._process(fallen_due)
-        if len(fallen_due) == PAGE:
-            self._looked = -math.inf  # there may be more, which must not wait for FULL_SECONDS
-        self._process(self._rows("reply", now)[:PAGE])
-        if time.monotonic() >= self._pending:
+        waiting = self._waiting(now)
+        if State.SCHEDULED in waiting:
+            fallen_due = self._rows(State.SCHEDULED, now)[:PAGE]
+            self._process(fallen_due)
+            if len(fallen_due) == PAGE:
+                self._looked = -math.inf  # there may be more, which must not wait for FULL_SECONDS
+        if "reply" in waiting:
+            self._process(self._rows("reply", now)[:PAGE])
+        if State.PENDING in waiting and time.monotonic() >= self._pending:
             self._process(self._fair(now))
-        if self._outbox.has_room():
+        if "assigned" in waiting and self._outbox.has_room():
             service = self._services.choose(ANY_ROUTE)
             if isinstance(service, Service):
                 self._process(self._untaken(service, now))
+
+    def _waiting(self, now: int) -> set[str]:
+        """In which of the states that `_due` reads anything is due by `now` (ms).
+
+        The index is brought up for the first, and read as it is then for all that a tick asks: each question would wait
+        anew for what was written since the one before, and in a broadcast an index hardly keeps up.
+        """
+        updates = ["true", *["false"] * (len(LOOKED_AT) - 1)]
+        queries = [
+            {"start_key": [state], "end_key": [state, now], "limit": 1, "update": update}
+            for state, update in zip(LOOKED_AT, updates, strict=True)
+        ]
+        answers = self._couch.main.view_queries("mjumbe", "due", queries)
+        return {state for state, rows in zip(LOOKED_AT, answers, strict=True) if rows}
 
     def _fair(self, now: int) -> list[Row]:
         """The oldest of what waits; when that is more than was read, half a page from a moment of chance: a broadcast

@@ -56,6 +56,9 @@ class MemoryDatabase(memory.MemoryDatabase):
         skip, limit = query.get("skip", 0), query.get("limit")
         return found[skip : None if limit is None else skip + limit]
 
+    def view_queries(self, design: str, view: str, queries: Sequence[Mapping[str, Any]]) -> list[list[Row]]:
+        return [self.view(design, view, **query) for query in queries]
+
     def purge(self, docs: Sequence[Mapping[str, Any]]) -> None:
         for doc in docs:
             self.purged.append(doc["_id"])

@@ -1,7 +1,7 @@
 """What the clock brings to the outbox: fairly from what waits, and back from the phone gateway. A store in memory."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -159,24 +159,43 @@ def test_what_somebody_deleted_is_made_again_but_for_the_database(
 def test_an_index_is_brought_up_once_a_tick(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a broadcast each question would wait anew for what was written since the one before."""
     lab.write("a", PAGE + CAPACITY, 1)
-    lab.chosen = service()
-    asked: list[tuple[str, str]] = []
-    view = lab.couch.main.view
-
-    def recorded(design: str, name: str, **query: Any) -> Any:
-        asked.append((name, query.get("update", "true")))
-        return view(design, name, **query)
-
-    monkeypatch.setattr(lab.couch.main, "view", recorded)
+    asked = _record_questions(lab, monkeypatch)
     lab.clock._tick()
-    # scheduled; answers; pending ones, the newest of them, those from a moment of chance; left to phones
-    each_tick = [("due", "true"), *[("due", "false")] * 6]
+    # whether anything is scheduled, to be answered, pending, left to phones
+    each_tick: list[object] = [[("due", update) for update in ("true", "false", "false", "false")]]
+    # the pending ones, the newest of them, those from a moment of chance
+    each_tick += [("due", "false")] * 3
     # what waits, is left to phones, or is bound to them, for too long
     each_minute = [*[("due", "false")] * 3, ("by_phone", "lazy")]
     assert asked == each_tick + each_minute
     assert lab.brought
     lab.clock._tick()
     assert asked == each_tick + each_minute + each_tick
+
+
+def test_where_nothing_waits_the_index_is_asked_one_question_a_tick(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.clock._tick()
+    asked = _record_questions(lab, monkeypatch)
+    lab.clock._tick()
+    assert len(asked) == 1
+
+
+def _record_questions(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Requests of views from now on: the view and `update`, or a list of them."""
+    asked: list[object] = []
+    main = lab.couch.main
+
+    def view(design: str, name: str, **query: Any) -> Any:
+        asked.append((name, query.get("update", "true")))
+        return type(main).view(main, design, name, **query)
+
+    def view_queries(design: str, name: str, queries: Sequence[Mapping[str, Any]]) -> Any:
+        asked.append([(name, query.get("update", "true")) for query in queries])
+        return [type(main).view(main, design, name, **query) for query in queries]
+
+    monkeypatch.setattr(main, "view", view)
+    monkeypatch.setattr(main, "view_queries", view_queries)
+    return asked
 
 
 def test_while_the_outbox_has_no_room_what_is_due_is_looked_for_less_often(
