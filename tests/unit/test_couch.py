@@ -13,7 +13,7 @@ import responses
 from responses import matchers
 
 import mjumbe.couch as couch_module
-from mjumbe.couch import ConflictError, Couch, CouchError, NotFoundError, UnavailableError
+from mjumbe.couch import ConflictError, Couch, CouchError, NotFoundError, Row, UnavailableError
 
 URL = "http://couch.example:5984"
 SESSION = f"{URL}/_session"
@@ -333,6 +333,17 @@ def test_a_row_that_cannot_be_read_is_no_row_without_a_document(server: response
     server.post(f"{URL}/medic/_design/d/_view/v", json={"rows": [row, {"key": "ATXid_2", "error": "timeout"}]})
     with pytest.raises(UnavailableError, match="d/v in medic"):
         couch.main.view("d", "v", keys=["ATXid_1", "ATXid_2"], include_docs=True)
+
+
+def test_several_questions_are_one_request_of_the_same_copy(server: responses.RequestsMock, couch: Couch) -> None:
+    queries = [{"key": "a"}, {"key": "b", "update": "false"}]
+    asked = [matchers.json_params_matcher({"queries": queries}), matchers.query_param_matcher({"stable": "true"})]
+    path, found, none = f"{URL}/medic/_design/d/_view/v/queries", {"id": "1", "key": "a", "value": 1}, {"rows": []}
+    server.post(path, json={"results": [{"rows": [found]}, none]}, match=asked)
+    assert couch.main.view_queries("d", "v", queries) == [[Row("1", "a", 1)], []]
+    server.replace(responses.POST, path, json={"results": [none, {"rows": [{"key": "b", "error": "timeout"}]}]})
+    with pytest.raises(UnavailableError, match="d/v in medic"):
+        couch.main.view_queries("d", "v", queries)
 
 
 @pytest.mark.parametrize(("stable", "query"), [(False, {}), (True, {"stable": "true"})])
