@@ -35,6 +35,10 @@ NOT_DONE = 501
 # What CouchDB answers to a whole _bulk_docs for one document in it: not valid, an attachment's stub, too large. Also
 # 413: too many documents.
 REFUSALS = (400, 412, 413, NOT_DONE)
+# And how begins what it says there of single documents that it cannot take now: their shard has no file (`no_db_file`,
+# fabric_doc_update.erl), its disk is too full (couch_disk_monitor.erl, from 3.4 on), the process is stuck that runs
+# validate_doc_update (couch_os_process.erl), or a node did not answer (3.0 to 3.2: reorder_results in couch_util.erl).
+NOT_NOW = ("not_found", "insufficient_storage", "os_process_error", "unknown_error: undefined")
 # What couch_httpd:verify_is_server_admin and couch_db:check_is_member say to whoever is none.
 ADMINS_NEEDED = (
     "You are not a server admin.",
@@ -393,9 +397,9 @@ class Database:
                 return [Saved(str(docs[0]["_id"]), None, str(error.status), error.reason)]
             half = len(docs) // 2
             return self.bulk(docs[:half]) + self.bulk(docs[half:])
-        if any(r.get("error") == "not_found" for r in rows):
-            # fabric_doc_update answers 201 and `not_found: no_db_file` for documents whose shard has no file just now.
-            raise UnavailableError(f"a part of the database {self.name} is away")
+        said = (f"{row['error']}: {row.get('reason')}" for row in rows if row.get("error"))
+        if trouble := next((words for words in said if words.startswith(NOT_NOW)), None):
+            raise TroubleError(f"CouchDB cannot take a document of {self.name} now: {trouble}")
         return [
             Saved(str(r.get("id")), r.get("rev"), r.get("error"), r.get("reason"), bool(r.get("accepted")))
             for r in rows

@@ -194,11 +194,35 @@ def test_a_database_that_is_away_is_no_missing_document(
         couch.main.get("d")
 
 
-def test_a_shard_without_a_file_is_no_refused_document(server: responses.RequestsMock, couch: Couch) -> None:
-    rows = [{"ok": True, "id": "a", "rev": "1-x"}, {"id": "b", **body("not_found", "no_db_file")}]
+@pytest.mark.parametrize(
+    "answer",
+    [
+        body("not_found", "no_db_file"),
+        body("insufficient_storage", "database_dir is too full"),
+        body("os_process_error", "OS process timed out."),
+        body("unknown_error", "undefined"),
+    ],
+    ids=lambda answer: answer["reason"],
+)
+def test_a_document_that_cannot_be_taken_now_is_not_refused(
+    server: responses.RequestsMock, couch: Couch, answer: dict[str, str]
+) -> None:
+    rows = [{"ok": True, "id": "a", "rev": "1-x"}, {"id": "b", **answer}]
     server.post(f"{URL}/medic/_bulk_docs", json=rows, status=201)
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match=answer["reason"]):
         couch.main.bulk([{"_id": "a"}, {"_id": "b"}])
+
+
+@pytest.mark.parametrize("error", ["conflict", "forbidden", "unauthorized", "unknown_error", "TypeError"])
+def test_a_document_that_is_refused_keeps_no_other_waiting(
+    server: responses.RequestsMock, couch: Couch, error: str
+) -> None:
+    rows = [{"ok": True, "id": "a", "rev": "1-x"}, {"id": "b", **body(error, "no")}]
+    server.post(f"{URL}/medic/_bulk_docs", json=rows, status=201)
+    assert [(each.rev, each.error) for each in couch.main.bulk([{"_id": "a"}, {"_id": "b"}])] == [
+        ("1-x", None),
+        (None, error),
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 412, 413, 501])
