@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.credentials import CredentialError, Vault, VaultKeys
+from mjumbe.credentials import CredentialError, Vault, VaultKeys, value_of
 
 MISMATCH_AGE = 1.0  # seconds: a remembered value this old is read again before a key is called wrong
 
@@ -99,13 +99,18 @@ class CachedVault(Vault):
         if known and now - known.read_at <= max_age:  # another thread read while this one waited
             return known.value
         try:
-            known = _Known(super().get(credential_id), now)
+            # With all others that are known: each of them would be a request of its own in a moment.
+            found = self.read({credential_id, *self._known})
         except (UnavailableError, CouchError):
             if known is None:
                 raise
-            known = replace(known, read_at=self._clock())  # asked again after max_age, not at every request
-        self._know(credential_id, known)
-        return known.value
+            # Asked again after max_age, not at every request.
+            self._known |= {each: replace(held, read_at=self._clock()) for each, held in self._known.items()}
+            return known.value
+        for each, value in found.items():
+            if not isinstance(value, CredentialError):
+                self._know(each, _Known(value, now))
+        return value_of(found[credential_id])
 
     def _know(self, credential_id: str, known: _Known) -> None:
         before = self._known.get(credential_id, _Known(None, -math.inf))

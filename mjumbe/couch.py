@@ -228,13 +228,10 @@ class Couch:
         answer: Document = self.call(lambda client: client.get_server_information())
         return answer
 
-    def config(self, section: str, key: str) -> str | None:
-        """A value of the server's own configuration, None when it is not set."""
-        try:
-            value = self.request("GET", f"/_node/_local/_config/{quote(section, safe='')}/{quote(key, safe='')}")
-        except NotFoundError:
-            return None
-        return str(value)
+    def config(self, section: str) -> dict[str, str]:
+        """A section of the server's own configuration, empty when nothing in it is set."""
+        values: dict[str, str] = self.request("GET", f"/_node/_local/_config/{quote(section, safe='')}")
+        return values
 
     def session_of(self, headers: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
         """Whose credentials these request headers (`Authorization` or `Cookie`) are: the CouchDB user's name and roles.

@@ -9,7 +9,9 @@ shared-libs/settings of medic/cht-core writes them. No message of this module ev
 import base64
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -53,6 +55,10 @@ class CredentialError(Exception):
 
 class RefusedCredentialError(CredentialError):
     """What was given cannot be a credential: an empty or overlong id or value."""
+
+
+Found = str | CredentialError | None
+"""A credential's value, why it cannot be read, or None when there is none."""
 
 
 # ---- the key
@@ -178,14 +184,25 @@ class Vault:
 
     def get(self, credential_id: str) -> str | None:
         """A credential's value, None when there is none. Raises CredentialError when it cannot be read."""
-        if not _is_id(credential_id):
-            return None
-        docs = self._documents(credential_id)
-        for doc in sorted(docs, key=lambda doc: "secret" not in doc):
-            value = self._value(credential_id, doc)
-            if value is not None:
-                return value
-        return self._couch.config(CHT3_SECTION, credential_id) or None
+        return value_of(self.read([credential_id])[credential_id])
+
+    def read(self, credential_ids: Iterable[str]) -> dict[str, Found]:
+        """What there is of these credentials, by their ids. They cost CouchDB no more requests than one."""
+        found: dict[str, Found] = dict.fromkeys(credential_ids)
+        places = {credential_id: _doc_ids(credential_id) for credential_id in found if _is_id(credential_id)}
+        docs = self._couch.vault.fetch(chain.from_iterable(places.values()))
+        for credential_id, doc_ids in places.items():
+            found[credential_id] = self._first([docs[doc_id] for doc_id in doc_ids if doc_id in docs], credential_id)
+        missing = [credential_id for credential_id in places if found[credential_id] is None]
+        configured = self._couch.config(CHT3_SECTION) if missing else {}
+        return found | {credential_id: configured.get(credential_id) or None for credential_id in missing}
+
+    def _first(self, docs: Iterable[Document], credential_id: str) -> Found:
+        try:
+            values = (self._value(credential_id, doc) for doc in sorted(docs, key=lambda doc: "secret" not in doc))
+            return next((value for value in values if value is not None), None)
+        except CredentialError as error:
+            return error
 
     def set(self, credential_id: str, value: str) -> str:
         """Store a credential (without the spaces and line ends around it), and return what is stored.
@@ -211,7 +228,7 @@ class Vault:
             return False
         for _ in range(WRITE_ROUNDS):
             docs = self._documents(credential_id)
-            configured = self._couch.config(CHT3_SECTION, credential_id) is not None
+            configured = credential_id in self._couch.config(CHT3_SECTION)
             try:
                 self._remove(docs)
             except ConflictError:
@@ -259,11 +276,7 @@ class Vault:
         return problems
 
     def _documents(self, credential_id: str) -> list[Document]:
-        """Where the credential may be: our document, and CHT's, which writes the id as it is."""
-        ids = [_doc_id(credential_id)]
-        if "%" not in credential_id:  # as it is, `a%2Fb` would be our document of `a/b`
-            ids.append(PREFIX + credential_id)
-        return list(self._couch.vault.fetch(ids).values())
+        return list(self._couch.vault.fetch(_doc_ids(credential_id)).values())
 
     def _all(self) -> list[Document]:
         docs = self._couch.vault.beginning_with(PREFIX)
@@ -283,7 +296,7 @@ class Vault:
 
     def _cht_value(self, credential_id: str, password: str) -> str:
         for section in CHT4_SECRET_SECTIONS:
-            secret = self._couch.config(section, "secret")
+            secret = self._couch.config(section).get("secret")
             value = decrypt_cht(password, secret) if secret else None
             if value is not None:
                 return value
@@ -315,6 +328,19 @@ def _contended(credential_id: str) -> CredentialError:
 
 def _doc_id(credential_id: str) -> str:
     return PREFIX + quote(credential_id, safe="")
+
+
+def _doc_ids(credential_id: str) -> list[str]:
+    """Where the credential may be: our document, and CHT's, which writes the id as it is."""
+    theirs = [PREFIX + credential_id] if "%" not in credential_id else []  # `a%2Fb` would be our document of `a/b`
+    return [_doc_id(credential_id), *theirs]
+
+
+def value_of(found: Found) -> str | None:
+    """The value. Raises the error that is in its place."""
+    if isinstance(found, CredentialError):
+        raise found
+    return found
 
 
 def _id_of(doc: Document) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, CouchError, UnavailableError
+from mjumbe.credentials import CredentialError
 from mjumbe.documents import Document
 from tests.unit.clock import Clock
 from tests.unit.vault import INCOMING, MemoryCouch, MemoryDatabase, keys, vault_of
@@ -38,6 +39,23 @@ def test_a_read_value_is_remembered_for_the_time_to_live(couch: MemoryCouch, cac
     assert cached.get(INCOMING) == "one"
     clock.now += 5.1
     assert cached.get(INCOMING) == "two"
+
+
+def test_what_is_read_anew_is_read_at_once(couch: MemoryCouch, cached: CachedVault, clock: Clock) -> None:
+    """A sentinel asks every few seconds for the keys of all services, most of which nobody has."""
+    ids = ("a", "b", "odd", "unset")
+    for credential_id in ("a", "b"):
+        vault_of(couch).set(credential_id, f"first {credential_id}")
+    couch.vault.docs["credential:odd"] = {"_id": "credential:odd", "secret": "no token"}
+    cached.remember(ids)
+    assert cached.get("unset") is None
+    vault_of(couch).set("b", "second b")
+    clock.now += 5.1
+    couch.vault.reads = 0
+    assert [cached.get(credential_id) for credential_id in ("a", "b", "unset")] == ["first a", "second b", None]
+    assert couch.vault.reads == 1
+    with pytest.raises(CredentialError):
+        cached.get("odd")
 
 
 def test_its_own_writes_show_at_once(cached: CachedVault) -> None:

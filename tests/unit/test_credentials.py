@@ -223,7 +223,7 @@ def test_names_are_those_of_what_holds_a_credential_in_order(couch: MemoryCouch)
 
 @pytest.mark.parametrize("credential_id", ["", ".", "..", "a\0b", "x" * 257])
 def test_what_cannot_be_an_id_is_not_asked_for(couch: MemoryCouch, credential_id: str) -> None:
-    """CouchDB's configuration is asked by path: `..` there would be all of it."""
+    """CouchDB's configuration is asked by path to delete it there: `..` would be all of it."""
     couch.configuration["medic-credentials", credential_id] = "x"
     assert vault_of(couch).get(credential_id) is None
     assert vault_of(couch).delete(credential_id) is False

@@ -40,9 +40,9 @@ class MemoryCouch:
         self.configuration: dict[tuple[str, str], str] = {}
         self.vault = MemoryDatabase()
 
-    def config(self, section: str, key: str) -> str | None:
+    def config(self, section: str) -> dict[str, str]:
         self.vault.get("")  # raises as all of it does
-        return self.configuration.get((section, key))
+        return {key: value for (place, key), value in self.configuration.items() if place == section}
 
     def request(self, method: str, path: str) -> None:
         assert (method, path) == (

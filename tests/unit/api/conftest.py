@@ -53,8 +53,8 @@ class MemoryCouch:
         self.logins.append(headers)
         return self.users.get(headers.get("Authorization") or headers.get("Cookie") or "", (None, ()))
 
-    def config(self, section: str, key: str) -> str | None:
-        return None
+    def config(self, section: str) -> dict[str, str]:
+        return {}
 
 
 @pytest.fixture
