@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ from embedded.http import (
 
 # CouchDB's `changes_timeout`: how long a waiting feed without heartbeat stays open.
 DEFAULT_TIMEOUT = 60.0
+# What `limit` is where none is asked for (#changes_args in couch_db.hrl).
+_NO_LIMIT = 10**15
 # Changes read in one go by a feed that waits.
 _PAGE = 500
 _PARAMETERS = (
@@ -64,6 +68,7 @@ class Feed:
     include_docs: bool = False
     conflicts: bool = False
     all_leaves: bool = False
+    seq_interval: int = 1
     doc_ids: tuple[str, ...] | None = None
     design_only: bool = False
     selector: mango.Test | None = None
@@ -102,14 +107,15 @@ class Feed:
         """Whether a selector lets the change through."""
         return self.selector is None or self.selector(json.loads(change.document()))
 
-    def text(self, change: Change) -> str:
-        """A row as JSON."""
+    def text(self, change: Change, place: int) -> str:
+        """A row as JSON, after `place` others; with a sequence every `seq_interval` rows (fabric_view_changes.erl)."""
+        named = ((self.limit or _NO_LIMIT) - place) % self.seq_interval == 0
+        seq = f'"{self.database.seq_text(change.seq)}"' if named else "null"
         deleted = ',"deleted":true' if change.deleted else ""
         document = f',"doc":{change.document()}' if self.include_docs else ""
         others = "".join(f',{{"rev":"{rev}"}}' for rev in change.others) if change.others else ""
         return (
-            f'{{"seq":"{self.database.seq_text(change.seq)}","id":{compact(change.id)},'
-            f'"changes":[{{"rev":"{change.rev}"}}{others}]{deleted}{document}}}'
+            f'{{"seq":{seq},"id":{compact(change.id)},"changes":[{{"rev":"{change.rev}"}}{others}]{deleted}{document}}}'
         )
 
     def end(self, connection: sqlite3.Connection, last: int, reached_end: bool) -> dict[str, Any]:
@@ -160,8 +166,17 @@ async def _feed(call: Call) -> Feed:
         call.flag("include_docs"),
         call.flag("conflicts"),
         _style(call) == "all_docs",
+        _seq_interval(call),
         **filters,
     )
+
+
+def _seq_interval(call: Call) -> int:
+    """After how many rows the next sequence comes. Raises 400."""
+    text = call.query.get("seq_interval", "1")
+    if not re.fullmatch(r"\d{1,15}", text, re.ASCII) or int(text) == 0:
+        raise bad_request("invalid_seq_interval")
+    return int(text)
 
 
 def _style(call: Call) -> str:
@@ -198,7 +213,7 @@ async def _normal(call: Call, feed: Feed) -> web.StreamResponse:
 
     def text() -> Iterator[str]:
         with feed.database.borrow() as connection:
-            last, left, reached_end = feed.since, feed.limit, False
+            last, left, reached_end, places = feed.since, feed.limit, False, itertools.count()
 
             def rows() -> Iterator[str]:
                 nonlocal last, left, reached_end
@@ -209,14 +224,14 @@ async def _normal(call: Call, feed: Feed) -> web.StreamResponse:
                         if left != 0 and feed.matches(change):
                             left = None if left is None else left - 1
                             last = change.seq
-                            yield feed.text(change)
+                            yield feed.text(change, next(places))
                     return
                 while left != 0:
                     page = feed.rows(connection, last, _PAGE if left is None or feed.selector else min(left, _PAGE))
                     for change in page:
                         last = change.seq
                         if feed.matches(change):
-                            yield feed.text(change)
+                            yield feed.text(change, next(places))
                             left = None if left is None else left - 1
                             if left == 0:
                                 return
@@ -307,7 +322,7 @@ async def _longpoll(call: Call, feed: Feed) -> web.StreamResponse:
         found, since, at_end = await _next_changes(feed, since, feed.limit or 1_000_000)
         if not found and at_end and not await patience.wait(feed.database, since, beat):
             break
-    rows = ",\n".join(map(feed.text, found))
+    rows = ",\n".join(map(feed.text, found, itertools.count()))
     end = await _end(feed, since, at_end)
     if response is None:
         return answer_text(f'{{"results":[\n{rows}{_tail(end)}')
@@ -331,12 +346,12 @@ async def _continuous(call: Call, feed: Feed) -> web.StreamResponse:
     async def beat() -> None:
         await response.write(b"\n")
 
-    since, left = feed.since, feed.limit
+    since, left, places = feed.since, feed.limit, itertools.count()
     with contextlib.suppress(ConnectionResetError, CouchError):
         while left != 0:
             found, since, at_end = await _next_changes(feed, since, min(left or _PAGE, _PAGE))
             if found:
-                lines = "".join(f"{feed.text(change)}\n" for change in found)
+                lines = "".join(f"{feed.text(change, next(places))}\n" for change in found)
                 await response.write(lines.encode(errors="replace"))
                 left = None if left is None else left - len(found)
                 patience = _Patience.of(call)

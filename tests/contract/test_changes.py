@@ -68,6 +68,20 @@ def test_page_by_page(db, interval):
     assert sorted(seen) == sorted(names)
 
 
+@pytest.mark.parametrize("feed", ["normal", "longpoll"])
+def test_only_so_many_rows_have_a_sequence(db, feed):
+    db.save(*({"_id": str(number)} for number in range(5)))
+    body = db.get("/_changes", params={"feed": feed, "limit": 4, "seq_interval": 2}).json()
+    assert [row["seq"] is None for row in body["results"]] == [False, True, False, True]
+    assert len(ids(db.get("/_changes", params={"since": body["last_seq"]}))) == 1
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "many"])
+def test_an_interval_that_is_none(db, interval):
+    answer = db.get("/_changes", params={"seq_interval": interval})
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
 def test_every_row_is_a_place_to_go_on_from(db):
     db.save(*({"_id": str(number)} for number in range(5)))
     rows = db.get("/_changes").json()["results"]
