@@ -84,10 +84,19 @@ async def bulk_get(call: Call) -> web.Response:
 
 
 def _bulk_get_row(call: Call, wanted: Any) -> str:
-    if not isinstance(wanted, dict) or not isinstance(wanted.get("id"), str):
-        raise bad_request("document id missed")
-    doc_id, rev = wanted["id"], wanted.get("rev")
-    found = documents.named_revs(call, doc_id, None if rev is None else [revisions.parse_rev(rev)])
+    """One row; what is wrong with one is told in its own (bulk_get_open_doc_revs in chttpd_db.erl)."""
+    if not isinstance(wanted, dict):
+        raise bad_request("Each of `docs` must be an object.")
+    doc_id, rev = wanted.get("id"), wanted.get("rev")
+    try:
+        if not isinstance(doc_id, str):
+            raise bad_request("document id missed")
+        found = documents.named_revs(call, doc_id, None if rev is None else [revisions.parse_rev(rev)])
+    except CouchError as error:
+        if error.status != 400:
+            raise
+        row = {"id": doc_id, "rev": rev, "error": error.error, "reason": error.reason}
+        return compact({"id": doc_id, "docs": [{"error": row}]})
     rows = [
         f'{{"ok":{document.json(documents.extra_fields(call, document))}}}'
         if document

@@ -94,6 +94,15 @@ def test_bulk_get(db):
     assert db.post("/_bulk_get", {}).status_code == 400
 
 
+def test_bulk_get_of_what_is_no_revision_of_a_document(db):
+    (a,) = db.save({"_id": "a"})
+    wanted = [{"rev": "1-a"}, {"id": "a", "rev": "nonsense"}, {"id": "a", "rev": a}]
+    nameless, no_rev, right = db.post("/_bulk_get", {"docs": wanted}).json()["results"]
+    assert nameless["id"] is None
+    assert [row["error"]["error"] for row in nameless["docs"] + no_rev["docs"]] == ["bad_request"] * 2
+    assert right["docs"][0]["ok"]["_rev"] == a
+
+
 @pytest.fixture
 def letters(db):
     """Documents whose ids tell byte order from other orders, and a deleted one."""
