@@ -20,7 +20,9 @@ find_python() {
 
 # What is installed for the checks serves for running too.
 wanted=$(cat setup.cfg constraints.txt pyproject.toml | cksum)
-if ! grep -qsxF "$wanted" "$venv/.installed-dev" $([ "$purpose" = dev ] || echo "$venv/.installed-run"); then
+stamps=("$venv/.installed-dev")
+[ "$purpose" = dev ] || stamps+=("$venv/.installed-run")
+if ! grep -qsxF "$wanted" "${stamps[@]}"; then
     python=$(find_python) || return 1
     if ! [ -x "$venv/bin/python" ]; then
         echo "Making the virtual environment in .venv with $("$python" --version) …" >&2
