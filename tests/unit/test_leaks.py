@@ -69,28 +69,21 @@ def test_it(tmp_path):
     except requests.ConnectionError:
         pass
     with (tmp_path / "output").open("wb") as stream:
-        popen = subprocess.Popen([sys.executable, "-c", "print('WORD')"], stdout=stream)
+        popen = subprocess.Popen([sys.executable, "-c", "print('WORDS')"], stdout=stream)
     Process(popen, tmp_path / "output")
     popen.wait()
 """
 
 
-@pytest.mark.parametrize(
-    ("word", "fails"),
-    [
-        ("the-key-of-this-test", True),
-        ("pass-w0rd", True),
-        ("YWRtaW46cGFzcy13MHJk", True),
-        ("a text that nobody may see", True),
-        ("711000111", True),
-        ("nothing", False),
-    ],
-)
+WORDS = ["the-key-of-this-test", "pass-w0rd", "YWRtaW46cGFzcy13MHJk", "a text that nobody may see", "711000111"]
+
+
+@pytest.mark.parametrize("words", [WORDS, []], ids=["all", "none"])
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_fails_for_what_its_processes_wrote(tmp_path: Path, word: str, fails: bool, workers: str) -> None:
-    """A run of its own, of one test that passes and whose process writes `word`."""
+def test_a_run_fails_for_what_its_processes_wrote(tmp_path: Path, words: list[str], workers: str) -> None:
+    """A run of its own, of one test that passes and whose process writes `words`, a line each."""
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
-    (tmp_path / "test_it.py").write_text(A_RUN.replace("WORD", word))
+    (tmp_path / "test_it.py").write_text(A_RUN.replace("WORDS", "\\\\n".join(["nothing", *words])))
     command = [
         sys.executable,
         "-m",
@@ -113,6 +106,8 @@ def test_a_run_fails_for_what_its_processes_wrote(tmp_path: Path, word: str, fai
         timeout=120,
     )
     assert "1 passed" in done.stdout, done.stdout + done.stderr
-    assert done.returncode == (1 if fails else 0), done.stdout + done.stderr
-    assert ("output:1: <SECRET>" in done.stdout) is fails
+    assert done.returncode == bool(words), done.stdout + done.stderr
+    assert [f"output:{line}: <SECRET>" in done.stdout for line in range(1, 7)] == [
+        1 < line < len(words) + 2 for line in range(1, 7)
+    ]
     assert "pass-w0rd" not in done.stdout
