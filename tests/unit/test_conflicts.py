@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mjumbe.conflicts import settle
 from mjumbe.documents import Document
@@ -191,6 +192,7 @@ def composed(*states: str, text: str, uuid: str | None = None, **facts: Any) -> 
 
 
 SENT = ("scheduled", "pending", "forwarded-to-gateway", "sent")
+VISIT = {"type": "visit", "state": "scheduled", "due": "2026-02-01"}
 
 
 @pytest.mark.parametrize(
@@ -231,6 +233,9 @@ SENT = ("scheduled", "pending", "forwarded-to-gateway", "sent")
             ["pending"],
         ),
         ([composed("scheduled", text="one", due="2026-02-02")], [composed(*SENT, text="one", uuid="1")], ["scheduled"]),
+        ([VISIT], [composed("scheduled", text="one"), VISIT | task(*SENT)], ["sent"]),
+        ([VISIT | task("pending")], [composed("scheduled", text="one"), VISIT | {"state": "cleared"}], ["cleared"]),
+        ([VISIT | task("pending", uuid="1")], [composed("scheduled", text="one"), VISIT | task(*SENT)], ["pending"]),
     ],
     ids=[
         "one was removed here",
@@ -244,6 +249,9 @@ SENT = ("scheduled", "pending", "forwarded-to-gateway", "sent")
         "fallen due on both sides",
         "another of the same text",
         "put to another day",
+        "no message here",
+        "no message there",
+        "another message",
     ],
 )
 def test_a_task_without_a_uuid_is_known_by_what_it_says(ours: Any, theirs: Any, states: list[str]) -> None:
@@ -269,20 +277,43 @@ def test_a_corrected_text_stands_under_that_uuid() -> None:
     assert doc["tasks"][0]["messages"] == [{"to": "+254700000001", "message": "corrected", "uuid": "held"}]
 
 
-@pytest.mark.parametrize("is_parted_here", [False, True])
-def test_a_task_with_several_messages_is_what_became_of_each(is_parted_here: bool) -> None:
-    """The sentinel makes one task for each when they fall due."""
-    messages = [{"to": f"+25470000000{place}", "message": f"text {place}"} for place in range(3)]
-    together = {"messages": messages, "state": "scheduled", "due": "2026-02-01"}
-    parted = [
-        {**task(*SENT[: 2 + place], due="2026-02-01"), "messages": [{**message, "uuid": f"uuid {place}"}]}
-        for place, message in enumerate(messages)
+def together(count: int, state: str) -> dict[str, Any]:
+    """A task with so many messages."""
+    messages = [{"to": f"+25470000000{place}", "message": f"text {place}"} for place in range(count)]
+    return {"messages": messages, "state": state, "due": "2026-02-01"}
+
+
+def parted(*tasks: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the sentinel makes of it when it falls due: a task for each message, as far as these have come."""
+    messages = together(len(tasks), "scheduled")["messages"]
+    return [
+        {**one, "due": "2026-02-01", "messages": [{**message, "uuid": f"uuid {place}"}]}
+        for place, (one, message) in enumerate(zip(tasks, messages, strict=True))
     ]
-    ours, theirs = (parted, [together]) if is_parted_here else ([together], parted)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("is_parted_here", [False, True])
+def test_a_task_with_several_messages_is_what_became_of_each(count: int, is_parted_here: bool) -> None:
+    several = parted(*(task(*SENT[: 2 + place]) for place in range(count)))
+    one = [together(count, "scheduled")]
+    ours, theirs = (several, one) if is_parted_here else (one, several)
     found = settled({"scheduled_tasks": ours}, {"scheduled_tasks": theirs})["scheduled_tasks"]
     first = "pending" if is_parted_here else "scheduled"  # what is merely due is as it was here
-    assert [one["state"] for one in found] == [first, "forwarded-to-gateway", "sent"]
-    assert [one["messages"] for one in found] == [one["messages"] for one in parted]
+    assert [one["state"] for one in found] == [first, "forwarded-to-gateway", "sent"][:count]
+    assert [one["messages"] for one in found] == [one["messages"] for one in several]
+
+
+def test_all_messages_of_a_task_that_was_taken_back_are() -> None:
+    ours = parted(task("pending"), task("pending"))
+    doc = settled({"scheduled_tasks": ours}, {"scheduled_tasks": [together(2, "cleared")]})
+    assert [one["state"] for one in doc["scheduled_tasks"]] == ["cleared", "cleared"]
+
+
+def test_a_task_with_several_messages_that_was_removed_here_comes_back_by_none_of_them() -> None:
+    theirs = parted(task("pending"), task("pending"))
+    doc = settled({"tasks": []}, {"tasks": theirs}, {"tasks": [together(2, "scheduled")]})
+    assert doc["tasks"] == []
 
 
 def test_the_tasks_of_another_list_are_others() -> None:
@@ -441,3 +472,17 @@ def test_conflicts_that_ended_are_forgotten() -> None:
 def test_others_write_anything_there(kept: Any) -> None:
     doc = settled({"tasks": [task("pending")], "settled_conflicts": kept}, {"tasks": [task("sent")]})
     assert (doc["tasks"][0]["state"], doc["settled_conflicts"]) == ("sent", [REV])
+
+
+@pytest.mark.parametrize("odd", [None, "nonsense", 7, [], {"messages": "x"}, {"messages": [None, 7, {"to": 7}]}])
+def test_what_is_no_task_is_left_as_it_is(odd: Any) -> None:
+    doc = settled({"tasks": [odd, task("pending"), odd]}, {"tasks": [odd, odd, task("sent")]})
+    assert [one if one == odd else one["state"] for one in doc["tasks"]] == [odd, "sent", odd]
+
+
+def test_messages_that_wait_in_a_conflicting_revision_only_are_said_to() -> None:
+    """Nobody can tell whether they were added there or taken out here, so they are for people to see to."""
+    theirs = [task("pending", uuid="1"), task("scheduled", uuid="2"), task("sent", uuid="3")]
+    with capture_logs() as lines:
+        settled({"tasks": []}, {"tasks": theirs})
+    assert [(line["log_level"], line["doc"], line["rev"], line["n"]) for line in lines] == [("warning", "a", REV, 2)]
