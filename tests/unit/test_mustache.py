@@ -28,7 +28,7 @@ RENDERED = [
     ("", {}, ""),
     # Values as JavaScript writes them.
     ("{{a}} {{b}} {{c}}", {"a": 37.0, "b": 1767214800000.0, "c": -0.0}, "37 1767214800000 0"),
-    ("{{a}}", {"a": 1e21}, "1e+21"),
+    ("{{a}} {{b}}", {"a": 5e20, "b": 1e21}, "500000000000000000000 1e+21"),
     ("{{a}}", {"a": [1, [None, 2.0], [], {}]}, "1,,2,,[object Object]"),
     ("{{{a}}}", {"a": {"phone": "+254711000111"}}, "[object Object]"),
     # What a function returns is no template.
@@ -114,9 +114,10 @@ def test_what_would_hold_up_others_is_refused(template: str, context: dict[str, 
         ("x" * 100_000, {}, 100_000),  # no tags in it
         ("{{a}}" + "x" * 4995, {}, 4995),
         ("{{#l}}{{#l}}x{{/l}}{{/l}}", {"l": [1] * 40}, 1600),
+        ("{{#l}}x{{/l}}", {"l": [1] * 2_000}, 2_000),
         ("{{#l}}{{long}}{{/l}}", {"l": [1] * 50, "long": "x" * 1000}, 50_000),
     ],
-    ids=["no tags", "template", "loops", "values"],
+    ids=["no tags", "template", "loops", "one loop", "values"],
 )
 def test_what_is_long_enough_for_any_message_is_filled(template: str, context: dict[str, Any], length: int) -> None:
     assert len(render(template, context)) == length

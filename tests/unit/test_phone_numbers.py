@@ -32,6 +32,7 @@ NORMALISED = [
     ("\u200e0711 000\u200b111", "+254711000111"),
     ("٠٧١١٠٠٠١١١", "+254711000111"),
     ("+447700900123", "+447700900123"),
+    ("+6591234567", "+6591234567"),  # as long as Kenya's own with their zero
     ("254711000111.0", "+254711000111"),
     ("711000111.0", "+254711000111"),
     ("447700900123", "+447700900123"),  # too long for Kenya, so it brings its country code
@@ -89,6 +90,7 @@ def test_normal_form_stays_as_it_is() -> None:
     [
         ("+254711000111", "1000111"),
         ("0711 000-111", "1000111"),
+        ("100-0111", "1000111"),
         ("00254 711 000 111", "1000111"),
         ("22000", "22000"),
         ("22-000", "22-000"),
@@ -172,6 +174,7 @@ CHT_CASES = [
     ("outgoing_deny_shorter_than", "5", " ABCD ", True),
     ("outgoing_deny_shorter_than", 0, "+123", False),
     ("outgoing_deny_shorter_than", "5", "12345", False),
+    ("outgoing_deny_shorter_than", 5, "", False),
     ("outgoing_deny_list", "253", "+25377123456", False),
     ("gateway_number", "+254700000000", "+254700000000", True),
     ("gateway_number", "+640275552636", "64-27-555-2636", True),
