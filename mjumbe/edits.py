@@ -54,7 +54,7 @@ def apply_edits(
     has its `error` and keeps nobody else from being written. With `create`, an edit of a document that does not
     exist gets one with nothing but its `_id`. Raises what `database` raises.
     """
-    current = {doc_id: doc for doc_id, doc in (known or {}).items() if doc_id in edits}
+    current = dict(known or {})
     outcome: dict[str, Update] = {}
     waiting = list(edits)
     for _ in range(CONFLICT_ROUNDS):
