@@ -47,5 +47,7 @@ def test_the_demonstration_runs_from_anywhere(installed: Path, tmp_path: Path) -
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].split()[-2:] == ["delivered", "Success"]
+    steps = [line.split()[2] for line in done.stdout.splitlines() if " ms  " in line]
+    assert steps == ["received", "linked", "answered", "claimed", "sent", "delivered"]
+    assert "to Amina Otieno, document demo-amina" in done.stdout
     assert list(tmp_path.iterdir()) == []
