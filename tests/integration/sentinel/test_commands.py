@@ -1,5 +1,6 @@
 """The command line of an operator: doctor, gateways, contacts, as processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mjumbe.couch import Couch
 from mjumbe.edits import apply_edits
 from mjumbe.polling_phones import PollingPhones
 from mjumbe.status import LEADER_ID
+from tests import leaks
 from tests.integration.processes import VAULT_KEY, Process, eventually, start
 from tests.integration.sentinel.world import World, number
 
@@ -223,10 +225,50 @@ def test_a_wrong_name_in_couch_url_makes_no_databases_silently(house: World) -> 
             database.drop()
 
 
-@pytest.mark.parametrize("path", ["", "sms..x", ".sms", "sms."])
-def test_a_setting_without_a_name_is_refused(house: World, path: str) -> None:
-    code, output = house.run("settings", "set", path, "5")
-    assert (code, output) == (1, f"Error: PATH is '{path}', with an empty name in it; write it as sms.reply_to\n")
+def test_a_setting_without_a_name_is_refused(house: World) -> None:
+    for path in ("", "sms..x", ".sms", "sms."):
+        code, output = house.run("settings", "set", path, "5")
+        assert (code, output) == (1, f"Error: PATH is '{path}', with an empty name in it; write it as sms.reply_to\n")
+
+
+def test_settings_are_merged_and_shown(house: World, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text('{"sms": {"reply_to": "22000", "max_attempts": 4}, "forms": {"é": {"fields": {}}}}')
+    assert house.run("settings", "load", str(file)) == (0, f"Merged {file}.\n")
+    assert house.run("settings", "set", "sms.max_attempts", "5") == (0, "Set sms.max_attempts.\n")
+    code, output = house.run("settings", "get")
+    shown = json.loads(output)
+    assert (code, shown["forms"], "é" in output) == (0, {"é": {"fields": {}}}, True)
+    assert (shown["sms"]["reply_to"], shown["sms"]["max_attempts"]) == ("22000", 5)
+    assert shown["public_url"] == "https://sms.example.org", "what neither names stays"
+    assert house.run("settings", "get", "sms.reply_to") == (0, '"22000"\n')
+    for path in ("sms.nothing", "sms.reply_to.x"):
+        assert house.run("settings", "get", path) == (1, f"Error: {path} is not set\n")
+
+
+def test_credentials_are_listed_by_name_and_go(house: World) -> None:
+    names = ["africastalking.com:incoming", "africastalking.com:outgoing", "textbee:outgoing"]
+    assert house.run("credentials", "set", names[2], piped=leaks.secret("a-key-by-pipe\n")) == (
+        0,
+        f"Stored {names[2]}.\n",
+    )
+    assert house.vault.get(names[2]) == "a-key-by-pipe"
+    assert house.run("credentials", "list") == (0, "".join(f"{name}\n" for name in names))
+    assert house.run("credentials", "delete", names[2]) == (0, f"Deleted {names[2]}.\n")
+    assert house.vault.get(names[2]) is None
+    says = f"Error: there is no credential {names[2]}; mjumbe credentials list shows what there is\n"
+    assert house.run("credentials", "delete", names[2]) == (1, says)
+
+
+def test_what_becomes_of_a_message_is_shown(world: World) -> None:
+    code, output = world.run("send", number().replace("+254", "0"), "Habari")
+    first, *steps = output.splitlines()
+    assert (code, first.startswith("Handed over as ")) == (0, True)
+    shown = [step.split()[1:] for step in steps]
+    assert [step[0] for step in shown] == ["pending", "forwarded-to-gateway", "sent", "delivered"]
+    assert shown[-1] == ["delivered", "Success"]
+    code, output = world.run("send", number(), "Habari", "--wait", "0")
+    assert (code, len(output.splitlines())) == (0, 1)
 
 
 @pytest.mark.parametrize(

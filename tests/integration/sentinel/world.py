@@ -169,13 +169,14 @@ class World:
             self.wait_for_leader(process)
         return process
 
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """Exit code and output of `mjumbe <arguments>`."""
+    def run(self, *arguments: str, piped: str = "", **environment: str) -> tuple[int, str]:
+        """Exit code and output of `mjumbe <arguments>`, with `piped` to be read."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MJUMBE_", "COUCH_"))}
         done = subprocess.run(
             [sys.executable, "-m", "mjumbe.cli", *arguments],
             cwd=ROOT,
             env=clean | self.environment | environment,
+            input=piped,
             capture_output=True,
             text=True,
             check=False,
