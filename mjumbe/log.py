@@ -146,8 +146,6 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     """`value` with each text in it changed, and what is under a secret's name hidden."""
     if isinstance(value, str):
         return change(value)
-    if value is None or isinstance(value, int | float):
-        return value
     if isinstance(value, Mapping):
         return {
             str(name): HIDDEN if str(name).lower() in SECRET_FIELDS else _each_text(inner, change)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -120,6 +121,22 @@ def test_events_are_json_lines_without_secrets(stream: io.StringIO) -> None:
     assert SECRET not in stream.getvalue()
 
 
+def test_warnings_are_events_without_secrets(stream: io.StringIO) -> None:
+    log.configure(stream)
+    warnings.warn(f"key={SECRET} is deprecated", stacklevel=1)
+    [line] = stream.getvalue().splitlines()
+    assert json.loads(line)["level"] == "warning"
+    assert "key=***" in line
+
+
+def test_what_logged_already_goes_where_the_next_configuration_says(stream: io.StringIO) -> None:
+    logger, second = structlog.get_logger(), io.StringIO()
+    for place, out in enumerate((stream, second)):
+        log.configure(out)
+        logger.info(f"event {place}")
+    assert ("event 1" in stream.getvalue(), "event 1" in second.getvalue()) == (False, True)
+
+
 def test_for_people(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MJUMBE_LOG", "console")
     log.configure(stream)
@@ -149,6 +166,7 @@ def test_libraries_are_quiet(stream: io.StringIO) -> None:
         ("0711-000111, or 0712 000112", "********111, or ********112"),
         ("0711 000 111 0712 000 112", "**********************112"),
         ("+254-711-000111", "************111"),
+        ("0711 00 111", "********111"),
         ("+254 711 000 111.", "*************111."),
         ("12345678", "12345678"),
         ("0711 000", "0711 000"),
