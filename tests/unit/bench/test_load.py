@@ -13,17 +13,17 @@ from bench.client import Client, RefusedError
 from bench.load import Generator, Job, LoadError
 
 ROOT = Path(__file__).parents[3]
-STORED, REFUSED, BROKEN = b'{"ok":true}', b'{"error":"full"}', b""
+STORED, REFUSED, OTHER, BROKEN = (201, b'{"ok":true}'), (507, b'{"ok":true}'), (201, b"[]"), (0, b"")
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request with what `answers` says of how many came before; what is empty breaks the connection."""
+    """Answers each request with what `answers` says of how many came before; BROKEN breaks the connection."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: dict[int, bytes] = {}
+        self.answers: dict[int, tuple[int, bytes]] = {}
         self.requests: list[tuple[str, str, int]] = []  # method, path, the client's port
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -37,14 +37,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.server.lock:
-            answer = self.server.answers.get(len(self.server.requests), STORED)
+            status, body = self.server.answers.get(len(self.server.requests), STORED)
             self.server.requests.append((self.command, self.path, self.client_address[1]))
-        self.close_connection = answer == BROKEN
-        if answer:
-            self.send_response(201 if answer == STORED else 507)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+        if not status:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     do_GET = do_PUT
 
@@ -86,9 +87,9 @@ def test_every_request_is_sent_once_over_so_many_connections(server: Server, gen
 
 
 def test_what_is_not_stored_is_counted_and_its_first_answer_told(server: Server, generator: Generator) -> None:
-    server.answers = {30: REFUSED, 40: BROKEN}
+    server.answers = {30: REFUSED, 35: OTHER, 40: BROKEN}
     answered = generator.run(job(server, connections=2, most=60))
-    assert (answered.good, answered.wrong, answered.first_wrong) == (58, 2, '507 {"error":"full"}')
+    assert (answered.good, answered.wrong, answered.first_wrong) == (57, 3, '507 {"ok":true}')
     server.requests.clear()
     server.answers = dict.fromkeys((30, 31), BROKEN)
     answered = generator.run(job(server, connections=2, most=60))
@@ -111,7 +112,7 @@ def test_a_client_keeps_its_connection_and_tells_what_is_refused(
     server.answers = {2: REFUSED, 3: BROKEN}
     client = Client(server.url)
     assert [client.json("PUT", "/x", {"a": 1}), client.json("GET", "/x")] == [{"ok": True}] * 2
-    with pytest.raises(RefusedError, match=r"GET /x was answered 507: b'\{\"error\":\"full\"\}'"):
+    with pytest.raises(RefusedError, match=r"GET /x was answered 507: b'\{\"ok\":true\}'"):
         client.json("GET", "/x?key=secret")
     with pytest.raises(OSError):
         client.json("GET", "/x")
