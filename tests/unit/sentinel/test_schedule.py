@@ -361,6 +361,18 @@ def test_a_claim_is_in_doubt_when_its_grace_is_over_by_our_own_clock(lab: Lab, m
     assert in_doubt == [False, False, True]
 
 
+def test_a_claim_that_is_seen_for_a_minute_and_a_half_is_in_doubt_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not sooner: a leader that may still be alive has so long for storing the answer to its request."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(schedule, "time", clock)
+    lab = Lab()
+    lab.couch.main.store(claimed_long_ago())
+    while "in_doubt" not in lab.couch.main.docs["d"]["tasks"][0] and clock.now < 1000:
+        clock.now += 1
+        lab.clock._tick()
+    assert 90 < clock.now < 130
+
+
 def test_what_is_under_way_here_is_not_in_doubt(lab: Lab) -> None:
     lab.couch.main.store(claimed_long_ago())
     lab.known.add(("d", "u"))
