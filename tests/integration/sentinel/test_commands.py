@@ -27,6 +27,9 @@ from tests.integration.sentinel.world import World, number
 def examined(world: World, **environment: str) -> tuple[int, dict[str, tuple[bool, str]]]:
     """What the doctor says: each check's ok and sentence."""
     code, output = world.run("doctor", **environment)
+    failed = output.count("FAIL")
+    summary = f"Failed: {failed}. docs/troubleshooting.md says more about each." if failed else "  ok  spool: "
+    assert output.splitlines()[-1].startswith(summary)
     lines = [line.strip() for line in output.splitlines() if line.startswith(("  ok", "FAIL"))]
     checks = {}
     for line in lines:
@@ -440,6 +443,7 @@ def test_contacts(world: World) -> None:
     assert code == 0 and output.startswith(f"{to}  {name}  ")
     doc = world.doc(output.split()[-1])
     assert (doc["type"], doc["name"], doc["phone"]) == ("person", name, to)
+    assert abs(doc["reported_date"] - documents.milliseconds(states.now())) < 60_000
     code, output = world.run("contacts", "add", to, "Juma")
     assert code == 1 and name in output
     assert name in world.run("contacts", "find", to)[1]
