@@ -6,11 +6,11 @@ import pytest
 
 from api import auth, bodies, cht_gateway, intake, limiter, messages, server, settings, sms_service
 from mjumbe import credentials, doctor, documents, health, mustache
-from mjumbe.gateways import base, connections, viber
-from sentinel import claims, recent, service
+from mjumbe.gateways import africas_talking, base, connections, viber
+from sentinel import claims, polls, recent, service
 
 DOCS = Path(__file__).parents[2] / "docs"
-WORDS = {5: "five", 10: "ten"}
+WORDS = {5: "five", 10: "ten", 60: "minute"}
 KIB, MIB = 1024, 1024 * 1024
 
 PROMISED = [
@@ -44,6 +44,9 @@ PROMISED = [
         "routing",
         f"{WORDS.get(service.BREAKER_FAILURES)} requests failed in a row | {service.BREAKER_SECONDS:.0f} s, doubled",
     ),
+    ("routing", f"failed probe up to a {WORDS.get(int(service.PROBE_SECONDS))}; one probe at a time"),
+    ("africas-talking", f"once a {WORDS.get(int(polls.POLL_SECONDS))} mjumbe looks into Africa's Talking's inbox"),
+    ("africas-talking", f"older than a {WORDS.get(int(africas_talking.UNSETTLED.total_seconds()))} and not there yet"),
     ("routing", f"looked at again after {WORDS.get(claims.UNREACHED_WAIT.seconds // 60)} minutes"),
     ("routing", f"says nothing of it for {cht_gateway.HOLDER_SECONDS / 3600:g} hours"),
     ("phone-gateway", f"After {cht_gateway.HOLDER_SECONDS / 3600:g} hours, when the app itself gives up"),

@@ -395,6 +395,9 @@ def test_trying_a_service(world: World) -> None:
     assert code == 0, output
     assert "Africa's Talking took the credentials" in output
     assert "delivered" in output
+    shown = output.partition("Handed over as ")[2].partition(".")[0]
+    [row] = world.couch.main.view("mjumbe", "messages_by_uuid", key=shown)
+    assert world.doc(row.id)["tasks"][0]["via"] == "africas-talking"
     code, output = world.run("gateways", "test", "textbee")
     assert code == 1 and "textbee:outgoing" in output
     code, output = world.run("gateways", "test", "medic-gateway")
@@ -449,6 +452,9 @@ def test_contacts(world: World) -> None:
     assert name in world.run("contacts", "find", to)[1]
     assert name in world.run("contacts", "list")[1]
     assert world.run("contacts", "add", number(), "Zawadi")[0] == 0
+    nameless = {"_id": uuid.uuid4().hex, "type": "person", "phone": number()}
+    world.couch.main.put(nameless)
+    assert f"{nameless['phone']}  -  {nameless['_id']}\n" in world.run("contacts", "list")[1]
     assert len(world.run("contacts", "list", "--limit", "1")[1].splitlines()) == 1
     assert "is no phone number" in world.run("contacts", "add", "SAFARICOM", "x")[1]
     assert world.run("contacts", "add", number(), " ") == (1, "Error: NAME is empty; write whose number it is\n")
