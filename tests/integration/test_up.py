@@ -134,19 +134,21 @@ def test_a_port_that_is_taken_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_started_last_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentinel stores what became of its last requests in a store that is still there."""
-    supervisor, stopped, stop = Supervisor(), list[tuple[str, bool]](), up.Process.stop
+    supervisor, stopped, stop = Supervisor(), list[tuple[str, bool, int]](), up.Process.stop
 
     def note(process: up.Process) -> None:
+        assert process.popen is not None
+        assert os.getpgid(process.popen.pid) == process.popen.pid, "a terminal's Ctrl-C would end all of them at once"
         stop(process)
         still = [other for other in supervisor._processes if other.popen and other.popen.poll() is None]
-        stopped.append((str(process.url), bool(still)))
+        stopped.append((str(process.url), bool(still), process.popen.returncode))
 
     monkeypatch.setattr(up.Process, "stop", note)
     try:
         urls = [supervisor.listen("simulator", [], os.environ) for _ in range(2)]
     finally:
         supervisor.stop()
-    assert stopped == [(urls[1], True), (urls[0], False)]
+    assert stopped == [(urls[1], True, 0), (urls[0], False, 0)]
 
 
 def test_a_terminal_that_is_gone_stops_them_all(terminal: Terminal) -> None:
