@@ -301,11 +301,12 @@ def test_outgoing_messages(
 
 
 def test_records_do_not_show_people_s_words_and_numbers() -> None:
+    at_hand = {"tasks": [{"messages": [{"to": "+254711000111", "message": "HELP ME"}]}]}
     records = [
         IncomingMessage("textbee", "1", "+254711000111", "HELP ME"),
         DeliveryReport("textbee", "1", "sent", State.SENT, phone="+254711000111"),
         Notice("textbee", "opt-out", "+254711000111", "22000:+254711000111", {"customer": "+254711000111"}),
-        OutgoingMessage("doc", "uuid", "+254711000111", "HELP ME", 0, False, None),
+        OutgoingMessage("doc", "uuid", "+254711000111", "HELP ME", 0, False, doc=at_hand),
         Batch("HELP ME", ("+254711000111",)),
         CallbackRequest({"key": "HELP ME"}, {"text": "HELP ME"}, {"apikey": "HELP ME"}, b"HELP ME"),
     ]
