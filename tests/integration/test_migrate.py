@@ -14,7 +14,7 @@ from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch, Database, Saved
 from mjumbe.credentials import VaultKeys
 from mjumbe.documents import DeliveryReport, Document, milliseconds
-from mjumbe.migrate import MigrationError, migrate
+from mjumbe.migrate import Copied, MigrationError, migrate
 from mjumbe.states import State
 from mjumbe.status import CHECKPOINT_ID, LEADER_ID
 from tests.integration.conftest import StartStore
@@ -136,6 +136,17 @@ def test_what_the_target_refuses_is_named(
     monkeypatch.setattr(Database, "bulk", choosy)
     assert not commands_migrate.run(source, target)
     assert f"{source.name}: {theirs} was refused: forbidden: not here" in capsys.readouterr().out
+
+
+def test_of_many_troubles_the_first_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [f"id {n}" for n in range(22)]
+    commands_migrate._report(Copied("medic", 5, 7, ids[:11], dict.fromkeys(ids[11:], "forbidden: not here")))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "medic: 5 copied, 7 were there already"
+    assert [line.split(" was ")[0].split(" is ")[0] for line in lines[1:21]] == [f"medic: {one}" for one in ids[:20]]
+    assert lines[21:] == ["medic: and 2 more"]
+    commands_migrate._report(Copied("medic", 5, 7, ids[:20], {}))
+    assert "more" not in capsys.readouterr().out
 
 
 def test_what_is_there_is_left_alone(source: Couch, target: Couch, tmp_path: Path) -> None:

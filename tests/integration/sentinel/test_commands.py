@@ -369,23 +369,30 @@ def test_gateways_tells_what_each_did(house: World) -> None:
     apply_edits(house.couch.sentinel, {LEADER_ID: lambda doc: doc.update(owner) is None}, create=True)
     sent = documents.new_task(number(), "x", states.now(), service="africas-talking") | {"state": "sent"}
     house.couch.main.put(documents.outgoing_document(sent, states.now(), None))
+    for days in (-1, 1):  # a clock that was set back may have written of tomorrow
+        at = states.now() + timedelta(days=days)
+        other = documents.new_task(number(), "x", at, service="africas-talking") | {"state": "sent"}
+        house.couch.main.put(documents.outgoing_document(other, at, None))
     code, output = house.run("gateways", COLUMNS="80")
     assert code == 0, output
     assert "KES 5" in output
     assert "africas-talking: last success at 2026-01-02T00:00:00.000Z" in output
     assert "africas-talking: last failure at 2026-01-01T00:00:00.000Z" in output
-    assert "africas-talking: today 1 sent" in output
+    assert "africas-talking: today 1 sent\n" in output
+    assert "viber: events at https://sms.example.org/api/v1/sms/viber/events\n" in output, "it proves itself otherwise"
 
-    def states_in_the_table() -> dict[str, str]:
+    def table() -> dict[str, tuple[str, str]]:
+        """By service, in order: its place and its state."""
         lines = house.run("gateways", COLUMNS="80")[1].splitlines()
         rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
-        return {row[1]: row[3] for row in rows}
+        return {row[1]: (row[2], row[3]) for row in rows}
 
     said |= {"held": True, "reason": "InsufficientBalance", "since": "2026-01-31T08:30:00.000Z"}
     apply_edits(house.couch.sentinel, {LEADER_ID: lambda doc: doc.update(owner) is None})
-    house.set(sms={"viber": {"enabled": False}})
-    found = states_in_the_table()
-    assert (found["africas-talking"], found["textbee"], found["viber"]) == ("held", "not configured", "switched off")
+    house.set(sms={"viber": {"enabled": False}, "fallback_services": ["viber"]})
+    found = table()
+    assert list(found.items())[:2] == [("africas-talking", ("1", "held")), ("viber", ("2", "switched off"))]
+    assert found["textbee"] == ("", "not configured")
     held = "africas-talking: held since 2026-01-31T08:30:00.000Z: InsufficientBalance"
     assert held in house.run("gateways", COLUMNS="80")[1]
 
