@@ -4,6 +4,7 @@ A gateway module opens with its tables, then has `send`, then the parsers of wha
 neither Flask nor CouchDB. docs/adding-a-gateway.md tells what a new one needs.
 """
 
+import codecs
 import hashlib
 import hmac
 import json
@@ -371,6 +372,8 @@ class Http:
 
     def _decoded(self, response: requests.Response) -> Any:
         """The JSON in an answer of any status, as `json` returns it. Raises ValueError when there is none."""
+        if response.content.startswith(codecs.BOM_UTF8):  # what some servers' scripts put before all that they say
+            response.encoding = "utf-8-sig"
         try:
             return each_text(response.json(), self._harmless)
         except RecursionError:

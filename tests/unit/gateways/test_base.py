@@ -288,6 +288,14 @@ def test_an_answer() -> None:
         assert http().json("POST", url, data="the end") == {"a": 1}
 
 
+@pytest.mark.parametrize("headers", ["", "Content-Type: application/json\r\n", "Content-Type: text/html\r\n"])
+def test_a_byte_order_mark_before_an_answer_is_none_of_it(headers: str) -> None:
+    body = b'\xef\xbb\xbf{"a": "\xc3\xa9"}'
+    answer = f"HTTP/1.1 201 Created\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with server(answering(answer)) as url:
+        assert http().json("POST", url, data="the end") == {"a": "é"}
+
+
 @pytest.mark.parametrize(("exempt", "asked"), [("", "proxy"), ("service.example", None)])
 def test_the_environments_proxy_is_asked_but_for_whom_it_exempts(
     monkeypatch: pytest.MonkeyPatch, exempt: str, asked: str | None
