@@ -15,6 +15,8 @@ from urllib3.exceptions import NewConnectionError, ProtocolError
 
 LARGEST_ANSWER = 8 * 1024 * 1024  # bytes: as they come, with the head, and as they are when nothing is compressed
 
+INTERIM = 101  # a switch of protocols, which nobody asks for, is the last answer; what is between it and 200 is not
+
 
 class FencedAdapter(HTTPAdapter):
     """Connections that ask `fence` before each write. The body is written last, so a request cut short is none.
@@ -77,6 +79,13 @@ class _Answer(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
         self.fp = io.BufferedReader(_Bounded(sock))
+
+    def begin(self) -> None:
+        """Goes on to the answer itself behind interim ones (RFC 9110, 15.2), of which http.client knows only 100."""
+        super().begin()
+        while INTERIM < self.status < 200:
+            self.headers = self.msg = cast(Any, None)  # what tells that nothing was read yet
+            super().begin()
 
 
 class _Unpacked:

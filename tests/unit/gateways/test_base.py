@@ -296,6 +296,29 @@ def test_a_byte_order_mark_before_an_answer_is_none_of_it(headers: str) -> None:
         assert http().json("POST", url, data="the end") == {"a": "é"}
 
 
+@pytest.mark.parametrize(
+    "interim",
+    ["103 Early Hints\r\nLink: </a>; rel=preload", "102 Processing", "100 Continue", "102 P\r\n\r\nHTTP/1.1 103 E"],
+)
+def test_the_answer_itself_comes_behind_an_interim_one(interim: str) -> None:
+    """It was taken for the whole answer, and what came behind it for that of the connection's next request."""
+
+    def talk(connection: socket.socket) -> None:
+        for number in range(2):
+            read_request(connection)
+            connection.sendall(f"HTTP/1.1 {interim}\r\n\r\n".encode())
+            connection.sendall(f"HTTP/1.1 201 Created\r\nContent-Length: 1\r\n\r\n{number}".encode())
+
+    with server(talk) as url:
+        client = http()
+        assert [client.json("POST", url, data="the end") for _ in range(2)] == [0, 1]
+
+
+def test_a_switch_of_protocols_is_no_interim_answer() -> None:
+    with server(answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) as url:
+        assert failed(http(), url).details == "HTTP 101"
+
+
 @pytest.mark.parametrize(("exempt", "asked"), [("", "proxy"), ("service.example", None)])
 def test_the_environments_proxy_is_asked_but_for_whom_it_exempts(
     monkeypatch: pytest.MonkeyPatch, exempt: str, asked: str | None
