@@ -60,7 +60,7 @@ BLUEPRINTS = (
 )
 # Seconds that a start waits for a new CouchDB to be made ready; with CouchDB away it does not wait.
 PREPARATION_WAIT = 10.0
-QUICK_SECONDS = 3.0
+QUICK_SECONDS = 2.0  # a callback may wait so long twice, for its key and to be stored: services give up after 5 s
 LOGIN_SECONDS = 15.0  # CouchDB takes a third of a second over a password, and many at once take turns
 LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
 

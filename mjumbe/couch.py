@@ -135,8 +135,8 @@ class Couch:
     def __init__(self, url: str, read_timeout: float = READ_TIMEOUT, refusals: Refusals | None = None) -> None:
         """`url` is COUCH_URL: `http://user:password@host:5984/<db>`. Raises ValueError with what is wrong.
 
-        `read_timeout` (seconds) is how long an answer may take: a view that is being built takes long. `refusals` is
-        what is known of logins with this URL.
+        `read_timeout` (seconds) is how long an answer may take: a view that is being built takes long. Connecting may
+        take no longer either. `refusals` is what is known of logins with this URL.
         """
         parts, port = _url_parts(url)
         name = parts.path.strip("/")
@@ -146,7 +146,7 @@ class Couch:
         self.server_url = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
         self.name = name
         self._url = url
-        self._read_timeout = read_timeout
+        self._timeout = (min(CONNECT_TIMEOUT, read_timeout), read_timeout)
         self._refusals = refusals or Refusals()
         self.user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password or "")
@@ -172,7 +172,7 @@ class Couch:
         adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=64)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
-        return Client(authenticator, session, self.server_url, (CONNECT_TIMEOUT, self._read_timeout))
+        return Client(authenticator, session, self.server_url, self._timeout)
 
     def call(self, operation: Callable[[Any], Any]) -> Any:
         """Run `operation(sdk client)` and return its decoded answer.
@@ -251,7 +251,7 @@ class Couch:
                 answer = session.get(
                     f"{self.server_url}/_session",
                     headers=dict(headers),
-                    timeout=(CONNECT_TIMEOUT, self._read_timeout),
+                    timeout=self._timeout,
                 )
             # 403: CouchDB 3.4 has locked the name after somebody's guesses (chttpd_auth_lockout); that passes.
             if answer.status_code >= 500 or answer.status_code in (403, 429):

@@ -511,14 +511,19 @@ def test_logins_cannot_be_checked(couch: Couch, status: int) -> None:
             couch.session_of({})
 
 
-@pytest.mark.parametrize("patience", [None, 3.0])
+@pytest.mark.parametrize(
+    ("patience", "timeout"),
+    [
+        (None, (couch_module.CONNECT_TIMEOUT, couch_module.READ_TIMEOUT)),
+        (15.0, (couch_module.CONNECT_TIMEOUT, 15.0)),
+        (2.0, (2.0, 2.0)),
+    ],
+)
 def test_no_answer_is_waited_for_without_end(
-    server: responses.RequestsMock, couch: Couch, patience: float | None
+    server: responses.RequestsMock, couch: Couch, patience: float | None, timeout: tuple[float, float]
 ) -> None:
     asked = couch if patience is None else couch.impatient(patience)
-    bounds = matchers.request_kwargs_matcher(
-        {"timeout": (couch_module.CONNECT_TIMEOUT, patience or couch_module.READ_TIMEOUT)}
-    )
+    bounds = matchers.request_kwargs_matcher({"timeout": timeout})
     server.get(f"{URL}/medic", json={"doc_count": 1}, match=[bounds])
     server.get(SESSION, json={"userCtx": {"name": "bob", "roles": []}}, match=[bounds])
     assert asked.main.info() == {"doc_count": 1}

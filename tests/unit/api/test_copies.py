@@ -1,8 +1,9 @@
 """What an API knows of the credentials and the settings when it starts while CouchDB is away."""
 
 import json
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -10,9 +11,11 @@ import pytest
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
+from api import app as app_module
 from api.app import create_app
 from api.context import EXTENSION, Context
 from api.copies import DIRECTORY
+from api.intake import RETRY_SECONDS
 from api.preparation import Preparation
 from api.spool import Spool
 from mjumbe.config import Config
@@ -24,6 +27,7 @@ PATH = "/api/v1/sms/africastalking/incoming-messages"
 KEY = "africastalking.com:incoming"
 FORM = {"id": "1", "from": "0772000111", "text": "HELP"}
 VAULT_KEY = "a passphrase for tests"
+GIVE_UP_SECONDS = 5.0  # Africa's Talking, Viber
 
 
 @contextmanager
@@ -85,6 +89,28 @@ def test_callbacks_are_taken_by_the_key_and_the_country_of_before(before: Memory
         assert post(client, "wrong") == 403
         assert post(client, "the-key") == 200
     assert [doc["from"] for doc in spooled(tmp_path)] == ["+256772000111"]
+
+
+def test_a_silent_couchdb_keeps_no_service_waiting_until_it_gives_up(
+    before: MemoryCouch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Preparation, "start", lambda self, wait: None)
+    longest = app_module.QUICK_SECONDS
+    monkeypatch.setattr(app_module, "QUICK_SECONDS", RETRY_SECONDS)  # not less: what takes longer is not tried again
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/{before.name}"
+        app = create_app(Config(url, tmp_path, VAULT_KEY))
+        assert post(app.test_client(), "the-key") == 200
+        context(app.test_client()).intake.close()
+        silent.setblocking(False)
+        asked: set[bytes] = set()
+        with suppress(BlockingIOError):
+            while True:
+                asked.add(silent.accept()[0].recv(65536).split()[1])
+    # Others ask meanwhile: for the settings, and to bring there what is in the spool by then.
+    waited_for = asked - {b"/medic/settings"}
+    assert waited_for == {b"/medic-vault/_all_docs", b"/medic/_bulk_docs"}
+    assert len(waited_for) * longest < GIVE_UP_SECONDS
 
 
 def test_nothing_lies_open_on_the_disk(before: MemoryCouch, tmp_path: Path) -> None:
