@@ -360,9 +360,9 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         return None
     if not isinstance(text, str) or not text:
         return None
-    incoming = is_incoming(doc)
-    in_tasks = any(task is other for other in _tasks_in(doc, "tasks"))
-    sms = doc["sms_message"] if incoming else {}
+    # Who wrote is answered by `tasks`; a document for a thousand people, which nobody wrote, is not searched for each.
+    answers = is_incoming(doc) and any(task is other for other in _tasks_in(doc, "tasks"))
+    sms = doc["sms_message"] if answers else {}
     via = task.get("via")
     return OutgoingMessage(
         doc_id=doc["_id"],
@@ -370,8 +370,8 @@ def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
         to=str(message["to"]),
         text=text,
         due=due_of(task, doc),
-        reply=incoming and in_tasks,
-        premium=_premium(task, sms if in_tasks and message["to"] in (doc.get("from"), sms.get("from")) else {}),
+        reply=answers,
+        premium=_premium(task, sms if message["to"] in (doc.get("from"), sms.get("from")) else {}),
         route=Route(via if isinstance(via, str) else None, last=_doubted(task)),
     )
 

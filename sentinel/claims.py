@@ -117,7 +117,8 @@ class Claims:
         """Whether a message is still to be sent as it was queued. One that grew too old in the queue is left for the
         clock to expire; one that its author corrected meanwhile, for the clock to offer as it is now."""
         oldest = oldest_due(states.now(), self._settings.current.sms)
-        return any(due.wanted == message.wanted and due.due >= oldest for due in due_messages(doc))
+        found = due_messages(doc, message.uuid)
+        return any(due.wanted == message.wanted and due.due >= oldest for due in found)
 
     def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
         """Whether a message may go: not to who opted out while it waited, and not the same text to the same number

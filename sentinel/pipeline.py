@@ -15,6 +15,7 @@ from mjumbe.documents import (
     Document,
     OutgoingMessage,
     is_incoming,
+    message_of,
     milliseconds,
     outgoing_message,
     read_moment,
@@ -144,12 +145,15 @@ class Pipeline:
             self._translations_read = -math.inf
 
 
-def due_messages(doc: Document) -> list[OutgoingMessage]:
-    """The document's messages that may be sent now; a single one brings its document, which nothing else changes."""
+def due_messages(doc: Document, uuid: str | None = None) -> list[OutgoingMessage]:
+    """The document's messages that may be sent now, or those alone that have this `uuid`; a single one brings its
+    document, which nothing else changes."""
     now = milliseconds(states.now())
     tasks = list(tasks_of(doc))
     found = []
     for task in tasks:
+        if uuid is not None and message_of(task).get("uuid") != uuid:
+            continue
         message = outgoing_message(doc, task)
         retry_at = read_moment(task.get("retry_at"))
         if message is not None and message.due <= now and (retry_at is None or retry_at <= now):

@@ -300,6 +300,16 @@ def test_outgoing_messages(
     assert documents.outgoing_message({**doc, listed: [task]}, task) == snapshot
 
 
+def test_a_message_of_a_document_that_nobody_wrote_is_not_looked_for_among_all_of_its_messages() -> None:
+    class Unread(list[Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("with a thousand messages that is a million steps")
+
+    task = {"state": "pending", "messages": [MESSAGE]}
+    message = documents.outgoing_message({"_id": "d", "reported_date": 5, "tasks": Unread([task])}, task)
+    assert message == OutgoingMessage("d", "u1", "+254711000001", "Habari", 5, False)
+
+
 def test_records_do_not_show_people_s_words_and_numbers() -> None:
     at_hand = {"tasks": [{"messages": [{"to": "+254711000111", "message": "HELP ME"}]}]}
     records = [

@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from mjumbe import settings
+from mjumbe.documents import Document, OutgoingMessage, outgoing_message
 from mjumbe.gateways.base import Batch, FencedError, Outcome
-from mjumbe.states import State
-from sentinel import patience
+from mjumbe.states import State, Task
+from sentinel import patience, pipeline
 from sentinel.pipeline import due_messages
 from tests.unit.sentinel.desk import PHONE, Lab, doc
 from tests.unit.sentinel.memory import away
@@ -30,6 +31,30 @@ def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
     lab.run()
     assert lab.desk.batches == []
     assert lab.task()["state"] == "sent"
+
+
+def test_the_work_for_a_document_with_many_messages_grows_with_their_number(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CHT's app writes one document for all whom somebody writes to. Each claim looked at all its messages, and every
+    result and other claim waited for that."""
+    looked = 0
+
+    def counted(doc: Document, task: Task) -> OutgoingMessage | None:
+        nonlocal looked
+        looked += 1
+        return outgoing_message(doc, task)
+
+    monkeypatch.setattr(pipeline, "outgoing_message", counted)
+    one, many = doc(), 100
+    tasks = [
+        {**one["tasks"][0], "messages": [{"uuid": f"u{n}", "to": f"{PHONE}{n}", "message": "x"}]} for n in range(many)
+    ]
+    lab.offer({**one, "tasks": tasks})
+    lab.run()
+    assert sum(len(batch.recipients) for batch in lab.desk.batches) == many
+    times = 1 + 1 + len(lab.desk.batches)  # when they are offered, when each is claimed, and after each request
+    assert looked <= many * times
 
 
 @pytest.mark.parametrize(
