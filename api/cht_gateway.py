@@ -239,9 +239,7 @@ def _by_uuid(here: Context, uuids: list[str], index: Index) -> list[Row]:
     """The messages with these uuids; those of the last second only when the index is to be CURRENT."""
     if not uuids:
         return []
-    return here.couch.main.view(
-        "mjumbe", "messages_by_uuid", keys=uuids, include_docs=True, conflicts=True, update=index, stable=True
-    )
+    return here.couch.main.view_with_docs("mjumbe", "messages_by_uuid", keys=uuids, update=index, stable=True)
 
 
 def _read_update(entry: Any) -> Told | None:

@@ -146,8 +146,8 @@ def _read(database: Database, prefix: Key, query: MessageQuery, position: Positi
     if position:
         arguments |= {"start_key": position.key, "start_key_doc_id": position.doc_id}
     skipped = position.count if position else 0
-    rows = database.view(
-        "mjumbe", "messages", descending=True, reduce=False, include_docs=True, limit=limit + skipped, **arguments
+    rows = database.view_with_docs(
+        "mjumbe", "messages", descending=True, reduce=False, limit=limit + skipped, **arguments
     )
     while position and skipped and rows and (rows[0].key, rows[0].id) == (position.key, position.doc_id):
         rows, skipped = rows[1:], skipped - 1

@@ -8,7 +8,7 @@ import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -473,6 +473,13 @@ class Database:
             # row_to_json in couch_mrview_http.erl: a row whose document could not be read, which may well exist.
             raise UnavailableError(f"a row of {view} in {self.name} could not be read")
         return [Row(r.get("id") or "", r.get("key"), r.get("value"), r.get("doc")) for r in answer["rows"]]
+
+    def view_with_docs(self, design: str, view: str, *, stable: bool = False, **query: Any) -> list[Row]:
+        """The same with `include_docs`, but each document comes once: that of a broadcast has a thousand rows, and
+        would come with each of them. What it says is read after the rows; its `_conflicts` come with it."""
+        rows = self.view(design, view, stable=stable, **query)
+        docs = self.fetch(row.id for row in rows)
+        return [replace(row, doc=docs.get(row.id)) for row in rows]
 
     def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
         """What changed after `since` ("0", "now" or a sequence handed out before).

@@ -276,4 +276,5 @@ def _number(count: int, one: str, more: str) -> str:
 
 def _due(house: House, start: list[object], end: list[object], *, docs: bool = False) -> list[Row]:
     """The due view's rows, as far as MOST_COUNTED."""
-    return house.couch.main.view("mjumbe", "due", start_key=start, end_key=end, limit=MOST_COUNTED, include_docs=docs)
+    view = house.couch.main.view_with_docs if docs else house.couch.main.view
+    return view("mjumbe", "due", start_key=start, end_key=end, limit=MOST_COUNTED)

@@ -37,7 +37,7 @@ def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> 
     spelt = [each for number in numbers for each in _spellings(number, settings.default_country_code)]
     found: dict[Asked, list[Key]] = {}
     keys = [["in-doubt", each] for each in spelt]
-    for row in database.view("mjumbe", "due", keys=keys, include_docs=True) if keys else ():
+    for row in database.view_with_docs("mjumbe", "due", keys=keys) if keys else ():
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
         for service in _services(task):
             found.setdefault((_number(task, settings), service), []).append((row.id, str(row.value["uuid"])))
@@ -48,7 +48,7 @@ def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Key]]:
     """What services are being asked to send."""
     first, last = [State.FORWARDED_TO_GATEWAY, 0], [State.FORWARDED_TO_GATEWAY, LAST_MOMENT]
     found: dict[Asked, set[Key]] = {}
-    for row in database.view("mjumbe", "due", start_key=first, end_key=last, include_docs=True):
+    for row in database.view_with_docs("mjumbe", "due", start_key=first, end_key=last):
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
         if task.get("claim"):
             asked = _number(task, settings), str(task.get("service"))

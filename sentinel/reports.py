@@ -179,8 +179,8 @@ class Reports:
         docs: dict[str, Document] = {}
         for update in ("false", "true"):
             if keys := sorted(refs - places.keys()):
-                rows = self._couch.main.view(
-                    "mjumbe", "messages_by_gateway_ref", keys=keys, include_docs=True, update=update, stable=True
+                rows = self._couch.main.view_with_docs(
+                    "mjumbe", "messages_by_gateway_ref", keys=keys, update=update, stable=True
                 )
                 for row in rows:
                     if row.doc is not None:  # else it was deleted since

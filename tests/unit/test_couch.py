@@ -370,6 +370,21 @@ def test_several_questions_are_one_request_of_the_same_copy(server: responses.Re
         couch.main.view_queries("d", "v", queries)
 
 
+def test_a_document_comes_once_however_many_of_the_rows_are_its_own(
+    server: responses.RequestsMock, couch: Couch
+) -> None:
+    """One with a thousand messages came with each of them: half a gigabyte of JSON, ten times that in memory."""
+    rows = [{"id": doc_id, "key": ref, "value": "u"} for doc_id, ref in [("a", "r1"), ("a", "r2"), ("b", "r3")]]
+    asked = matchers.json_params_matcher({"keys": ["r1", "r2", "r3"]})
+    server.post(f"{URL}/medic/_design/d/_view/v", json={"rows": rows}, match=[asked])
+    doc = {"_id": "a", "_rev": "1-x"}
+    found = [{"id": "a", "key": "a", "doc": doc}, {"key": "b", "error": "not_found"}]
+    asked = matchers.json_params_matcher({"keys": ["a", "b"], "include_docs": True, "conflicts": True})
+    server.post(f"{URL}/medic/_all_docs", json={"rows": found}, match=[asked])
+    seen = couch.main.view_with_docs("d", "v", keys=["r1", "r2", "r3"])
+    assert [(row.key, row.doc) for row in seen] == [("r1", doc), ("r2", doc), ("r3", None)]
+
+
 @pytest.mark.parametrize(("stable", "query"), [(False, {}), (True, {"stable": "true"})])
 def test_a_stable_index_is_asked_for_in_the_url(
     server: responses.RequestsMock, couch: Couch, stable: bool, query: dict[str, str]

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -71,6 +72,29 @@ def test_a_batch_for_many_messages_is_one_write() -> None:
     lab.come(*(document(report("Success", f"r{n}")) for n in range(500)))
     assert lab.couch.main.bulks == 1
     assert all(lab.task(f"d{n}")["state"] == "delivered" for n in range(500))
+
+
+def test_a_document_is_read_once_for_reports_of_many_of_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand recipients in one document each report brought all of it."""
+    lab = Lab({**doc(), "tasks": [task(ref=f"r{n}", uuid=f"u{n}") for n in range(100)]})
+    read: list[str] = []
+    view, fetch = lab.couch.main.view, lab.couch.main.fetch
+
+    def with_rows(design: str, name: str, **query: Any) -> list[Row]:
+        rows = view(design, name, **query)
+        read.extend(row.id for row in rows if row.doc)
+        return rows
+
+    def by_ids(ids: Iterable[str]) -> dict[str, Document]:
+        docs = fetch(ids)
+        read.extend(docs)
+        return docs
+
+    monkeypatch.setattr(lab.couch.main, "view", with_rows)
+    monkeypatch.setattr(lab.couch.main, "fetch", by_ids)
+    lab.come(*(document(report("Success", f"r{n}")) for n in range(100)))
+    assert {each["state"] for each in lab.couch.main.docs["d"]["tasks"]} == {"delivered"}
+    assert read == ["d"]
 
 
 def test_a_later_success_wins_over_an_absent_subscriber() -> None:
