@@ -126,16 +126,17 @@ def _refused(host: str, port: int, error: OSError) -> str:
 
 
 async def _stop_signal() -> None:
-    """Wait for SIGTERM or SIGINT."""
+    """Wait for SIGTERM or SIGINT; for SIGINT alone if whoever started us had SIGTERM ignored."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
 
 
 def serve(host: str, port: int, data: Path, admin: str) -> None:
-    """Serve until SIGTERM or SIGINT, in the main thread.
+    """Serve until SIGTERM or SIGINT, in the main thread; until SIGINT where SIGTERM is ignored already.
 
     `port` 0 picks a free one; the address is printed once requests are accepted. `data` is the directory of the
     databases, made if it is not there. `admin` is `name:password` of a server admin. Raises `engine.store.DataInUse`

@@ -34,6 +34,9 @@ START_SECONDS = 30.0
 STOP_SECONDS = 75.0  # the sentinel finishes its requests, and a service may take 60 s to answer one
 AGAIN_SECONDS = 1.0
 AWAY_SECONDS = 3.0
+# A machine that goes down tells all processes to end at once, and systemd all of a service. The others have something
+# to store then, so the store is deaf to SIGTERM and ends when we say so.
+ENDINGS = {"embedded": signal.SIGINT}
 
 
 @dataclass(slots=True)
@@ -55,10 +58,16 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C reaches us alone, and we stop the processes in order
-            # Without us nobody would stop them, and they would keep their ports and data from the next start.
-            preexec_fn=partial(end_with, os.getpid()),  # noqa: PLW1509  # one system call, no lock
+            preexec_fn=partial(self._begin, os.getpid()),  # noqa: PLW1509  # system calls, no lock
         )
         threading.Thread(target=self._read, args=(self.popen,), daemon=True).start()
+
+    def _begin(self, parent: int) -> None:
+        """In the new process, before its program is loaded."""
+        # Without us nobody would stop it, and it would keep its port and data from the next start.
+        end_with(parent)
+        if self.name in ENDINGS:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a program inherits that
 
     def _read(self, popen: "subprocess.Popen[str]") -> None:
         for line in popen.stdout or ():
@@ -73,7 +82,7 @@ class Process:
 
     def stop(self) -> None:
         if self.popen is not None and self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGTERM)
+            self.popen.send_signal(ENDINGS.get(self.name, signal.SIGTERM))
             try:
                 self.popen.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:

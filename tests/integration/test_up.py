@@ -1,8 +1,10 @@
 """`mjumbe up`: all processes in one terminal, also when that terminal is lost."""
 
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,9 +19,10 @@ from mjumbe import up
 from mjumbe.couch import Couch
 from mjumbe.demo import Demo
 from mjumbe.up import PASSWORD_FILE, Supervisor, _admin_password
+from tests import leaks
 from tests.faults.rig import INCOMING, incoming, kill_alone
 from tests.integration.processes import ROOT, Process, eventually, family, runs, start
-from tests.integration.sentinel.world import INCOMING_KEY, number
+from tests.integration.sentinel.world import INCOMING_KEY, OUTGOING_KEY, SOON, Simulator, number
 
 NAMES = ["api", "embedded", "sentinel"]
 
@@ -149,6 +152,29 @@ def test_what_started_last_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> 
     finally:
         supervisor.stop()
     assert stopped == [(urls[1], True, 0), (urls[0], False, 0)]
+
+
+def test_what_is_under_way_is_stored_where_all_are_told_to_end_at_once(terminal: Terminal, tmp_path: Path) -> None:
+    """By a machine that goes down, or by systemd: without its store the sentinel would leave the message in doubt."""
+    process = start(["simulator", "--port", "0"], tmp_path / "simulator")
+    terminal.processes.append(process)
+    simulator = Simulator(process)
+    simulator.control(latency_ms=3000, reports=False)
+    up = terminal.up()
+    admin = requests.Session()
+    admin.auth = ("admin", (terminal.folder / PASSWORD_FILE).read_text())
+    admin.put(f"{up.url}/api/v1/credentials/africastalking.com:outgoing", data=OUTGOING_KEY).raise_for_status()
+    sms = {"outgoing_service": "africas-talking", "africas_talking": {"base_url": simulator.url, "username": "sandbox"}}
+    admin.put(f"{up.url}/api/v1/settings", json={"sms": sms}).raise_for_status()
+    text = leaks.text("the machine goes down")
+    admin.post(f"{up.url}/api/v1/messages", json={"to": number(), "message": text}).raise_for_status()
+    eventually(lambda: simulator.messages(text), SOON)
+    for pid in family(up.popen.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert up.popen.wait(SOON) == 0
+    with sqlite3.connect(terminal.folder / "couch" / "databases" / "medic.sqlite") as stored:
+        bodies = [json.loads(body) for (body,) in stored.execute("SELECT body FROM bodies")]
+    assert [task["state"] for body in bodies for task in body.get("tasks", [])] == ["sent"]
 
 
 def test_a_terminal_that_is_gone_stops_them_all(terminal: Terminal) -> None:
