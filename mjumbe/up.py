@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,7 @@ class Supervisor:
     def _start_at(self, port: int, name: str, arguments: list[str], environ: Mapping[str, str]) -> Process:
         """Start a process, and wait until it listens or ends, for START_SECONDS at most."""
         if port != PORTS[name]:
-            click.echo(f"Port {PORTS[name]} is taken, so {name} listens on port {port}.")
+            _say(f"Port {PORTS[name]} is taken, so {name} listens on port {port}.")
         process = self.start(name, [*arguments, "--port", str(port)], environ)
         process.listening.wait(START_SECONDS)
         return process
@@ -135,6 +135,12 @@ class Supervisor:
     def stop(self) -> None:
         for process in reversed(self._processes):
             process.stop()
+
+
+def _say(words: str, *, err: bool = False) -> None:
+    """Print a line for whoever is there. An output that takes nothing (a full disk, a closed pipe) stops nobody."""
+    with suppress(OSError):
+        click.echo(words, err=err)
 
 
 def free_port(wanted: int) -> int:
@@ -172,9 +178,9 @@ def run(*, demo: bool, once: bool) -> int:
             supervisor.start("sentinel", [], environ)
             _say_if_away(environ["COUCH_URL"])
         except RuntimeError as error:
-            click.echo(f"mjumbe cannot start: {error}", err=True)
+            _say(f"mjumbe cannot start: {error}", err=True)
             return 1
-        click.echo(f"mjumbe is up at {api_url} (API reference at {api_url}/api/docs). Ctrl-C stops it.")
+        _say(f"mjumbe is up at {api_url} (API reference at {api_url}/api/docs). Ctrl-C stops it.")
         supervisor.watch(stop)
     return 0
 
@@ -184,7 +190,7 @@ def _say_if_away(couch_url: str) -> None:
     try:
         Couch(couch_url, AWAY_SECONDS).welcome()
     except (UnavailableError, CouchError) as error:
-        click.echo(f"{error}: start it, correct COUCH_URL, or unset it for the embedded store.", err=True)
+        _say(f"{error}: start it, correct COUCH_URL, or unset it for the embedded store.", err=True)
 
 
 def _start_embedded(supervisor: Supervisor, environ: Mapping[str, str]) -> str:

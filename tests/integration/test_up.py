@@ -95,6 +95,26 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
     eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 180)
 
 
+def test_an_output_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
+    """A log on a disk that is full."""
+    command = [sys.executable, "-m", "mjumbe.cli", "up"]
+    environment = {key: value for key, value in os.environ.items() if key != "COUCH_URL"} | {
+        "MJUMBE_DATA": str(tmp_path)
+    }
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=full, stderr=full)
+    try:
+        eventually(lambda: names(family(process.pid)[1:]) == NAMES, 60)
+        first = family(process.pid)[1:]
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        # It looks after them only once it has said where it is up.
+        eventually(lambda: not set(family(process.pid)) & set(first) and names(family(process.pid)[1:]) == NAMES, 180)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def test_a_port_that_is_taken_after_it_was_looked_at(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
