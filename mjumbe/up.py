@@ -23,7 +23,7 @@ from mjumbe.couch import Couch, CouchError, UnavailableError
 from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
 from mjumbe.parent import end_with
-from mjumbe.private_files import make_private
+from mjumbe.private_files import make_private, private_draft
 from mjumbe.stopping import stop_event
 
 log = structlog.get_logger(__name__)
@@ -207,18 +207,19 @@ def _admin_password(data: Path) -> str:
     path = data / PASSWORD_FILE
     try:
         make_private(data)
-        if not path.exists():
-            path.touch(mode=0o600)
-        password = path.read_text().strip()
-        if not password:  # also when the disk was full before it was written
+        password = path.read_text("utf-8", "surrogateescape").strip() if path.exists() else ""
+        if not password:
             password = secrets.token_urlsafe(18)
-            path.write_text(password)
+            with private_draft(path, password.encode()) as draft:
+                draft.replace(path)
             log.info("Made the user admin of the embedded store", password_file=str(path))
     except OSError as error:
         raise RuntimeError(
             f"the file {path} with the admin's password cannot be made or read ({error.strerror}); set MJUMBE_DATA to "
             "a directory that this user may write to, or COUCH_URL to a CouchDB"
         ) from None
+    if not password.isprintable():
+        raise RuntimeError(f"the file {path} holds no password that can be typed; remove it, and a new one is made")
     return password
 
 

@@ -242,6 +242,16 @@ def test_a_password_file_that_a_full_disk_left_empty_gets_a_password(tmp_path: P
     assert _admin_password(tmp_path) == password
 
 
+@pytest.mark.parametrize("content", [bytes(24), b"abc\xff\xfe"], ids=["zeros", "no-utf-8"])
+def test_a_password_file_of_which_a_broken_disk_left_no_text_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / PASSWORD_FILE).write_bytes(content)
+    assert refusal(MJUMBE_DATA=str(tmp_path)) == (
+        1,
+        f"mjumbe cannot start: the file {tmp_path / PASSWORD_FILE} holds no password that can be typed; remove it, and "
+        "a new one is made",
+    )
+
+
 def test_the_password_is_for_our_user_alone_in_a_directory_that_all_may_read(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
