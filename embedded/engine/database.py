@@ -31,7 +31,11 @@ class Database:
     """An open database. Its methods are called in the event loop; `read` and `write` do their work in threads."""
 
     def __init__(self, name: str, path: Path, readers: Executor, indexers: Executor) -> None:
-        """Open `path`, or make it when it is not there; the executors are for queries and for index updates."""
+        """Open `path`, or make it when it is not there; the executors are for queries and for index updates.
+
+        Raises sqlite3.DatabaseError when the file is damaged.
+        """
+        _check_whole(path)
         self.name = name
         self.path = path
         self.indexers = indexers
@@ -197,9 +201,21 @@ class Database:
     async def delete(self) -> None:
         """Close the database and remove its files."""
         await self.close()
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("-wal", "-shm", ""):  # cut short, it leaves no log without its file
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         shutil.rmtree(self._views_folder(), ignore_errors=True)
+
+
+def _check_whole(path: Path) -> None:
+    """Raise DatabaseError for a file that is lost while the log of its last writes is there. SQLite would remove that,
+    and begin an empty database that nobody asked for."""
+    log = path.with_name(f"{path.name}-wal")
+    if _size(log) and not _size(path):
+        raise sqlite3.DatabaseError(f"{path.name} is {'empty' if path.exists() else 'gone'}, and {log.name} is not")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -97,6 +97,28 @@ def test_a_damaged_database_is_named_and_the_others_serve(tmp_path: Path) -> Non
     assert errors == f"{answer.json()['reason']}\n"
 
 
+@pytest.mark.parametrize("lost", ["gone", "empty"])
+def test_a_lost_database_is_named_and_not_begun_anew(lost: str, tmp_path: Path) -> None:
+    """Its last writes are in the file beside it, which SQLite would remove without a word."""
+    (tmp_path / "databases").mkdir()
+    path, log = tmp_path / "databases" / "medic.sqlite", tmp_path / "databases" / "medic.sqlite-wal"
+    if lost == "empty":
+        path.touch()
+    log.write_bytes(b"what was written last")
+    with start(tmp_path, "--port", "0") as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().partition(" on ")[2].strip() + "medic"
+            answers = [requests.request(method, url, auth=ADMIN, timeout=60) for method in ("PUT", "GET")]
+        finally:
+            process.terminate()
+        process.communicate(timeout=60)
+    says = f"The embedded store's database medic is damaged (medic.sqlite is {lost}, and medic.sqlite-wal is not): stop"
+    reasons = [str(answer.json()["reason"]) for answer in answers if answer.status_code == 500]
+    assert reasons and all(reason.startswith(says) for reason in reasons)
+    assert log.read_bytes() == b"what was written last"
+
+
 # A limit on the size of files stands for a disk that is full: SQLite meets an error in the same place.
 
 
