@@ -132,7 +132,10 @@ class VaultKeys:
 def _fernets(listed: str, source: str) -> tuple[Fernet, ...]:
     entries = [entry.strip() for entry in listed.split(",") if entry.strip()]
     if not entries:
-        raise CredentialError(f"{source} holds no key: give a Fernet key or a passphrase")
+        raise CredentialError(
+            f"{source} holds no key: put back the key that was there, or give a Fernet key or a passphrase and set all "
+            "credentials again"
+        )
     return tuple(_fernet(entry, f"{source}, entry {number}") for number, entry in enumerate(entries, 1))
 
 
@@ -141,7 +144,7 @@ def _fernet(entry: str, source: str) -> Fernet:
         return Fernet(entry)
     except ValueError:  # not 32 bytes in URL-safe base64: a passphrase
         pass
-    if len(entry) < MIN_PASSPHRASE:
+    if len(entry) < MIN_PASSPHRASE or not entry.isprintable():  # a broken disk leaves zeros in a key file
         raise CredentialError(
             f"{source} is neither a Fernet key nor a passphrase of at least {MIN_PASSPHRASE} characters"
         )

@@ -13,12 +13,15 @@ from typing import Any
 def _read(path: Path) -> Any:
     """The sections. Raises ValueError for a file that is damaged."""
     try:
-        return json.loads(path.read_text())
+        sections = json.loads(path.read_text())
+        if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
+            raise ValueError("no object of objects")
     except ValueError as error:
         raise ValueError(
             f"its file {path} is damaged ({error}): put a copy back, or remove it; all then log in again, and what CHT "
             "encrypted with its secret cannot be read any more"
         ) from None
+    return sections
 
 
 class Config:

@@ -300,6 +300,23 @@ def test_unusable_keys_are_refused_without_showing_them(listed: str, message: st
     assert "short" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "vault.key holds no key: put back the key that was there"),
+        (bytes(45), "vault.key, entry 1 is neither a Fernet key nor a passphrase"),
+    ],
+    ids=["empty", "zeros"],
+)
+def test_a_key_file_of_which_a_broken_disk_left_nothing_is_refused(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    """Zeros would make a key that anybody can guess."""
+    (tmp_path / "vault.key").write_bytes(content)
+    with pytest.raises(CredentialError, match=message):
+        VaultKeys.load(None, tmp_path)
+
+
 def test_keys_do_not_show_in_their_representation(couch: MemoryCouch) -> None:
     assert repr(keys()) == "VaultKeys(source='MJUMBE_VAULT_KEY')"
 

@@ -73,8 +73,9 @@ def test_the_url_that_it_shows_can_be_asked_by_ipv6_too(tmp_path: Path) -> None:
     assert url or "choose another --host" in errors, "or this machine has no IPv6"
 
 
-def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"couchdb')
+@pytest.mark.parametrize("content", ["", '{"couchdb', "[]", '{"couchdb": 1}'])
+def test_a_damaged_configuration_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
     code, line = refusal("--port", "0", data=tmp_path)
     assert code == 1
     assert line.startswith(f"The embedded store cannot start: its file {tmp_path / 'config.json'} is damaged (")
