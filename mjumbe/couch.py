@@ -462,6 +462,13 @@ class Database:
         body = {name: value for name, value in query.items() if value is not None}
         return self._rows(f"{design}/{view}", self.couch.request("POST", path, body))
 
+    def view_with_docs(self, design: str, view: str, *, stable: bool = False, **query: Any) -> list[Row]:
+        """As `view`, with the documents. With `include_docs` that of a broadcast, which has a thousand rows, would come
+        with each of them; here it comes once. What it says is read after the rows; its `_conflicts` come with it."""
+        rows = self.view(design, view, stable=stable, **query)
+        docs = self.fetch(row.id for row in rows)
+        return [replace(row, doc=docs.get(row.id)) for row in rows]
+
     def view_queries(self, design: str, view: str, queries: Sequence[Mapping[str, Any]]) -> list[list[Row]]:
         """Several queries of a view at once, one after the other, each asked of the same copy of the index."""
         path = f"{self._path}/_design/{design}/_view/{view}/queries?stable=true"
@@ -473,13 +480,6 @@ class Database:
             # row_to_json in couch_mrview_http.erl: a row whose document could not be read, which may well exist.
             raise UnavailableError(f"a row of {view} in {self.name} could not be read")
         return [Row(r.get("id") or "", r.get("key"), r.get("value"), r.get("doc")) for r in answer["rows"]]
-
-    def view_with_docs(self, design: str, view: str, *, stable: bool = False, **query: Any) -> list[Row]:
-        """The same with `include_docs`, but each document comes once: that of a broadcast has a thousand rows, and
-        would come with each of them. What it says is read after the rows; its `_conflicts` come with it."""
-        rows = self.view(design, view, stable=stable, **query)
-        docs = self.fetch(row.id for row in rows)
-        return [replace(row, doc=docs.get(row.id)) for row in rows]
 
     def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
         """What changed after `since` ("0", "now" or a sequence handed out before).

@@ -13,9 +13,8 @@ from typing import Any
 import requests
 
 from mjumbe import documents, settings, setup, states
-from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import ConflictError, Couch
-from mjumbe.credentials import VaultKeys
+from mjumbe.credentials import Vault, VaultKeys
 from mjumbe.documents import Document, tasks_of
 from mjumbe.states import Task
 from mjumbe.status import LEADER_ID, SentinelStatus, read_status
@@ -100,7 +99,7 @@ class World:
         }
         make_databases(self.couch)
         setup.prepare(self.couch)
-        self.vault = CachedVault(self.couch, VaultKeys.load(self.environment.get("MJUMBE_VAULT_KEY"), folder))
+        self.vault = Vault(self.couch, VaultKeys.load(self.environment.get("MJUMBE_VAULT_KEY"), folder))
         self.vault.set("africastalking.com:incoming", INCOMING_KEY)
         self.vault.set("africastalking.com:outgoing", OUTGOING_KEY)
         self.set(
