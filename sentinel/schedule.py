@@ -132,10 +132,9 @@ class Clock:
         The index is brought up for the first, and read as it is then for all that a tick asks: each question would wait
         anew for what was written since the one before, and in a broadcast an index hardly keeps up.
         """
-        updates = ["true", *["false"] * (len(LOOKED_AT) - 1)]
         queries = [
-            {"start_key": [state], "end_key": [state, now], "limit": 1, "update": update}
-            for state, update in zip(LOOKED_AT, updates, strict=True)
+            {"start_key": [state], "end_key": [state, now], "limit": 1, "update": "false" if place else "true"}
+            for place, state in enumerate(LOOKED_AT)
         ]
         answers = self._couch.main.view_queries("mjumbe", "due", queries)
         return {state for state, rows in zip(LOOKED_AT, answers, strict=True) if rows}

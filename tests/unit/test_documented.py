@@ -26,7 +26,11 @@ PROMISED = [
         f"{bodies.OBJECT_BYTES / MIB:g} MiB; {settings.SETTINGS_BYTES / MIB:g} MiB |",
     ),
     ("security", f"settings, messages | 64 KiB; 1 MiB; {messages.BODY_BYTES / MIB:g} MiB |"),
-    ("security", f"fields of a form; messages in a request | {bodies.MOST_FIELDS}; {messages.MOST_MESSAGES:,} |"),
+    (
+        "security",
+        f"fields of a form; messages in a call of `/api/v1/messages` | {bodies.MOST_FIELDS}; "
+        f"{messages.MOST_MESSAGES:,} |",
+    ),
     (
         "security",
         f"request line, header | {server.OPTIONS['limit_request_line']:,} bytes each, "
