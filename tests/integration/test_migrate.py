@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mjumbe import commands_migrate, documents, setup, states
+from mjumbe import documents, setup, states
 from mjumbe.cached_vault import CachedVault
+from mjumbe.commands import migrate as command
 from mjumbe.couch import Couch, Database, Saved
 from mjumbe.credentials import VaultKeys
 from mjumbe.documents import DeliveryReport, Document, milliseconds
@@ -134,18 +135,18 @@ def test_what_the_target_refuses_is_named(
         return [*saved, *(Saved(theirs, None, "forbidden", "not here") for doc in docs if doc["_id"] == theirs)]
 
     monkeypatch.setattr(Database, "bulk", choosy)
-    assert not commands_migrate.run(source, target)
+    assert not command.run(source, target)
     assert f"{source.name}: {theirs} was refused: forbidden: not here" in capsys.readouterr().out
 
 
 def test_of_many_troubles_the_first_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     ids = [f"id {n}" for n in range(22)]
-    commands_migrate._report(Copied("medic", 5, 7, ids[:11], dict.fromkeys(ids[11:], "forbidden: not here")))
+    command._report(Copied("medic", 5, 7, ids[:11], dict.fromkeys(ids[11:], "forbidden: not here")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "medic: 5 copied, 7 were there already"
     assert [line.split(" was ")[0].split(" is ")[0] for line in lines[1:21]] == [f"medic: {one}" for one in ids[:20]]
     assert lines[21:] == ["medic: and 2 more"]
-    commands_migrate._report(Copied("medic", 5, 7, ids[:20], {}))
+    command._report(Copied("medic", 5, 7, ids[:20], {}))
     assert "more" not in capsys.readouterr().out
 
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from mjumbe import up
+from mjumbe.commands import up
+from mjumbe.commands.demo import Demo
+from mjumbe.commands.up import PASSWORD_FILE, Supervisor, _admin_password
 from mjumbe.couch import Couch
-from mjumbe.demo import Demo
-from mjumbe.up import PASSWORD_FILE, Supervisor, _admin_password
 from tests import leaks
 from tests.faults.rig import INCOMING, incoming, kill_alone
 from tests.integration.processes import ROOT, Process, eventually, family, runs, start

@@ -48,7 +48,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 
 @pytest.mark.parametrize(
     "modules",
-    [["api.server", "api.app"], ["sentinel.process", "mjumbe.cli", "mjumbe.doctor", "mjumbe.up"]],
+    [["api.server", "api.app"], ["sentinel.process", "mjumbe.cli", "mjumbe.commands.doctor", "mjumbe.commands.up"]],
     ids=["api", "others"],
 )
 def test_what_the_processes_import_comes_with_them(modules: list[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 import requests
 import responses
 
-from mjumbe import doctor, health
+from mjumbe import health
+from mjumbe.commands import doctor
 from mjumbe.couch import Couch
 
 URL = "http://couch.example:5984"

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from api import auth, bodies, cht_gateway, intake, limiter, messages, server, settings, sms_service
-from mjumbe import credentials, doctor, documents, health, mustache
+from mjumbe import credentials, documents, health, mustache
+from mjumbe.commands import doctor
 from mjumbe.gateways import africas_talking, base, connections, viber
 from sentinel import claims, polls, recent, service
 

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from mjumbe import documents, states
-from mjumbe.cli import _read_value
-from mjumbe.commands import _what_it_waits_for
+from mjumbe.commands.base import _what_it_waits_for
+from mjumbe.commands.settings import _read_value
 from mjumbe.couch import Couch
 from mjumbe.edits import apply_edits
 from mjumbe.polling_phones import PollingPhones

@@ -18,9 +18,9 @@ from pathlib import Path
 import click
 import structlog
 
+from mjumbe.commands.demo import Demo
 from mjumbe.config import data_directory
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.demo import Demo
 from mjumbe.log import scrub_text
 from mjumbe.parent import end_with
 from mjumbe.private_files import make_private, private_draft

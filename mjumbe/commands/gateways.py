@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from mjumbe.commands import connect, open_vault, send_and_follow
+from mjumbe.commands.base import connect, open_vault, send_and_follow
 from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
 from mjumbe.live_settings import LiveSettings

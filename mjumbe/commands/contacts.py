@@ -3,7 +3,7 @@
 import click
 
 from mjumbe import states
-from mjumbe.commands import Words, connect, prepare, read_number
+from mjumbe.commands.base import Words, connect, prepare, read_number
 from mjumbe.couch import Couch
 from mjumbe.documents import Document, milliseconds
 from mjumbe.uuid7 import new_uuid
