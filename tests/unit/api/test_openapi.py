@@ -81,6 +81,7 @@ def test_the_page_is_made_without_couchdb(client: FlaskClient) -> None:
     page = client.get("/api/docs")
     assert page.status_code == 200
     assert "POST" in page.text and "/api/sms" in page.text
+    assert "the credential <code>africastalking.com:incoming</code>" in page.text and "`" not in page.text
 
 
 @pytest.mark.parametrize(
