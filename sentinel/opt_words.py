@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from mjumbe import states, text
 from mjumbe.documents import OPT_OUT, Document, Notice, milliseconds, notice_document, read_moment
-from mjumbe.forms import names_form
 from mjumbe.settings import Settings
+from sentinel.forms import names_form
 from sentinel.registers import OPTED_OUT, Entry, Registers
 from sentinel.transitions import link_sender
 

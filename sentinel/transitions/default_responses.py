@@ -2,7 +2,7 @@
 
 from mjumbe import text
 from mjumbe.documents import Document, datetime_of, read_moment
-from mjumbe.forms import names_form
+from sentinel.forms import names_form
 from sentinel.transitions.base import Context, is_fresh, locale_of, mark
 from sentinel.transitions.replies import answer
 

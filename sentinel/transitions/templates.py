@@ -5,8 +5,9 @@ from functools import partial
 
 import structlog
 
-from mjumbe import dates, mustache
+from mjumbe import mustache
 from mjumbe.documents import Document
+from sentinel import dates
 from sentinel.transitions import lineage
 from sentinel.transitions.base import Context, contact_of, locale_of
 

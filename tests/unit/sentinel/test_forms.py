@@ -2,7 +2,7 @@
 
 import pytest
 
-from mjumbe.forms import names_form
+from sentinel.forms import names_form
 
 
 @pytest.mark.parametrize(

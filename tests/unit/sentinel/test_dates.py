@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mjumbe import dates
+from sentinel import dates
 
 
 @pytest.fixture(autouse=True)
