@@ -1,10 +1,9 @@
 """Which tasks of two revisions of a document are the same message."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
-from mjumbe.documents import TASK_LISTS, Document, date_of, message_of
+from mjumbe.documents import TASK_LISTS, Document, date_of, message_of, singles
 from mjumbe.states import Task
 
 IsSame = Callable[[Task, Task], bool]
@@ -22,15 +21,12 @@ def part(doc: Document) -> None:
     done perhaps."""
     for name in TASK_LISTS:
         if isinstance(doc.get(name), list):
-            doc[name] = [single for task in doc[name] for single in _singles(task)]
+            doc[name] = [single for task in doc[name] for single in _parted(task)]
 
 
-def _singles(task: Any) -> list[Any]:
-    given = task.get("messages") if isinstance(task, dict) else None
-    messages = [message for message in given if isinstance(message, dict)] if isinstance(given, list) else []
-    if len(messages) < 2:
-        return [task]
-    return [{**copy.deepcopy(task), "messages": [message]} for message in messages]
+def _parted(task: Any) -> list[Any]:
+    parts = singles(task) if isinstance(task, dict) else []
+    return parts if len(parts) > 1 else [task]
 
 
 def pair(doc: Document, other: Document, name: str, *more: IsSame) -> tuple[list[tuple[Task, Task]], list[Task]]:

@@ -6,6 +6,7 @@ theirs: on a task `service`, `via`, `premium`, `claim`, `attempts`, `retry_at`, 
 `settled_conflicts`. Which transitions have seen a document is in `transitions`, as in CHT.
 """
 
+import copy
 import hashlib
 import math
 import secrets
@@ -284,6 +285,14 @@ def message_of(task: Task) -> Document:
     messages = task.get("messages")
     first = messages[0] if isinstance(messages, list) and messages else None
     return first if isinstance(first, dict) else {}
+
+
+def singles(task: Task) -> list[Task]:
+    """For each message of a task one that is as the task is otherwise; none when there is no message in it."""
+    given = task.get("messages")
+    messages = [message for message in given if isinstance(message, dict)] if isinstance(given, list) else []
+    alone = {**task, "messages": []}  # else each would first get a copy of them all
+    return [{**copy.deepcopy(alone), "messages": [message]} for message in messages]
 
 
 def find_task(doc: Document, message_uuid: str) -> Task | None:

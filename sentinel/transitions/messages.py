@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from mjumbe import phone_numbers, states, text
-from mjumbe.documents import TASK_LISTS, Document, message_of, milliseconds, read_moment, tasks_of
+from mjumbe.documents import TASK_LISTS, Document, message_of, milliseconds, read_moment, singles, tasks_of
 from mjumbe.states import DUE, State, Task
 from mjumbe.uuid7 import new_uuid
 from sentinel.transitions import lineage
@@ -81,15 +81,13 @@ def _finish(task: Any, doc: Document, context: Context) -> Iterator[Any]:
     if not task.get("messages"):
         yield task
         return
-    given = task["messages"] if isinstance(task["messages"], list) else []
-    messages = [message for message in given if isinstance(message, dict)]
-    if not messages:
+    parts = singles(task)
+    if not parts:
         states.move(task, State.FAILED, context.now, "its messages are no objects with `to` and `message`")
         yield task
-    for position, message in enumerate(messages):
+    for single in parts:
+        message = message_of(single)
         message["uuid"] = str(message.get("uuid") or new_uuid())
-        single = task if position == 0 else copy.deepcopy(task)
-        single["messages"] = [message]
         if lacking := _lacks(message):
             states.move(single, State.FAILED, context.now, lacking)
         yield single

@@ -311,6 +311,16 @@ def test_several_messages_become_several_tasks() -> None:
     assert finished[1]["state_history"] == [], "each has a history of its own"
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_a_message_that_can_never_be_sent_keeps_no_other_of_its_task_from_going(place: int) -> None:
+    given = [{"to": OTHER, "message": f"text {number}"} for number in range(3)]
+    given[place] = {"to": "", "message": "to nobody"}
+    finished = finish(unfinished(messages=given))
+    states = [task["state"] for task in finished]
+    assert states == ["failed" if number == place else "pending" for number in range(3)]
+    assert [len(task["state_history"]) for task in finished] == [int(state == "failed") for state in states]
+
+
 @pytest.mark.parametrize("listed", ["tasks", "scheduled_tasks"])
 def test_no_two_messages_of_a_document_share_a_uuid(listed: str) -> None:
     sent, first, again = task("sent"), task(to=SENDER), task(to=OTHER)
