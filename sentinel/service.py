@@ -80,7 +80,8 @@ class Service:
             if self.status.held or self._is_tried:
                 return 1 if time.monotonic() >= self._held_until and self._places == 0 else 0
             free = self.limits.concurrency - self._places
-            return min(free, self._fill()) if self.limits.max_per_second else free
+            # Less than nothing is free when the settings allow less than is under way, or a rate less than the probes.
+            return max(0, min(free, self._fill()) if self.limits.max_per_second else free)
 
     @property
     def batch_size(self) -> int:

@@ -48,6 +48,29 @@ def test_less_than_one_request_a_second(time: Time) -> None:
     assert subject.room() == 1
 
 
+def test_fewer_requests_at_once_than_are_under_way(time: Time) -> None:
+    subject = service(concurrency=3)
+    for _ in range(3):
+        subject.started()
+    subject.change(subject.gateway, ServiceSettings(concurrency=1))
+    rooms = [subject.room()]
+    for _ in range(3):
+        subject.finished()
+        rooms.append(subject.room())
+    assert rooms == [0, 0, 0, 1]
+
+
+def test_probes_past_the_rate_leave_no_room_and_not_less(time: Time) -> None:
+    subject = service(max_per_second=0.01)
+    ask(subject, NO_BALANCE)
+    for _ in range(5):
+        time.seconds += PROBE_SECONDS
+        ask(subject, NO_BALANCE)
+    time.seconds += PROBE_SECONDS
+    ask(subject, SENT)
+    assert (subject.status.held, subject.room()) == (False, 0)
+
+
 def test_the_rate_does_not_gather_over_a_pause(time: Time) -> None:
     subject = service(concurrency=100, max_per_second=5)
     time.seconds += 3600
