@@ -1,5 +1,6 @@
 """The SMS services as the outbox sees them: which one takes a message, and which are held."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -56,7 +57,7 @@ class Services:
         self._phone = ServiceStatus()
         self._polled: str | None = None  # when a phone last polled, as far as we looked
         self._heard = time.monotonic()  # the same by a clock that nobody sets, and not before our start
-        self._checked = 0.0
+        self._checked = -math.inf  # monotonic
         self._said: str | None = None
 
     def refresh(self) -> None:

@@ -54,6 +54,13 @@ def test_the_outgoing_service(time: Time) -> None:
     assert (config.chosen(), config.chosen(AT), config.chosen(PHONE_GATEWAY)) == (AT, AT, PHONE_GATEWAY)
 
 
+def test_a_machine_that_has_just_started_has_its_services_too(time: Time) -> None:
+    time.seconds = 1.0
+    config = Config()
+    config.services.refresh()
+    assert config.chosen() == AT
+
+
 def test_a_credential_that_cannot_be_read_is_said_and_not_taken_for_none(time: Time) -> None:
     config = Config()
     problem = "credential africastalking.com:outgoing cannot be read with the key in MJUMBE_VAULT_KEY"
