@@ -9,7 +9,7 @@ import structlog
 
 from mjumbe import documents, phone_numbers, states
 from mjumbe.couch import Couch, CouchError, UnavailableError
-from mjumbe.documents import Document, IncomingMessage, milliseconds, read_moment
+from mjumbe.documents import Document, IncomingMessage, is_incoming, milliseconds, read_moment
 from mjumbe.gateways.base import FencedError, Gateway, SendError
 from mjumbe.live_settings import LiveSettings
 from sentinel.service import Service
@@ -138,7 +138,7 @@ class Polls:
             include_docs=True,
         )
         docs = (row.doc for row in rows if row.doc is not None)
-        yield from (doc for doc in docs if doc.get("sms_message") and doc.get("from") == sender)
+        yield from (doc for doc in docs if is_incoming(doc) and doc["from"] == sender)
 
 
 def _same(doc: Document, message: IncomingMessage) -> bool:

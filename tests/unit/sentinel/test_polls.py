@@ -26,6 +26,7 @@ from tests.unit.sentinel.memory import MemoryCouch
 
 PHONE = "+254711000001"
 SENT = "2026-01-31T08:30:00Z"
+RECEIVED = milliseconds(datetime.fromisoformat(SENT))
 
 
 class Quiet(Gateway):
@@ -108,11 +109,7 @@ def due(doc: Document) -> Iterable[tuple[Any, Any]]:
 def messages(doc: Document) -> Iterable[tuple[Any, Any]]:
     """The part of the view mjumbe/messages that lists by number."""
     if doc.get("sms_message"):
-        sms = doc["sms_message"]
-        yield (
-            ["phone", phone_numbers.ending(doc["from"]), milliseconds(datetime.fromisoformat(sms["sent_timestamp"]))],
-            None,
-        )
+        yield ["phone", phone_numbers.ending(doc["from"]), doc["reported_date"]], None
 
 
 class Lab:
@@ -234,9 +231,21 @@ def test_an_inbox_with_ids_of_its_own_is_joined_by_what_messages_say(
 ) -> None:
     monkeypatch.setattr(polls, "SPOOL_SECONDS", 0)
     lab = Lab(at=OtherIds(row))
-    lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, 1))
+    lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, RECEIVED))
     lab.polls.ask_all()
     assert len(lab.couch.main.docs) == 1 + new
+
+
+@pytest.mark.parametrize("sms", ["Habari", ["Habari"], 7])
+def test_what_is_no_message_keeps_none_of_an_inbox_with_ids_of_its_own_waiting(
+    monkeypatch: pytest.MonkeyPatch, sms: object
+) -> None:
+    monkeypatch.setattr(polls, "SPOOL_SECONDS", 0)
+    lab = Lab(at=OtherIds(incoming("inbox-1")))
+    odd = {"_id": "odd", "type": "data_record", "from": PHONE, "reported_date": RECEIVED, "sms_message": sms}
+    lab.couch.main.store(odd)
+    lab.polls.ask_all()
+    assert list(lab.couch.main.docs) == ["odd", "incoming:africas-talking:inbox-1"]
 
 
 def test_an_inbox_with_ids_of_its_own_waits_for_the_spool(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +255,7 @@ def test_an_inbox_with_ids_of_its_own_waits_for_the_spool(monkeypatch: pytest.Mo
     lab = Lab(at=others, textbee=same)
     lab.polls.ask_all()
     assert (others.cursors, same.cursors) == ([], [None])
-    lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, 1))
+    lab.couch.main.store(documents.incoming_document(incoming("ATXid_1"), PHONE, RECEIVED))
     clock[0] += polls.SPOOL_SECONDS
     lab.polls.ask_all()
     assert (others.cursors, len(lab.couch.main.docs)) == ([None], 1)
