@@ -24,7 +24,7 @@ from embedded.engine.collation import COLLATION_VERSION, encode
 from embedded.engine.connections import Readers, connect
 from embedded.engine.javascript import MapFunctions, Row
 from embedded.engine.writer import Counters
-from embedded.errors import not_implemented
+from embedded.errors import no_database, not_implemented
 
 SCHEMA = """
 CREATE TABLE rows (
@@ -141,9 +141,14 @@ class Index:
         return self._running is not None and not self._running.done()
 
     async def refresh(self) -> None:
-        """Bring the index up to everything written before this call; requests that come together share one update."""
+        """Bring the index up to everything written before this call; requests that come together share one update.
+
+        Raises 404 when the database is deleted meanwhile: no update goes on then.
+        """
         goal = self._database.counters
         while self.seq < goal.update_seq or self._purge_seq < goal.purge_seq:
+            if self._database.closed:
+                raise no_database()
             await asyncio.shield(self.start_update())
 
     def start_update(self) -> asyncio.Future[None]:

@@ -18,6 +18,7 @@ from embedded.engine.edits import Edit
 from embedded.engine.index import Index, ViewFunctions
 from embedded.engine.revisions import Document
 from embedded.engine.writer import Counters, Transaction
+from embedded.errors import CouchError
 
 
 def written(path: Path) -> int:
@@ -184,6 +185,25 @@ def test_who_goes_away_ends_no_update_that_others_wait_for(tmp_path: Path) -> No
             await patient
             assert rows(index) == ["a"]
             await database.close()
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_the_index_of_a_database_that_is_deleted_is_told(tmp_path: Path) -> None:
+    async def run() -> None:
+        go_on = threading.Event()
+        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as indexers:
+            database = Database("one", tmp_path / "one.sqlite", readers, indexers)
+            index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
+            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+            indexers.submit(go_on.wait, 30)  # the update waits for its turn
+            waiting = asyncio.ensure_future(index.refresh())
+            await asyncio.sleep(0)
+            await database.delete()
+            go_on.set()
+            with pytest.raises(CouchError) as failure:
+                await asyncio.wait_for(waiting, 30)
+            assert failure.value.status == 404
 
     asyncio.run(run())
 
