@@ -22,7 +22,7 @@ SERVER = f"CouchDB/{VERSION} (mjumbe embedded store)"
 MAX_DOCUMENT = 8_000_000  # CouchDB's default `max_document_size`
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a pair, escaped
 COUNT = re.compile(r"-?[0-9]{1,1000}")
-MOST_COUNT = 2**63 - 1
+MOST_COUNT = 2**62 - 1  # SQLite knows the sum of two, of skip and limit
 
 # Every query parameter that means something somewhere in CouchDB. One of these where we do not know it is refused,
 # because ignoring it would give another answer than the one asked for; any other word is ignored, as CouchDB does.
@@ -132,7 +132,7 @@ def parse_flag(name: str, value: object) -> bool:
 
 
 def parse_count(name: str, value: object) -> int:
-    """A whole number from 0 up, as text or as JSON; one that SQLite does not know is as large as it knows."""
+    """A whole number from 0 up, as text or as JSON; MOST_COUNT in place of a larger one."""
     if isinstance(value, str) and COUNT.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):

@@ -154,6 +154,7 @@ def between(first, last):
         ({"startkey": 0, "endkey": 2, "limit": 2}, [at(0), at(1)]),
         ({"startkey": 0, "endkey": 2, "skip": 1}, [at(1), at(2)]),
         ({"limit": 0}, []),
+        ({"limit": 2**63 - 1, "skip": len(ORDER) - 1}, [len(ORDER) - 1]),
         ({"limit": 3, "skip": 2, "descending": True}, list(range(len(ORDER)))[::-1][2:5]),
     ],
 )
