@@ -198,7 +198,7 @@ def _to_subscribers(here: Context, body: dict[str, Any]) -> list[NewMessage]:
         wanted = MessageToSubscribers.model_validate(body)
     except ValidationError as error:
         raise _refused(_problems(0, body, error)) from None
-    numbers = [str(doc["phone"]) for doc in islice(active(here.couch.main, wanted.subscribers), MOST_SUBSCRIBERS + 1)]
+    numbers = [number for number, _ in islice(active(here.couch.main, wanted.subscribers), MOST_SUBSCRIBERS + 1)]
     if len(numbers) > MOST_SUBSCRIBERS:
         raise BadRequestError("subscribers", f"a product of at most {MOST_SUBSCRIBERS} subscribers")
     content = {**dict(wanted), "service": wanted.service or africas_talking.NAME, "premium": _of_product(wanted)}

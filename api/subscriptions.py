@@ -81,8 +81,8 @@ def subscribed() -> ResponseReturnValue:
     """All of them."""
     here, _ = admit(SMS)
     product = checked(Product, request.args.to_dict(), _expected)
-    docs = active(here.couch.main, product)
-    return {"subscribers": [{"phone": doc["phone"], "since": last_entry(doc).get("timestamp")} for doc in docs]}
+    found = active(here.couch.main, product)
+    return {"subscribers": [{"phone": number, "since": last_entry(doc).get("timestamp")} for number, doc in found]}
 
 
 @blueprint.post("/api/v1/subscriptions")
@@ -136,19 +136,20 @@ def fetch() -> ResponseReturnValue:
     product = checked(Product, posted_object(request), _expected)
     country = here.settings.loaded().default_country_code
     told = _account(here).subscribers(product.short_code, product.keyword)
-    known = {doc["phone"] for doc in active(here.couch.main, product)}
+    known = {number for number, _ in active(here.couch.main, product)}
     new = [number for number in told if phone_numbers.canonical(number, country) not in known]
     for number in new:
         store(here, africas_talking.subscription_notice(number, product.short_code, product.keyword, "addition"))
     return {"subscribers": len(told), "new": len(new)}
 
 
-def active(database: Database, product: Product) -> Iterator[Document]:
-    """The register's documents of those who have the product now, by number. Raises UnavailableError."""
+def active(database: Database, product: Product) -> Iterator[tuple[str, Document]]:
+    """The numbers of those who have the product now, in order, with the register's documents. Raises
+    UnavailableError."""
     prefix = f"{product_register(product.short_code, product.keyword)}:"
     after = ""
     while docs := database.beginning_with(prefix, after, PAGE):
-        yield from (doc for doc in docs if doc.get("value") == SUBSCRIBED)
+        yield from ((doc["_id"].removeprefix(prefix), doc) for doc in docs if doc.get("value") == SUBSCRIBED)
         after = docs[-1]["_id"]
 
 

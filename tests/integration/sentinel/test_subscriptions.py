@@ -89,6 +89,16 @@ def test_a_message_to_all_subscribers(world: World, program: Login) -> None:
     assert (shown.json()["to"], shown.json()["service"]) == (numbers[0], "africas-talking")
 
 
+def test_a_subscription_that_a_person_wrote_by_hand(world: World, program: Login) -> None:
+    wanted, to = product(), number()
+    world.couch.main.put({"_id": f"subscription:22000:{wanted['keyword']}:{to}", "value": "active"})
+    answer = {"subscribers": [{"phone": to, "since": None}]}
+    assert ask(world, program, "GET", params=wanted) == (200, answer)
+    body = {"subscribers": wanted, "message": "x", "due": "2099-01-01"}
+    status, accepted = ask(world, program, "POST", "/api/v1/messages", json=body)
+    assert (status, [message["to"] for message in accepted["messages"]]) == (202, [to])
+
+
 def test_what_subscribers_pay_for_has_their_product_s_keyword(world: World, program: Login) -> None:
     wanted = product()
     subscribe(world.couch, wanted, [number()])
