@@ -16,12 +16,13 @@ from embedded.engine.database import Database
 from embedded.engine.edits import Edit
 from embedded.engine.query import OFFSET_COUNTED
 from embedded.engine.revisions import Document
-from embedded.errors import CouchError, bad_request, not_implemented, query_parse_error
+from embedded.errors import CouchError, bad_request, empty_range, not_implemented, query_parse_error
 from embedded.http import (
     Call,
     answer,
     answer_pieces,
     answer_text,
+    by_one_name,
     compact,
     parse_count,
     parse_flag,
@@ -126,8 +127,8 @@ class AllDocsQuery:
 # What a request for rows may say, for those of a view as well. Here a key has one row, so that a document's id behind
 # it makes no difference.
 ROWS_PARAMETERS = (
-    *("key", "keys", "start_key", "startkey", "end_key", "endkey", "inclusive_end", "descending", "limit", "skip"),
-    *("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id", "include_docs", "update_seq", "reduce"),
+    *("key", "keys", "start_key", "end_key", "inclusive_end", "descending", "limit", "skip"),
+    *("start_key_doc_id", "end_key_doc_id", "include_docs", "update_seq", "reduce"),
     *("update", "stable", "sorted", "conflicts", "attachments", "att_encoding_info"),
 )
 
@@ -137,8 +138,7 @@ def _all_docs_query(given: dict[str, Any]) -> AllDocsQuery:
     keys = given.get("keys")
     if keys is not None and not isinstance(keys, list):
         raise bad_request("`keys` parameter must be an array.")
-    start = given.get("start_key", given.get("startkey"))
-    end = given.get("end_key", given.get("endkey"))
+    start, end = given.get("start_key"), given.get("end_key")
     if "key" in given:
         start = end = given["key"]
     if keys is not None and (start is not None or end is not None):
@@ -150,10 +150,7 @@ def _all_docs_query(given: dict[str, Any]) -> AllDocsQuery:
     inclusive = parse_flag("inclusive_end", given.get("inclusive_end", True))
     low, high = (end, start) if descending else (start, end)
     if low is not None and high is not None and low > high:
-        direction = "false" if descending else "true"
-        raise query_parse_error(
-            f"No rows can match your key range, reverse your start_key and end_key or set descending={direction}"
-        )
+        raise empty_range(descending)
     return AllDocsQuery(
         keys,
         low,
@@ -169,17 +166,17 @@ def _all_docs_query(given: dict[str, Any]) -> AllDocsQuery:
     )
 
 
-_JSON_PARAMETERS = ("key", "keys", "start_key", "startkey", "end_key", "endkey")
+_JSON_PARAMETERS = ("key", "keys", "start_key", "end_key")
 
 
 async def parameters(call: Call) -> dict[str, Any]:
     """The parameters of a view-like request: those of the URL, and over them those of a POST's body."""
-    given: dict[str, Any] = {
-        name: parse_json(value) if name in _JSON_PARAMETERS else value for name, value in call.query.items()
-    }
-    if call.request.method == "POST":
-        given |= await call.json_object()
-    return given
+    in_body = await call.json_object() if call.request.method == "POST" else {}
+    return _of_url(call) | by_one_name(in_body)
+
+
+def _of_url(call: Call) -> dict[str, Any]:
+    return {name: parse_json(value) if name in _JSON_PARAMETERS else value for name, value in call.query.items()}
 
 
 async def queries(call: Call) -> list[dict[str, Any]]:
@@ -187,7 +184,7 @@ async def queries(call: Call) -> list[dict[str, Any]]:
     body = await call.json_object()
     if not isinstance(body.get("queries"), list) or not all(isinstance(one, dict) for one in body["queries"]):
         raise bad_request("POST body must include `queries` parameter.")
-    return [dict(call.query) | one for one in body["queries"]]
+    return [_of_url(call) | by_one_name(one) for one in body["queries"]]
 
 
 async def all_docs(call: Call) -> web.StreamResponse:

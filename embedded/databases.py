@@ -16,8 +16,7 @@ async def all_dbs(call: Call) -> web.Response:
     """GET /_all_dbs."""
     descending = call.flag("descending")
     names = sorted(call.service.store.names(), reverse=descending)
-    start = call.json_parameter("start_key" if "start_key" in call.query else "startkey")
-    end = call.json_parameter("end_key" if "end_key" in call.query else "endkey")
+    start, end = call.json_parameter("start_key"), call.json_parameter("end_key")
     low, high = (end, start) if descending else (start, end)
     names = [name for name in names if (low is None or name >= low) and (high is None or name <= high)]
     skip = parse_count("skip", call.query.get("skip", 0))

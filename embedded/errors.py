@@ -39,6 +39,14 @@ def query_parse_error(reason: str) -> CouchError:
     return CouchError(400, "query_parse_error", reason)
 
 
+def empty_range(descending: bool) -> CouchError:
+    """400: the range of keys ends before it begins, in the order that is asked for."""
+    direction = "false" if descending else "true"
+    return query_parse_error(
+        f"No rows can match your key range, reverse your start_key and end_key or set descending={direction}"
+    )
+
+
 def not_found(reason: str = "missing") -> CouchError:
     """404; the reason is `missing` or `deleted` for documents and a sentence for databases."""
     return CouchError(404, "not_found", reason)

@@ -8,7 +8,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ from embedded.auth import Authenticator, User
 from embedded.engine.database import Database
 from embedded.engine.store import Store
 from embedded.errors import CouchError, bad_request, not_implemented, query_parse_error
+
+T = TypeVar("T")
 
 VERSION = "3.4.2"
 SERVER = f"CouchDB/{VERSION} (mjumbe embedded store)"
@@ -29,13 +32,20 @@ MOST_COUNT = 2**62 - 1  # SQLite knows the sum of two, of skip and limit
 COUCHDB_PARAMETERS = frozenset(
     (
         *("att_encoding_info", "attachments", "atts_since", "bookmark", "conflicts", "deleted_conflicts"),
-        *("descending", "doc_ids", "drop", "end_key", "end_key_doc_id", "endkey", "endkey_docid", "feed", "filter"),
+        *("descending", "doc_ids", "drop", "end_key", "end_key_doc_id", "feed", "filter"),
         *("group", "group_level", "heartbeat", "include_docs", "inclusive_end", "key", "keys", "last-event-id"),
         *("latest", "limit", "local_seq", "meta", "new_edits", "open_revs", "partition", "partitioned", "reduce"),
         *("rev", "revs", "revs_info", "seq_interval", "since", "skip", "sorted", "stable", "stale", "start_key"),
-        *("start_key_doc_id", "startkey", "startkey_docid", "style", "timeout", "update", "update_seq", "view"),
+        *("start_key_doc_id", "style", "timeout", "update", "update_seq", "view"),
     )
 )
+# Other names of parameters, and those that they stand for.
+_ALIASES = {
+    "startkey": "start_key",
+    "endkey": "end_key",
+    "startkey_docid": "start_key_doc_id",
+    "endkey_docid": "end_key_doc_id",
+}
 
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -120,6 +130,16 @@ def _double(written: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{written} is larger than a double")
     return number
+
+
+def parse_query(text: str) -> dict[str, str]:
+    """The parameters of a URL, by the names in COUCHDB_PARAMETERS."""
+    return by_one_name(dict(parse_qsl(text, keep_blank_values=True)))
+
+
+def by_one_name(given: Mapping[str, T]) -> dict[str, T]:
+    """Parameters, each by the first of its names."""
+    return {_ALIASES.get(name, name): value for name, value in given.items()}
 
 
 def parse_flag(name: str, value: object) -> bool:

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
@@ -21,7 +20,7 @@ from embedded import auth
 from embedded.auth import Authenticator
 from embedded.engine.store import Store
 from embedded.errors import CouchError, bad_request, damage, disk_trouble
-from embedded.http import SERVER, Call, Service, answer
+from embedded.http import SERVER, Call, Service, answer, parse_query
 from embedded.routes import Access, Route, find_route
 
 log = logging.getLogger("embedded")
@@ -62,7 +61,7 @@ async def handle(service: Service, request: web.Request) -> web.StreamResponse:
     call = Call(request, service, auth.User())
     try:
         raw_path, _, raw_query = request.raw_path.partition("?")
-        call.query = dict(parse_qsl(raw_query, keep_blank_values=True))
+        call.query = parse_query(raw_query)
         call.user = await service.auth.identify(request)
         route, call.path = find_route(request.method, raw_path)
         _authorize(call, route)

@@ -21,13 +21,6 @@ from embedded.engine.query import EXACT, ViewQuery, ViewRow, map_rows, offset, r
 from embedded.errors import CouchError, not_found, query_parse_error
 from embedded.http import Call, answer, answer_pieces, compact, parse_count, parse_flag, rows_in_pieces
 
-# Other names of parameters, and what they stand for.
-_ALIASES = {
-    "startkey": "start_key",
-    "endkey": "end_key",
-    "startkey_docid": "start_key_doc_id",
-    "endkey_docid": "end_key_doc_id",
-}
 _STALE = {"ok": "false", "update_after": "lazy"}
 _FLAGS = ("inclusive_end", "descending", "reduce", "include_docs", "conflicts", "update_seq", "sorted")
 
@@ -35,8 +28,7 @@ _FLAGS = ("inclusive_end", "descending", "reduce", "include_docs", "conflicts", 
 def view_query(given: dict[str, Any], reducer: str | None) -> ViewQuery:
     """Decoded parameters as a query of a view, with or without a reduce function. Raises 400 where CouchDB does."""
     known: dict[str, Any] = {}
-    for alias, value in given.items():
-        name = _ALIASES.get(alias, alias)
+    for name, value in given.items():
         if name in _FLAGS:
             known[name] = parse_flag(name, value)
         elif name in ("limit", "skip"):

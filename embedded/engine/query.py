@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from embedded.engine.collation import AFTER, encode, group_prefix
-from embedded.errors import CouchError, not_implemented, query_parse_error
+from embedded.errors import CouchError, empty_range, not_implemented
 
 # The group level of `group=true`: keys that are equal as a whole.
 EXACT: Final = -1
@@ -60,11 +60,7 @@ class ViewQuery:
         include_low = self.inclusive_end or not self.descending
         include_high = self.inclusive_end or self.descending
         if start and end and low and high and low[0] > high[0]:
-            raise query_parse_error(
-                "No rows can match your key range, reverse your start_key and end_key or set descending={}".format(
-                    "false" if self.descending else "true"
-                )
-            )
+            raise empty_range(self.descending)
         return [Range(low, high, include_low, include_high)]
 
 

@@ -341,6 +341,14 @@ def test_queries(db):
     assert [row["id"] for row in results[2]["rows"]] == ["a"]
 
 
+def test_queries_under_which_the_url_says_something(db):
+    db.save({"_id": "a", "key": 1}, {"_id": "b", "key": 2}, {"_id": "c", "key": "2"})
+    db.design("d", by_key=EMIT_KEY)
+    answer = db.post("/_design/d/_view/by_key/queries?startkey=2", {"queries": [{}, {"start_key": 1}, {"limit": 1}]})
+    found = ["".join(row["id"] for row in result["rows"]) for result in answer.json()["results"]]
+    assert found == ["bc", "abc", "b"]
+
+
 @pytest.fixture
 def sales(db):
     """[place, month] → amount, under the three reduce functions."""
