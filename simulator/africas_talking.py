@@ -13,7 +13,7 @@ from aiohttp import web
 
 from simulator import africas_talking_wire as wire
 from simulator.callbacks import Callback, Kind, Step
-from simulator.exchange import Dropped, Exchange, Refused, plain, refuse
+from simulator.exchange import Dropped, Exchange, Refused, as_json, plain, refuse, remember
 from simulator.number_faults import (
     ACCEPTING_CODES,
     STATUS_NAMES,
@@ -30,7 +30,6 @@ from simulator.segments import count_parts
 PRICE_OF_PART = Decimal("0.8000")  # KES
 _INBOX_PAGE = 100
 _INBOX_SIZE = 10_000
-_REMEMBERED = 10_000  # subscriptions, and checkout tokens
 _TOKEN_LIVES_S = 600
 
 
@@ -90,7 +89,7 @@ class AfricasTalking:
         if body["username"] == "sandbox":
             raise Refused(plain(404, wire.NOT_FOUND))
         self._admit(request, entry, body["username"])
-        return wire.as_json(await self._send(send, entry), 201)
+        return as_json(await self._send(send, entry), 201)
 
     async def _send(self, send: wire.Send, entry: ServiceRequest) -> dict[str, Any]:
         control = self.exchange.control
@@ -245,8 +244,8 @@ class AfricasTalking:
         self.exchange.fail_as_told()
         wire.require(form, "phoneNumber")
         token = f"CkTkn_{uuid4()}"
-        _remember(self._tokens, token, (wire.normalised(form["phoneNumber"]), time.monotonic() + _TOKEN_LIVES_S))
-        return wire.as_json({"description": "Success", "token": token}, 201)
+        remember(self._tokens, token, (wire.normalised(form["phoneNumber"]), time.monotonic() + _TOKEN_LIVES_S))
+        return as_json({"description": "Success", "token": token}, 201)
 
     async def create_subscription(self, request: web.Request, entry: ServiceRequest) -> web.Response:
         """POST /version1/subscription/create: without a checkout token, as the service's newer clients ask, or with one
@@ -258,12 +257,12 @@ class AfricasTalking:
         if "checkoutToken" in form:
             owner, until = self._tokens.pop(form["checkoutToken"], ("", 0.0))
             if owner != number or until < time.monotonic():
-                return wire.as_json({"status": "Failed", "description": "Invalid checkout token"}, 201)
+                return as_json({"status": "Failed", "description": "Invalid checkout token"}, 201)
         self._subscriptions_total += 1
         row = {"id": self._subscriptions_total, "phoneNumber": number, "date": wire.utc(time.time())}
-        _remember(self._subscriptions, (form["shortCode"], form["keyword"], number), row)
+        remember(self._subscriptions, (form["shortCode"], form["keyword"], number), row)
         self._tell_subscription(number, form["shortCode"], form["keyword"], "addition")
-        return wire.as_json({"status": "Success", "description": "Waiting for user input"}, 201)
+        return as_json({"status": "Success", "description": "Waiting for user input"}, 201)
 
     async def delete_subscription(self, request: web.Request, entry: ServiceRequest) -> web.Response:
         """POST /version1/subscription/delete."""
@@ -272,9 +271,9 @@ class AfricasTalking:
         wire.require(form, "username", "shortCode", "keyword", "phoneNumber")
         number = wire.normalised(form["phoneNumber"])
         if self._subscriptions.pop((form["shortCode"], form["keyword"], number), None) is None:
-            return wire.as_json({"status": "Failed", "description": "Subscription not found"}, 201)
+            return as_json({"status": "Failed", "description": "Subscription not found"}, 201)
         self._tell_subscription(number, form["shortCode"], form["keyword"], "deletion")
-        return wire.as_json({"status": "Success", "description": "Succeeded"}, 201)
+        return as_json({"status": "Success", "description": "Succeeded"}, 201)
 
     async def fetch_subscriptions(self, request: web.Request, entry: ServiceRequest) -> web.Response:
         """GET /version1/subscription: those of a short code and keyword with ids above lastReceivedId."""
@@ -283,7 +282,7 @@ class AfricasTalking:
         wanted = (request.query["shortCode"], request.query["keyword"])
         after = wire.integer(request.query.get("lastReceivedId", "0"), "lastReceivedId")
         rows = [row for key, row in self._subscriptions.items() if key[:2] == wanted and row["id"] > after]
-        return wire.as_json({"responses": rows}, 200)
+        return as_json({"responses": rows}, 200)
 
     def _tell_subscription(self, number: str, short_code: str, keyword: str, update: str) -> None:
         callback = Callback(Kind.SUBSCRIPTION, wire.subscription_fields(number, short_code, keyword, update))
@@ -302,9 +301,3 @@ class AfricasTalking:
             raise Refused(plain(401, wire.WRONG_KEY))
         if username is not None and username != self.exchange.config.username:
             raise Refused(plain(401, wire.WRONG_KEY))
-
-
-def _remember(values: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    values[key] = value
-    if len(values) > _REMEMBERED:
-        values.popitem(last=False)

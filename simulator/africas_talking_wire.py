@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from simulator.exchange import Refused, plain
+from simulator.exchange import Refused, as_json, plain
 from simulator.record import ServiceRequest
 
 MISSING_KEY = "Request is missing required HTTP header 'apiKey'"
@@ -165,12 +165,6 @@ def answer(request: web.Request, value: dict[str, Any], status: int) -> web.Resp
     text = f"<AfricasTalkingResponse>{_xml(value)}</AfricasTalkingResponse>"
     body = text.encode(errors="replace")
     return web.Response(status=status, body=body, content_type="application/xml", charset="utf-8")
-
-
-def as_json(value: dict[str, Any], status: int) -> web.Response:
-    """`value` as compact JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def _xml(value: Any) -> str:

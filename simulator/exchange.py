@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -24,6 +26,10 @@ NOT_JSON = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad G
 Answer = Callable[[web.Request, ServiceRequest], Awaitable[web.Response]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+REMEMBERED = 10_000  # of what a service was told, of each kind
 _ROUNDING = 1e-9
 _SECRET_HEADERS = frozenset({"apikey", "x-api-key", "authorization", "x-viber-auth-token", "cookie"})
 
@@ -134,6 +140,13 @@ def refuse(fault: NumberFault) -> None:
             raise Refused(web.Response(status=200, text=NOT_JSON, content_type="text/html"))
 
 
+def remember(values: OrderedDict[Key, Value], key: Key, value: Value) -> None:
+    """Keep a value among the newest REMEMBERED."""
+    values[key] = value
+    if len(values) > REMEMBERED:
+        values.popitem(last=False)
+
+
 def _closed(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
@@ -143,6 +156,12 @@ def _closed(request: web.Request) -> web.Response:
 def plain(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
     """An answer in plain text."""
     return web.Response(status=status, text=text, headers=headers)
+
+
+def as_json(value: Any, status: int = 200) -> web.Response:
+    """A service's answer in compact JSON."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def json_text(value: Any, status: int = 200) -> web.Response:

@@ -8,11 +8,10 @@ from uuid import uuid4
 from aiohttp import web
 
 from simulator.callbacks import Callback, Kind
-from simulator.exchange import Exchange
+from simulator.exchange import Exchange, as_json, remember
 from simulator.record import AcceptedMessage, ServiceRequest, iso
-from simulator.twin import Quirk, Twin, as_json, json_body
+from simulator.twin import Quirk, Twin, json_body
 
-_REMEMBERED = 10_000  # broadcasts
 _DENIED = {"detail": "Invalid token"}
 _SCHEME = "tel:"
 _FIRST = 1_000_000  # the first broadcast's id
@@ -66,9 +65,7 @@ class RapidPro(Twin):
         number, text = str(urns[0]).removeprefix(_SCHEME), template.replace("@@", "@")
         message, steps = self.take(entry, number, text, str(broadcast))
         self._total += 1
-        self._broadcasts[broadcast] = message
-        if len(self._broadcasts) > _REMEMBERED:
-            self._broadcasts.popitem(last=False)
+        remember(self._broadcasts, broadcast, message)
         self.tell(steps, lambda step: self.untold(message, step))
         self.drop_if_told(entry)
         created = {"uuid": str(uuid4()), "id": broadcast, "urns": urns, "text": {"eng": template}, "status": "queued"}

@@ -10,13 +10,12 @@ from typing import Any
 from aiohttp import web
 
 from simulator.callbacks import Callback, Kind
-from simulator.exchange import Exchange
+from simulator.exchange import REMEMBERED, Exchange, as_json, remember
 from simulator.record import AcceptedMessage, ServiceRequest, iso
-from simulator.twin import Quirk, Twin, as_json, json_body, signature
+from simulator.twin import Quirk, Twin, json_body, signature
 
 _API = "/api/v1/gateway"
 _PAGE = 100
-_REMEMBERED = 10_000  # batches, and received messages
 _UNAUTHORIZED = {"error": "Unauthorized"}
 _BLANK = {"success": False, "error": "Message cannot be blank"}
 _NO_RECIPIENTS = {"success": False, "error": "Invalid recipients"}
@@ -79,7 +78,7 @@ class TextBee(Twin):
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(exchange)
         self._batches: OrderedDict[str, tuple[AcceptedMessage, str]] = OrderedDict()
-        self._inbox: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_REMEMBERED)
+        self._inbox: deque[tuple[int, dict[str, Any]]] = deque(maxlen=REMEMBERED)
         self._inbox_total = 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -111,9 +110,7 @@ class TextBee(Twin):
         batch = secrets.token_hex(12)
         message, steps = self.take(entry, recipients[0], text, batch)
         sms_id = secrets.token_hex(12)
-        self._batches[batch] = message, sms_id
-        if len(self._batches) > _REMEMBERED:
-            self._batches.popitem(last=False)
+        remember(self._batches, batch, (message, sms_id))
         device = request.match_info["device"]
         self.tell(steps, lambda step: self._step(message, device, sms_id, step))
         self.drop_if_told(entry)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from aiohttp import web
 
 from simulator.callbacks import Callback, Kind, Step
-from simulator.exchange import Dropped, Exchange, Refused, refuse
+from simulator.exchange import Dropped, Exchange, Refused, as_json, refuse
 from simulator.number_faults import ENDING_LENGTH, fault_of_request
 from simulator.record import AcceptedMessage, ServiceRequest
 
@@ -120,12 +120,6 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
-
-
-def as_json(value: Any, status: int = 200) -> web.Response:
-    """`value` as compact JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def markdown_table(quirks: Sequence[Quirk]) -> str:

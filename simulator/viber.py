@@ -12,8 +12,9 @@ from aiohttp import web
 
 from simulator.callbacks import Callback, Kind
 from simulator.control import changed, is_url
+from simulator.exchange import as_json
 from simulator.record import AcceptedMessage, ServiceRequest
-from simulator.twin import Quirk, Twin, as_json, json_body, signature
+from simulator.twin import Quirk, Twin, json_body, signature
 
 _STATUSES = {
     1: "invalidUrl",
