@@ -189,18 +189,18 @@ async def queries(call: Call) -> list[dict[str, Any]]:
 
 async def all_docs(call: Call) -> web.StreamResponse:
     """GET and POST /db/_all_docs."""
-    return await _answer_all_docs(call, "")
+    return await _answer_all_docs(call)
 
 
 async def design_docs(call: Call) -> web.StreamResponse:
     """GET and POST /db/_design_docs: `_all_docs` of design documents."""
-    return await _answer_all_docs(call, documents.DESIGN)
+    return await _answer_all_docs(call, design_only=True)
 
 
-async def _answer_all_docs(call: Call, prefix: str) -> web.StreamResponse:
+async def _answer_all_docs(call: Call, *, design_only: bool = False) -> web.StreamResponse:
     call.understand(*ROWS_PARAMETERS)
     query, database = _all_docs_query(await parameters(call)), call.database
-    return await answer_pieces(call, lambda: _all_docs_text(database, query, prefix))
+    return await answer_pieces(call, lambda: _all_docs_text(database, query, design_only))
 
 
 async def all_docs_queries(call: Call) -> web.StreamResponse:
@@ -210,33 +210,32 @@ async def all_docs_queries(call: Call) -> web.StreamResponse:
     def results() -> Iterator[str]:
         for place, query in enumerate(wanted):
             yield "," if place else '{"results":['
-            yield from _all_docs_text(database, query, "")
+            yield from _all_docs_text(database, query)
         yield "]}" if wanted else '{"results":[]}'
 
     return await answer_pieces(call, results)
 
 
-def _all_docs_text(database: Database, query: AllDocsQuery, prefix: str) -> Iterator[str]:
+def _all_docs_text(database: Database, query: AllDocsQuery, design_only: bool = False) -> Iterator[str]:
     with database.borrow() as connection:
         if query.keys is not None:
             rows, before = _rows_of_keys(connection, query), None
             total = database.counters.doc_count
         else:
-            if prefix:
-                total = connection.execute(
-                    "SELECT count(*) FROM documents WHERE id > ? AND id < ? AND NOT deleted",
-                    (prefix, f"{prefix[:-1]}0"),
-                ).fetchone()[0]
-            else:
-                total = database.counters.doc_count
-            rows, before = _rows_of_range(connection, query, prefix), _rows_before(connection, query, prefix)
+            total = _count_designs(connection) if design_only else database.counters.doc_count
+            rows, before = _rows_of_range(connection, query, design_only), _rows_before(connection, query, design_only)
         head: dict[str, Any] = {"total_rows": total, "offset": None if before is None else min(before, total)}
         if query.update_seq:
             head["update_seq"] = database.seq_text(database.counters.update_seq)
         yield from rows_in_pieces(f'{compact(head)[:-1]},"rows":[', rows, lambda: "\n]}")
 
 
-def _condition(query: AllDocsQuery, prefix: str) -> tuple[str, list[Any]]:
+def _count_designs(connection: sqlite3.Connection) -> int:
+    found = connection.execute(f"SELECT count(*) FROM documents WHERE {revisions.IS_DESIGN} AND NOT deleted")  # noqa: S608
+    return int(found.fetchone()[0])
+
+
+def _condition(query: AllDocsQuery, design_only: bool) -> tuple[str, list[Any]]:
     parts, arguments = ["NOT deleted"], []
     if query.low is not None:
         parts.append(f"id {'>=' if query.include_low else '>'} ?")
@@ -244,14 +243,13 @@ def _condition(query: AllDocsQuery, prefix: str) -> tuple[str, list[Any]]:
     if query.high is not None:
         parts.append(f"id {'<=' if query.include_high else '<'} ?")
         arguments.append(query.high)
-    if prefix:
-        parts.append("id > ? AND id < ?")
-        arguments += [prefix, f"{prefix[:-1]}0"]  # "0" comes after "/"
+    if design_only:
+        parts.append(revisions.IS_DESIGN)
     return " AND ".join(parts), arguments
 
 
-def _rows_of_range(connection: sqlite3.Connection, query: AllDocsQuery, prefix: str) -> Iterator[str]:
-    condition, arguments = _condition(query, prefix)
+def _rows_of_range(connection: sqlite3.Connection, query: AllDocsQuery, design_only: bool) -> Iterator[str]:
+    condition, arguments = _condition(query, design_only)
     table = "documents JOIN bodies USING (number)" if query.include_docs else "documents"
     conflicts = revisions.conflicts(connection, query.conflicts and query.include_docs)
     for doc_id, rev, body in connection.execute(
@@ -269,7 +267,7 @@ def _row(doc_id: str, rev: str, document: str | None) -> str:
     return f'{{"id":{name},"key":{name},"value":{{"rev":"{rev}"}}{tail}'
 
 
-def _rows_before(connection: sqlite3.Connection, query: AllDocsQuery, prefix: str) -> int | None:
+def _rows_before(connection: sqlite3.Connection, query: AllDocsQuery, design_only: bool) -> int | None:
     """How many documents come before the first one answered; None when they are too many to count."""
     before = 0
     first = query.high if query.descending else query.low
@@ -278,7 +276,7 @@ def _rows_before(connection: sqlite3.Connection, query: AllDocsQuery, prefix: st
             outside = AllDocsQuery(low=query.high, include_low=not query.include_high)
         else:
             outside = AllDocsQuery(high=query.low, include_high=not query.include_low)
-        condition, arguments = _condition(outside, prefix)
+        condition, arguments = _condition(outside, design_only)
         (before,) = connection.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM documents WHERE {condition} LIMIT ?)",  # noqa: S608
             [*arguments, OFFSET_COUNTED + 1],

@@ -86,7 +86,7 @@ class Feed:
             condition += " AND id IN (SELECT value FROM json_each(?))"
             arguments.append(json.dumps(self.doc_ids))
         if self.design_only:
-            condition += " AND id > '_design/' AND id < '_design0'"
+            condition += f" AND {revisions.IS_DESIGN}"
         found = connection.execute(
             f"SELECT seq, id, rev, deleted, {body} FROM {source} WHERE {condition} "  # noqa: S608
             f"ORDER BY seq {'DESC' if self.descending else 'ASC'} LIMIT ?",

@@ -137,7 +137,7 @@ def _matching(connection: sqlite3.Connection, query: _Find) -> Iterator[tuple[st
     conflicts = revisions.conflicts(connection, query.conflicts)
     for doc_id, rev, body in connection.execute(
         "SELECT id, rev, body FROM documents JOIN bodies USING (number) "  # noqa: S608
-        f"WHERE NOT deleted AND NOT (id > '_design/' AND id < '_design0') ORDER BY id {down}"
+        f"WHERE NOT deleted AND NOT {revisions.IS_DESIGN} ORDER BY id {down}"
     ):
         text = revisions.Document(doc_id, rev, False, body).json(conflicts(doc_id))
         document = json.loads(text)
@@ -155,8 +155,8 @@ def _indexes(connection: sqlite3.Connection) -> list[tuple[str, dict[str, Any]]]
     """Mango's indexes: (design document's id, {name, fields, ddoc}) in the order of ids."""
     found = []
     for doc_id, body in connection.execute(
-        "SELECT id, body FROM documents JOIN bodies USING (number) "
-        "WHERE id > '_design/' AND id < '_design0' AND NOT deleted ORDER BY id"
+        "SELECT id, body FROM documents JOIN bodies USING (number) "  # noqa: S608
+        f"WHERE {revisions.IS_DESIGN} AND NOT deleted ORDER BY id"
     ):
         fields = json.loads(body)
         if fields.get("language") == "query":

@@ -204,8 +204,7 @@ async def cleanup(call: Call) -> web.Response:
     """POST /db/_view_cleanup: remove the indexes that no design document needs any more."""
     bodies = await call.database.read(
         lambda connection: connection.execute(
-            "SELECT body FROM documents JOIN bodies USING (number) "
-            "WHERE id > '_design/' AND id < '_design0' AND NOT deleted"
+            f"SELECT body FROM documents JOIN bodies USING (number) WHERE {revisions.IS_DESIGN} AND NOT deleted"  # noqa: S608
         ).fetchall()
     )
     wanted = set()

@@ -55,6 +55,9 @@ CREATE TABLE branches (            -- the leaves of documents beside the one tha
 """
 
 
+IS_DESIGN = "(id > '_design/' AND id < '_design0')"  # SQL; 0 comes after /
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One revision of a document, as stored."""
