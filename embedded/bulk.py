@@ -27,6 +27,7 @@ from embedded.http import (
     parse_count,
     parse_flag,
     parse_json,
+    results_in_pieces,
     rows_in_pieces,
 )
 
@@ -206,14 +207,7 @@ async def _answer_all_docs(call: Call, *, design_only: bool = False) -> web.Stre
 async def all_docs_queries(call: Call) -> web.StreamResponse:
     """POST /db/_all_docs/queries: several queries, one answer each."""
     wanted, database = [_all_docs_query(one) for one in await queries(call)], call.database
-
-    def results() -> Iterator[str]:
-        for place, query in enumerate(wanted):
-            yield "," if place else '{"results":['
-            yield from _all_docs_text(database, query)
-        yield "]}" if wanted else '{"results":[]}'
-
-    return await answer_pieces(call, results)
+    return await answer_pieces(call, lambda: results_in_pieces(_all_docs_text(database, query) for query in wanted))
 
 
 def _all_docs_text(database: Database, query: AllDocsQuery, design_only: bool = False) -> Iterator[str]:

@@ -244,3 +244,13 @@ def rows_in_pieces(head: str, rows: Iterable[str], tail: Callable[[], str]) -> I
             piece = []
     piece.append(tail())
     yield "".join(piece)
+
+
+def results_in_pieces(answers: Iterable[Iterator[str]]) -> Iterator[str]:
+    """The answers to several queries, in pieces, as one."""
+    yield '{"results":['
+    for place, answer_to_one in enumerate(answers):
+        if place:
+            yield ","
+        yield from answer_to_one
+    yield "]}"

@@ -19,7 +19,16 @@ from embedded.engine.database import Database
 from embedded.engine.index import Index, ViewFunctions
 from embedded.engine.query import EXACT, ViewQuery, ViewRow, map_rows, offset, reduced_rows
 from embedded.errors import CouchError, not_found, query_parse_error
-from embedded.http import Call, answer, answer_pieces, compact, parse_count, parse_flag, rows_in_pieces
+from embedded.http import (
+    Call,
+    answer,
+    answer_pieces,
+    compact,
+    parse_count,
+    parse_flag,
+    results_in_pieces,
+    rows_in_pieces,
+)
 
 _STALE = {"ok": "false", "update_after": "lazy"}
 _FLAGS = ("inclusive_end", "descending", "reduce", "include_docs", "conflicts", "update_seq", "sorted")
@@ -166,14 +175,7 @@ async def view_queries(call: Call) -> web.StreamResponse:
     wanted = [view_query(one, found.reducer) for one in await queries(call)]
     for query in wanted:
         await found.refresh(query)
-
-    def results() -> Iterator[str]:
-        for place, query in enumerate(wanted):
-            yield "," if place else '{"results":['
-            yield from found.text(query)
-        yield "]}" if wanted else '{"results":[]}'
-
-    return await answer_pieces(call, results)
+    return await answer_pieces(call, lambda: results_in_pieces(found.text(query) for query in wanted))
 
 
 async def info(call: Call) -> web.Response:
