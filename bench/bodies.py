@@ -47,19 +47,15 @@ def request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> b
 
 
 def _webhook(job: Job) -> Callable[[int], bytes]:
-    def make(n: int) -> bytes:
-        form = incoming_form(message_id(job.tag, n), sender(n), TEXTS[n % len(TEXTS)])
-        return request("POST", job.url, {"Content-Type": FORM, **job.headers}, urlencode(form).encode())
-
-    return make
+    return lambda n: _callback(job, incoming_form(message_id(job.tag, n), sender(n), TEXTS[n % len(TEXTS)]))
 
 
 def _report(job: Job) -> Callable[[int], bytes]:
-    def make(n: int) -> bytes:
-        form = report_form(message_id(job.tag, n), sender(n))
-        return request("POST", job.url, {"Content-Type": FORM, **job.headers}, urlencode(form).encode())
+    return lambda n: _callback(job, report_form(message_id(job.tag, n), sender(n)))
 
-    return make
+
+def _callback(job: Job, form: Mapping[str, str]) -> bytes:
+    return request("POST", job.url, {"Content-Type": FORM, **job.headers}, urlencode(form).encode())
 
 
 def _document(tag: str, n: int) -> documents.Document:
