@@ -8,7 +8,7 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -133,13 +133,13 @@ def usable(values: Any, before: Mapping[str, Any]) -> tuple[Settings, Mapping[st
                 break
             values = copy.deepcopy(dict(values))
             for problem in error.problems:
-                _restore(values, problem.path.split("[")[0].split("."), before)
+                _restore(values, problem.names, before)
     return settings.parse(before), before, problems
 
 
-def _restore(values: dict[str, Any], path: list[str], before: Mapping[str, Any]) -> None:
-    """Give the key at `path` the value that it has in `before`; take it out when it has none there."""
-    step, *rest = path
+def _restore(values: dict[str, Any], names: Sequence[str], before: Mapping[str, Any]) -> None:
+    """Give the key that `names` lead to the value that it has in `before`; take it out when it has none there."""
+    step, *rest = names
     old = before.get(step)
     inner = values.get(step)
     if rest and isinstance(inner, dict):

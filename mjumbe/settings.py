@@ -12,6 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
@@ -50,11 +51,15 @@ class Expected:
 
 @dataclass(frozen=True)
 class Problem:
-    """One wrong setting. `value` is None when the path looks like a secret's, so that it can be shown to anybody."""
+    """One wrong setting. `value` is None when the path looks like a secret's, so that it can be shown to anybody.
+
+    `names` lead to it through the objects, up to the first list: of such a setting it is the whole list that is wrong.
+    """
 
     path: str
     value: object
     expected: str
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if SECRET_PATH.search(self.path):
@@ -383,9 +388,8 @@ def parse(values: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         problems = [
-            Problem(path, None if SECRET_PATH.search(path) else entry["input"], _wanted(entry["loc"]))
+            _problem(entry["loc"], entry["input"])
             for entry in error.errors(include_url=False)
-            for path in [_path(entry["loc"])]
             if entry["type"] != "default_factory_not_called"  # locale_outgoing, because another key is wrong
         ]
         raise SettingsError(problems) from None  # pydantic's own message quotes every value
@@ -419,9 +423,10 @@ def load_defaults() -> dict[str, Any]:
     return defaults
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
-    return path.removeprefix(".")
+def _problem(loc: tuple[int | str, ...], value: object) -> Problem:
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+    names = tuple(str(step) for step in takewhile(lambda step: isinstance(step, str), loc))
+    return Problem(path, None if SECRET_PATH.search(path) else value, _wanted(loc), names)
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,6 @@
 """The document `settings` as it is stored, and the one way to change what is in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mjumbe import settings
@@ -30,7 +30,7 @@ def change(database: Database, given: Mapping[str, Any], *, overwrite: bool = Fa
         merged = settings.merge(before, given, overwrite=overwrite, replace=replace)
         problems = _problems(merged)
         old = {problem.path for problem in _problems(before)} if problems and not overwrite else set()
-        new = [each for each in problems if each.path not in old or _touches(given, each.path, shallow=replace)]
+        new = [each for each in problems if each.path not in old or _touches(given, each.names, shallow=replace)]
         if new:
             raise SettingsError(new)
         doc["settings"] = merged
@@ -50,10 +50,10 @@ def _problems(stored: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
-def _touches(given: Mapping[str, Any], path: str, *, shallow: bool) -> bool:
-    """Whether `given` says anything about the setting at `path` (`sms.replies[0].keyword`)."""
+def _touches(given: Mapping[str, Any], names: Sequence[str], *, shallow: bool) -> bool:
+    """Whether `given` says anything about the setting that `names` lead to."""
     inner: Any = given
-    for step in path.split("[", maxsplit=1)[0].split("."):
+    for step in names:
         if not isinstance(inner, Mapping):
             return True
         if step not in inner:

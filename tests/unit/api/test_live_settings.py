@@ -127,6 +127,14 @@ def test_what_else_is_in_an_object_with_a_wrong_list_applies(database: MemoryDat
     assert (now.sms.reply_to, [reply.message for reply in now.sms.replies]) == ("22000", ["x"])
 
 
+@pytest.mark.parametrize("name", ["can_x", "can.x", "can[x]", ".", ""])
+def test_a_wrong_key_may_have_any_name(database: MemoryDatabase, name: str) -> None:
+    live = LiveSettings(database)
+    write(database, {"locale": "sw", "permissions": {name: "all", "can_y": ["sms"]}})
+    now = live.refresh()
+    assert (now.locale, now.permissions, len(live.problems)) == ("sw", {"can_y": ["sms"]}, 1)
+
+
 def test_what_comes_into_force_is_told_once_and_what_is_wrong_is_logged_once(database: MemoryDatabase) -> None:
     told: list[Any] = []
     live = LiveSettings(database, lambda values: told.append(dict(values)))
