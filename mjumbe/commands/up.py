@@ -127,10 +127,14 @@ class Supervisor:
         while not stop.wait(AGAIN_SECONDS):
             for process in self._processes:
                 if process.popen is not None and process.popen.poll() is not None:
-                    log.error(
-                        "a process ended and is started again", process=process.name, code=process.popen.returncode
-                    )
-                    process.start()
+                    self._start_again(process, process.popen.returncode)
+
+    def _start_again(self, process: Process, code: int) -> None:
+        log.error("a process ended and is started again", process=process.name, code=code)
+        try:
+            process.start()
+        except OSError as error:  # no memory, for instance: the others run on, and it is tried again
+            log.error("a process cannot be started now", process=process.name, reason=error.strerror)
 
     def stop(self) -> None:
         for process in reversed(self._processes):

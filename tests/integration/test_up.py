@@ -1,5 +1,6 @@
 """`mjumbe up`: all processes in one terminal, also when that terminal is lost."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -93,6 +95,30 @@ def test_what_ends_is_started_again(terminal: Terminal) -> None:
         os.kill(pid, signal.SIGKILL)
     # Another test's `mjumbe up` may take a port meanwhile: then it is started again until that one has gone.
     eventually(lambda: not set(family(up)) & set(ended) and names(family(up)[1:]) == NAMES, 180)
+
+
+def test_what_cannot_be_started_again_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever the kernel ended for want of memory may find none to begin with."""
+    supervisor, stop, popen, refused = Supervisor(), threading.Event(), subprocess.Popen, list[object]()
+
+    def start_second_time(*arguments: Any, **options: Any) -> "subprocess.Popen[str]":
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        stop.set()
+        return popen(*arguments, **options)
+
+    process = supervisor.start("embedded", ["--help"], os.environ)
+    assert process.popen is not None
+    first = process.popen.pid
+    process.popen.wait(SOON)
+    monkeypatch.setattr(subprocess, "Popen", start_second_time)
+    monkeypatch.setattr(up, "AGAIN_SECONDS", 0.01)
+    try:
+        supervisor.watch(stop)
+        assert (len(refused), process.popen.pid != first) == (1, True)
+    finally:
+        supervisor.stop()
 
 
 def test_an_output_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
