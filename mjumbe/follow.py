@@ -1,6 +1,7 @@
 """Hand a message over, and watch what becomes of a document's messages."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from typing import Any
@@ -43,21 +44,19 @@ def versions(
 
 
 def follow(database: Database, doc_id: str, seconds: float, say: Callable[[dict[str, Any]], None]) -> bool:
-    """Call `say` with each new entry of the histories of the document's tasks.
+    """Call `say` with each new entry of the histories of the document's tasks, of each in their order: several
+    machines write them, each by its own clock.
 
     Returns True once all tasks are delivered; False when one ended otherwise, or when `seconds` are over.
     """
-    said = 0
+    said: Counter[int] = Counter()  # of each task, by its place
     for doc in versions(database, doc_id, seconds):
         tasks = list(tasks_of(doc))
-        entries = sorted(_entries(tasks), key=lambda entry: str(entry.get("timestamp")))
-        for entry in entries[said:]:
-            say(entry)
-        said = len(entries)
+        for place, task in enumerate(tasks):
+            entries = states.history(task)
+            for entry in entries[said[place] :]:
+                say(entry)
+            said[place] = len(entries)
         if tasks and all(states.of(task) in FINAL for task in tasks):
             return all(states.of(task) is State.DELIVERED for task in tasks)
     return False
-
-
-def _entries(tasks: list[Document]) -> list[Document]:
-    return [entry for task in tasks for entry in states.history(task)]

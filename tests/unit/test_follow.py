@@ -1,6 +1,9 @@
 """Following one document."""
 
 import time
+from datetime import timedelta
+
+import pytest
 
 from mjumbe import states
 from mjumbe.documents import new_task
@@ -32,7 +35,9 @@ def test_it_ends_when_it_is_told_to() -> None:
     assert list(versions(MemoryDatabase(), "d", 3600.0, lambda: True)) == []
 
 
-def test_what_becomes_of_a_message() -> None:
+@pytest.mark.parametrize("ahead", [0, 90, -90])
+def test_what_becomes_of_a_message(ahead: int) -> None:
+    """Also where the clock of who sends it is `ahead` of the service's and the sentinel's, in seconds."""
     couch = MemoryCouch()
     task = new_task("+254711000001", "x", states.now())
     couch.main.store({"_id": "d", "tasks": [task]})
@@ -41,7 +46,7 @@ def test_what_becomes_of_a_message() -> None:
     def say(entry: dict[str, str]) -> None:
         said.append(entry["state"])
         if entry["state"] == State.PENDING:
-            states.move(task, State.DELIVERED, states.now())
+            states.move(task, State.DELIVERED, states.now() - timedelta(seconds=ahead))
             couch.main.store({"_id": "d", "tasks": [task]})
 
     assert follow(couch.main, "d", 30.0, say)
