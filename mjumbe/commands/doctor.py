@@ -5,6 +5,7 @@ No database, no key file and no message comes of it.
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -93,9 +94,13 @@ def _is_there(path: Path) -> bool:
 
 def _disk(data: Path) -> Said:
     there = next(folder for folder in (data.absolute(), *data.absolute().parents) if _is_there(folder))
-    if not os.access(there, os.W_OK | os.X_OK):
-        says = f"MJUMBE_DATA ({data}) may not be written by this user: run this as the user who runs mjumbe"
-        return False, f"{says}; if that user may not either, chown it: callbacks are spooled there."
+    try:
+        with tempfile.TemporaryFile(dir=there):  # rights do not tell that a broken disk is closed to everybody
+            pass
+    except OSError as error:
+        says = f"MJUMBE_DATA ({data}) cannot be written ({error.strerror}): run this as the user who runs mjumbe"
+        advice = "if that user cannot either, chown it, or see to the disk"
+        return False, f"{says}; {advice}: callbacks are spooled there."
     free = shutil.disk_usage(there).free
     says = f"{free / 1024**3:.1f} GB are free where MJUMBE_DATA ({data}) is"
     if free < LEAST_FREE:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 import requests
@@ -52,3 +53,9 @@ def test_the_version(version: str, ok: bool) -> None:
         found, says = doctor._version(Couch(f"{URL}/medic"))
     assert found is ok
     assert version in says
+
+
+def test_a_disk_that_takes_nothing_whatever_the_rights_say() -> None:
+    """/proc stands for one that a failure closed to all: root may write there, and cannot."""
+    ok, says = doctor._disk(Path("/proc"))
+    assert not ok and says.startswith("MJUMBE_DATA (/proc) cannot be written (")

@@ -158,8 +158,8 @@ def test_data_that_this_user_may_not_write_or_look_at(house: World, tmp_path: Pa
     said = examined(house, MJUMBE_DATA=str(closed))[1]
     assert said["disk"] == (
         False,
-        f"MJUMBE_DATA ({closed}) may not be written by this user: run this as the user who runs mjumbe; "
-        "if that user may not either, chown it: callbacks are spooled there.",
+        f"MJUMBE_DATA ({closed}) cannot be written (Not a directory): run this as the user who runs mjumbe; "
+        "if that user cannot either, chown it, or see to the disk: callbacks are spooled there.",
     )
     # A name that is too long stands for a directory that is closed: looking at what is in it fails, for root too.
     said = examined(house, MJUMBE_DATA=str(tmp_path / ("x" * 300)))[1]
