@@ -8,6 +8,10 @@ from urllib3.exceptions import ProxyError
 
 from mjumbe.config import AUTHORITIES, authorities
 
+# By OpenSSL's code (X509_V_ERR_… in its x509_vfy.h), where no authority helps: a certificate's time, and its name.
+CLOCK = "; is this machine's clock right?"
+ADVICE = {9: CLOCK, 10: CLOCK, 62: "", 64: ""}
+
 
 def plain_session() -> requests.Session:
     """A session without the environment's proxies and without a .netrc, which would log it in where we do ourselves.
@@ -35,6 +39,6 @@ def _cause(reason: object) -> str | None:
     made_of = (reason, getattr(reason, "__cause__", None), *getattr(reason, "args", ()))
     found = next((error for error in made_of if isinstance(error, OSError)), None)
     if isinstance(found, ssl.SSLCertVerificationError):
-        trusted = " or ".join(AUTHORITIES)
-        return f"its certificate is not trusted: {found.verify_message}; {trusted} names the authorities that are"
+        advice = ADVICE.get(found.verify_code, f"; {' or '.join(AUTHORITIES)} names the authorities that are")
+        return f"its certificate is not trusted: {found.verify_message.rstrip('.')}{advice}"
     return (found.strerror or str(found)) if found else None

@@ -47,27 +47,37 @@ class CouchDB(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, its key behind it."""
+def certify(folder: Path, address: str = "127.0.0.1", days: float = 0) -> Path:
+    """A certificate for an address that signs itself, its key behind it; good for a day around now and so many days."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name.from_rfc4514_string("CN=mjumbe test")
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    middle = datetime.datetime.now(datetime.UTC) + days * DAY
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - DAY, now + DAY)
-        .add_extension(address, critical=False)
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), middle - DAY, middle + DAY)
+        .add_extension(addresses, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = tmp_path_factory.mktemp("tls") / "authority.pem"
+    path = folder / "authority.pem"
     path.write_bytes(certificate.public_bytes(pem) + secret)
     return path
 
 
 @pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certify(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
 def url(authority: Path) -> Iterator[str]:
+    with served(authority) as url:
+        yield url
+
+
+@contextmanager
+def served(authority: Path) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), CouchDB)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(authority)
@@ -191,3 +201,20 @@ def test_a_certificate_that_is_not_trusted(url: str, monkeypatch: pytest.MonkeyP
     words = "its certificate is not trusted: self-signed certificate"
     variables = "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names the authorities that are"
     assert failed(url) == Outcome(f"no connection ({words}; {variables})", failure=Failure.RETRY, spent=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "days", "words"),
+    [
+        ("127.0.0.1", -2, "certificate has expired; is this machine's clock right?"),
+        ("127.0.0.1", 2, "certificate is not yet valid; is this machine's clock right?"),
+        ("127.0.0.2", 0, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ],
+)
+def test_a_certificate_for_which_no_authority_helps(
+    address: str, days: float, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = certify(tmp_path, address, days)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    with served(authority) as url:
+        assert failed(url).details == f"no connection (its certificate is not trusted: {words})"
