@@ -70,8 +70,8 @@ async def handle(service: Service, request: web.Request) -> web.StreamResponse:
         response = answer(error.body(), error.status, error.headers)
     except (ContentEncodingError, web.RequestPayloadError):
         response = answer(bad_request("The body is not what its Content-Encoding says").body(), 400)
-    except (asyncio.CancelledError, ConnectionResetError):
-        raise
+    except ConnectionResetError:
+        raise asyncio.CancelledError from None  # the client has gone: aiohttp would log it as a failure of ours
     except Exception as error:
         trouble = disk_trouble(error) or damage(error, call.path.get("db"))
         if trouble:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -118,6 +119,28 @@ def test_a_lost_database_is_named_and_not_begun_anew(lost: str, tmp_path: Path) 
     reasons = [str(answer.json()["reason"]) for answer in answers if answer.status_code == 500]
     assert reasons and all(reason.startswith(says) for reason in reasons)
     assert log.read_bytes() == b"what was written last"
+
+
+def test_clients_that_are_gone_before_their_answers_are_written_are_no_errors(tmp_path: Path) -> None:
+    """One or another of many, as when the sentinel is killed, is met between two pieces of its answer."""
+    with start(tmp_path, "--port", "0") as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().partition(" on ")[2].strip()
+            requests.put(f"{url}medic", auth=ADMIN, timeout=60).raise_for_status()
+            docs = [{"_id": str(number), "text": "x" * 100} for number in range(1_600)]
+            requests.post(f"{url}medic/_bulk_docs", json={"docs": docs}, auth=ADMIN, timeout=60).raise_for_status()
+            wanted = requests.Request("GET", f"{url}medic/_all_docs?include_docs=true", auth=ADMIN).prepare()
+            login = wanted.headers["Authorization"]
+            request = f"GET {wanted.path_url} HTTP/1.1\r\nHost: x\r\nAuthorization: {login}\r\n\r\n".encode()
+            for _ in range(40):
+                with socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)) as client:
+                    client.sendall(request)
+                    assert client.recv(12) == b"HTTP/1.1 200"
+        finally:
+            process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert errors == ""
 
 
 # A limit on the size of files stands for a disk that is full: SQLite meets an error in the same place.
