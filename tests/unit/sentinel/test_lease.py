@@ -1,9 +1,12 @@
 """Who leads: takeover, conflicts, lost answers and the fence, on a clock of ours."""
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -193,10 +196,38 @@ def test_a_leader_that_left_or_died_is_replaced_at_once(
         ({"host": "elsewhere", "pid": 2**22 + 1, "started": "1"}, False),
         ({"host": lease._host(), "pid": None, "started": "1"}, False),
         ({"host": lease._host(), "pid": 2**22 + 1, "started": "1"}, True),
+        (ALIVE | {"pid": 1}, True),
     ],
+    ids=["nobody", "another machine", "no number", "gone", "its number is another's by now"],
 )
 def test_who_is_dead(owner: dict[str, Any], dead: bool) -> None:
     assert is_dead(owner) is dead
+
+
+def test_a_process_is_dead_when_it_has_ended_whatever_its_name() -> None:
+    """Its parent may yet have to hear of it, as the first process of a container never does."""
+    rename = "printf 'x) Z (' >/proc/$$/comm; echo; read -r _"
+    with subprocess.Popen(["sh", "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as popen:
+        assert popen.stdin and popen.stdout
+        popen.stdout.readline()
+        owner = ALIVE | {"pid": popen.pid, "started": lease._started(popen.pid)}
+        assert not is_dead(owner)
+        popen.stdin.close()
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        assert is_dead(owner)
+
+
+@pytest.mark.parametrize("other", ["boot", "name", "processes"])
+def test_a_pid_is_another_machine_s_though_most_is_the_same(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """Copies of one machine have its name, and containers of one machine its boot."""
+    here = lease._host()
+    if other == "boot":
+        monkeypatch.setattr(Path, "read_text", lambda _: "another boot")
+    elif other == "name":
+        monkeypatch.setattr("socket.gethostname", lambda: "another name")
+    else:
+        monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[1]"))
+    assert lease._host() != here
 
 
 def test_ourselves_are_not_dead(clock: Clock, database: LeaderDatabase) -> None:
@@ -294,6 +325,15 @@ def test_cut_off_with_a_minority_of_a_cluster(clock: Clock, database: LeaderData
     keep(subject, clock)
     with pytest.raises(FencedError):
         subject.check()
+
+
+def test_our_own_lease_that_ran_out_is_taken_again_at_once(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    clock.seconds += 2 * LEASE_SECONDS
+    began = clock.elapsed
+    assert acquire(subject, clock)
+    assert clock.elapsed == began
+    subject.check()
 
 
 def test_couchdb_is_away_for_a_moment(clock: Clock, database: LeaderDatabase) -> None:
