@@ -14,12 +14,12 @@ from sentinel.feed import Feed
 
 
 class Database:
-    """The feed of a database at `seq`, whose answers are empty; `troubles` come first."""
+    """The feed of a database at `seq`, whose answers are empty; `trouble` comes first."""
 
-    def __init__(self, seq: str, copies: int = 1, troubles: int = 0) -> None:
+    def __init__(self, seq: str, copies: int = 1, trouble: Exception | None = None) -> None:
         self.seq = seq
         self.copies = copies
-        self.troubles = troubles
+        self.trouble = trouble
         self.asked: list[str] = []
         self.stop = threading.Event()
 
@@ -28,10 +28,9 @@ class Database:
 
     def changes(self, since: str, **_: Any) -> Changes:
         self.asked.append(since)
-        if self.troubles:
-            self.troubles -= 1
-            self.seq = "7-older"
-            raise UnavailableError("CouchDB is away")
+        if self.trouble:
+            trouble, self.trouble = self.trouble, None
+            raise trouble
         self.stop.set()
         return Changes([], since, 0)
 
@@ -65,7 +64,18 @@ def test_a_database_put_back_from_an_older_copy_is_read_again(
 
 
 def test_put_back_while_the_sentinel_ran() -> None:
-    assert since_of(Database("12-x", troubles=1), "12-x") == ["12-x", "0"]
+    class PutBack(Database):
+        def changes(self, since: str, **query: Any) -> Changes:
+            self.seq = "7-older"
+            return super().changes(since, **query)
+
+    assert since_of(PutBack("12-x", trouble=UnavailableError("CouchDB is away")), "12-x") == ["12-x", "0"]
+
+
+@pytest.mark.parametrize(("status", "asked"), [(400, ["12-x", "0"]), (404, ["12-x"] * 2), (500, ["12-x"] * 2)])
+def test_all_is_read_again_for_a_sequence_that_is_not_known_alone(status: int, asked: list[str]) -> None:
+    """Not for every error that passes: a large database is hours of reading."""
+    assert since_of(Database("12-x", trouble=CouchError(status, "a reason")), "12-x") == asked
 
 
 class Busy:
