@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from api.intake import Intake
 from api.metrics import Metrics
 from api.spool import FILE, Spool, SpoolError, SpoolState
-from mjumbe.couch import UnavailableError
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.documents import Document
 from tests.unit.api.conftest import MemoryDatabase
 from tests.unit.api.test_intake import doc, until
@@ -183,6 +183,7 @@ def test_what_an_earlier_process_left_is_gone_behind_to_its_end(
     monkeypatch.setattr("api.spool.DRAINED_AT_ONCE", 1)
     Spool(tmp_path).add("medic", [doc("a"), doc("b")])
     ours = Spool(tmp_path)
+    assert ours.holds("medic"), "before it was looked at, too"
 
     def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
         assert ours.holds(database)
@@ -207,6 +208,35 @@ def test_what_is_in_another_file_by_now_is_not_taken_for_what_was_written(
     spool.drain(written, BOTH)
     assert written.ids == ["a", "b", "c", "d", "e"]
     assert spool.state() == SpoolState(waiting={}, set_aside=0)
+
+
+def test_a_new_file_s_document_is_not_taken_for_the_one_that_was_in_its_place(tmp_path: Path, written: Written) -> None:
+    """Somebody moved the file aside; and the service posts the same message once more."""
+    spool = Spool(tmp_path)
+    for _ in range(2):
+        assert spool.add("medic", [doc("a")]) == [True]
+        assert spool.drain(written, BOTH) == 1
+        (tmp_path / FILE).unlink()
+    assert written.ids == ["a", "a"]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), CouchError(404, "not_found: Database does not exist.")])
+def test_a_database_that_takes_nothing_keeps_its_own_and_is_told_of(
+    tmp_path: Path, written: Written, error: Exception
+) -> None:
+    spool = Spool(tmp_path)
+    for database in BOTH:
+        spool.add(database, [doc(f"of {database}")])
+
+    def write(database: str, docs: Sequence[Document]) -> Mapping[str, str]:
+        if database == "medic":
+            raise error
+        return written(database, docs)
+
+    with pytest.raises(type(error)):
+        spool.drain(write, BOTH)
+    assert written.ids == ["of medic-callbacks"]
+    assert spool.state() == SpoolState(waiting={"medic": 1}, set_aside=0)
 
 
 def test_a_file_without_tables_is_an_empty_spool(tmp_path: Path, written: Written) -> None:
@@ -244,8 +274,7 @@ def test_a_row_that_is_no_utf_8_is_set_aside_as_it_is(
         insert = f"INSERT INTO waiting (db, id, doc) VALUES ('medic', CAST(? AS {kind}), CAST(? AS {kind}))"
         connection.execute(insert, row)
     spool.add("medic", [doc("behind")])
-    for _ in range(2):
-        spool.drain(written, BOTH)
+    assert [spool.drain(written, BOTH) for _ in range(2)] == [2, 0]
     assert written.ids == ["before", "behind"]
     assert spool.state() == SpoolState(waiting={}, set_aside=1)
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
