@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.client import Client, RefusedError
-from bench.load import Generator, Job, LoadError
+from bench.generator import Run
+from bench.load import Generator, Job, Kind, LoadError
 
 ROOT = Path(__file__).parents[3]
 STORED, REFUSED, OTHER, BROKEN = (201, b'{"ok":true}'), (507, b'{"ok":true}'), (201, b"[]"), (0, b"")
@@ -104,6 +105,34 @@ def test_a_load_that_measured_nothing_is_no_result(server: Server, generator: Ge
     with pytest.raises(LoadError, match="Connect call failed"):
         generator.run(nobody)
     assert generator.run(job(server, connections=1, most=21)).good == 21, "it goes on with the next"
+
+
+@pytest.mark.parametrize(("kind", "connections", "warm"), [("put", 1, 20), ("put", 32, 64), ("bulk", 1, 1)])
+def test_what_is_measured_begins_after_the_warm_up(
+    monkeypatch: pytest.MonkeyPatch, kind: Kind, connections: int, warm: int
+) -> None:
+    """Of a hundred answers behind it the first ten come one a second, the others one a tenth of a second."""
+    now, used = 0.0, 0.0
+    monkeypatch.setattr("bench.generator.time.perf_counter", lambda: now)
+    monkeypatch.setattr("bench.generator.time.process_time", lambda: used)
+    run = Run(Job(kind, "http://127.0.0.1/db", connections, most=1_000, seconds=1_000.0, tag="t"))
+    for n in range(-warm, 100):
+        now += 1.0 if n < 10 else 0.1
+        used += 0.9 if n < 0 else 0.038
+        took = 5.0 if n < 0 else 1.0 if n > 97 else 0.02
+        run.answered(507 if n == 98 else 201, b'{"ok":true}', now - took)
+    answered = run.result()
+    assert (answered.good, answered.wrong) == (warm + 99, 1)
+    assert answered.rate == pytest.approx(100 / 19)
+    assert answered.p50_ms == pytest.approx(20.0)
+    assert answered.p99_ms == pytest.approx(1_000.0)
+    assert answered.cpu_percent == pytest.approx(20.0)
+
+
+def test_a_load_ends_with_its_time(server: Server, generator: Generator) -> None:
+    with pytest.raises(LoadError, match="0 answers"):
+        generator.run(Job("put", f"{server.url}/db", 1, 1_000, seconds=0.0, tag="t"))
+    assert not server.requests
 
 
 def test_a_client_keeps_its_connection_and_tells_what_is_refused(
