@@ -27,7 +27,7 @@ ELLIPSIS = "..."  # three full stops, not "…": that character would turn a GSM
 # Where a first word may end without a space behind it: "STOP, please", "stop!now".
 WORD_ENDS = str.maketrans(dict.fromkeys(",;:!?،؛؟、，", " "))
 MOST_FOLDED = 1000  # characters: ordering accents takes a time that grows with their square, minutes for a megabyte
-TRIMMED_CATEGORIES = frozenset("PSZC")  # punctuation, symbols, separators, control: never the edge of a word
+TRIMMED_CATEGORIES = frozenset("PSC")  # punctuation, symbols, control: never the edge of a word
 
 Translations = Mapping[str, Mapping[str, str]]
 

@@ -96,6 +96,7 @@ WORDS = [
     ("STRASSE", "strasse"),
     ("नमस्ते।", "नमस्ते"),
     ("قف، شكرا", "قف"),
+    *((f"stop{end}now", "stop") for end in ",;:!?،؛؟、，"),
     ("e\u0301te", "\u00e9te"),
     ("", ""),
     (" ... ", ""),
@@ -181,3 +182,12 @@ def test_safe_text(given_text: str, safe_one: str) -> None:
 @given(st.recursive(st.text(st.characters(exclude_categories=())), st.lists))
 def test_safe_values_can_be_written(value: object) -> None:
     assert json.dumps(each_text(value, safe_text), ensure_ascii=False).encode()
+
+
+def test_the_names_of_a_safe_object_are_safe() -> None:
+    assert each_text({"a\ud83d": [{"\ude00": 1}, None, True]}, safe_text) == {"a\ufffd": [{"\ufffd": 1}, None, True]}
+
+
+@pytest.mark.parametrize(("given_text", "most", "kept"), [("", 1, ""), ("abc", 3, "abc"), ("abcd", 3, "ab…")])
+def test_shortened(given_text: str, most: int, kept: str) -> None:
+    assert text.shortened(given_text, most) == kept
