@@ -217,3 +217,17 @@ def test_what_is_gone_is_passed_over() -> None:
     reading._hear(Changes([*gone, Change("there", "1-x", False)], "4-x", 0))
     reading._process()
     assert processed == [read("there")]
+
+
+def test_who_keeps_something_is_told_of_its_change_before_anything_is_processed() -> None:
+    """An opt-out that is removed, a person's new number, a setting: messages that come with them follow them."""
+    told: list[Any] = []
+    settings = SimpleNamespace(refresh=lambda: told.append("settings"))
+    pipeline = SimpleNamespace(forget_translations=lambda: told.append("translations"), learn=told.append)
+    registers = SimpleNamespace(learn=told.append)
+    ours = SimpleNamespace(heard=is_ours)
+    reading = Feed(*cast(Any, (None, ours, settings, pipeline, registers, {"seq": "0"})))
+    amina = {"_id": "amina", "type": "person", "name": "Amina", "phone": "+254711000111"}
+    changes = [Change(one, "1-x", False) for one in ("settings", "messages-sw")]
+    reading._hear(Changes([*changes, Change("gone", "2-x", True), Change("amina", "1-x", False, amina)], "4-x", 0))
+    assert told == ["settings", "translations", {"_id": "gone", "_deleted": True}, amina, amina]

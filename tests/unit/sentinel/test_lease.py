@@ -137,6 +137,13 @@ def test_the_first(clock: Clock, database: LeaderDatabase) -> None:
     assert (status.released, status.services["africas-talking"].reason) == (False, "no money")
 
 
+def test_a_newer_sentinel_may_say_more_of_its_services() -> None:
+    """While they are brought up one after the other."""
+    facts = {"held": True, "said_by_a_newer_one": 1}
+    status = read_status({"_id": LEADER_ID, "owner": ALIVE, "services": {"viber": facts}, "more": {}})
+    assert status.services == {"viber": ServiceStatus(held=True)}
+
+
 def test_a_living_leader_is_left_alone(clock: Clock, database: LeaderDatabase) -> None:
     database.store(stranger())
     for second in range(0, 60, 2):
