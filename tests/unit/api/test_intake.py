@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from api import health
 from api.intake import Intake
@@ -79,6 +80,7 @@ def test_while_couchdb_is_away_documents_are_spooled_then_stored_in_order(
     database.away = True
     assert [intake.store(database, [doc(name)]) for name in ("a", "b", "a")] == [[True], [True], [False]]
     assert spool.state() == SpoolState(waiting={"medic": 2}, set_aside=0)
+    assert b"mjumbe_documents_spooled_total 2.0" in intake._metrics.exposition()
     database.away = False
     until(lambda: not spool.holds("medic"))
     assert list(database.docs) == ["a", "b"]
@@ -179,8 +181,11 @@ def test_neither_couchdb_nor_the_disk(database: MemoryDatabase, tmp_path: Path) 
     (tmp_path / "file").touch()
     intake = Intake(Metrics(), Spool(tmp_path / "file"), [database], retry_seconds=0)
     database.away = True
-    with pytest.raises(UnavailableError, match="spool"):
+    with capture_logs() as logs, pytest.raises(UnavailableError, match="spool"):
         intake.store(database, [doc("a")])
+    assert [line["event"] for line in logs if line["log_level"] == "error"][-1:] == [
+        "callbacks can be stored nowhere, and are answered 503"
+    ]
     database.away = False
     assert intake.store(database, [doc("a")]) == [True]
     intake.close()

@@ -264,8 +264,19 @@ def test_a_file_with_a_log_that_is_written_ahead_is_read_and_kept_on(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["TEXT", "BLOB"])
-@pytest.mark.parametrize("row", [(b"\xff", b'{"_id": "\xff"}'), (b"a", b'{"_id": "a", "text": "\xff"}')])
-def test_a_row_that_is_no_utf_8_is_set_aside_as_it_is(
+@pytest.mark.parametrize(
+    "row",
+    [
+        (b"\xff", b'{"_id": "\xff"}'),
+        (b"a", b'{"_id": "a", "text": "\xff"}'),
+        (b"a", b'{"_id": "a"'),
+        (b"a", b'{"_id": "another"}'),
+        (b"a", b"null"),
+        (b"a", b"[" * 100_000),
+    ],
+    ids=["id", "text", "cut off", "another's", "no document", "nested"],
+)
+def test_a_damaged_row_is_set_aside_as_it_is(
     tmp_path: Path, written: Written, row: tuple[bytes, bytes], kind: str
 ) -> None:
     spool = Spool(tmp_path)
