@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mjumbe import live_settings
-from mjumbe.couch import UnavailableError
+from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings
 from tests.unit.api.conftest import MemoryDatabase
@@ -99,12 +99,15 @@ def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase, monkey
         assert live.current.locale == "sw"
 
 
-def test_couchdb_away_is_not_asked_at_every_request(database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [UnavailableError("CouchDB is away"), CouchError(401, "the password is wrong")])
+def test_couchdb_away_is_not_asked_at_every_request(
+    database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     asked = []
 
     def away(doc_id: str) -> NoReturn:
         asked.append(doc_id)
-        raise UnavailableError("CouchDB is away")
+        raise error
 
     monkeypatch.setattr(database, "get", away)
     live = LiveSettings(database)
@@ -115,6 +118,13 @@ def test_couchdb_away_is_not_asked_at_every_request(database: MemoryDatabase, mo
                 pass
     assert asked == ["settings"]
     assert [line["event"] for line in lines] == ["settings not read, the last good ones stay"]
+
+
+def test_whoever_reads_them_already_is_not_waited_for(database: MemoryDatabase) -> None:
+    live = LiveSettings(database)
+    with live._lock:
+        live.refresh_soon()
+    assert live._read_at is None
 
 
 def test_what_else_is_in_an_object_with_a_wrong_list_applies(database: MemoryDatabase) -> None:
