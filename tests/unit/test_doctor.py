@@ -24,6 +24,8 @@ def in_seconds(seconds: float) -> Callable[[], str]:
     ("date", "ok", "says"),
     [
         (in_seconds(0), True, "This machine's clock and CouchDB's agree."),
+        (in_seconds(-20), True, "This machine's clock and CouchDB's agree."),
+        (in_seconds(-40), False, "This machine's clock is +"),
         (in_seconds(-3600), False, "This machine's clock is +36"),
         (in_seconds(3600), False, "This machine's clock is -3"),
         (lambda: "", False, "Not known: what answers at COUCH_URL says no time."),
