@@ -40,11 +40,15 @@ def test_sending(world: World, script: Login, path: str, where: str) -> None:
     url = f"{world.api.url}/api/v1/messages/{response['uuid']}"
     shown = requests.get(url, auth=script, timeout=30).json()
     assert (shown["to"], shown["service"], shown["gateway_ref"]) == (to, "africas-talking", response["ref"])
+    [row] = world.couch.main.view("medic-sms", "messages_by_uuid", key=response["uuid"], include_docs=True)
+    assert row.doc is not None
+    assert (row.doc["from"], row.doc["tasks"][0]["via"]) == (script[0], "africas-talking"), "whatever else there is"
 
 
-def test_the_default_text(world: World, script: Login) -> None:
+@pytest.mark.parametrize("given", [{}, {"message": ""}])
+def test_the_default_text(world: World, script: Login, given: dict[str, str]) -> None:
     to = number()
-    assert ask(world, script, "GET", BULK, params={"phone": to})[0] == 200
+    assert ask(world, script, "GET", BULK, params={"phone": to, **given})[0] == 200
     assert to in [accepted["to"] for accepted in world.simulator.messages("Hello from Africa's Talking!")]
 
 
