@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from flask import Request
 from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, BeforeValidator, ValidationError
+from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import ApiError, BadRequestError
 from mjumbe.gateways.base import CallbackRequest
@@ -40,9 +41,9 @@ def raw_body(request: Request, limit: int) -> bytes:
     request.max_content_length = limit + 1
     try:
         body = request.get_data(cache=True)
-    except TimeoutError:
-        raise ApiError(408, "The body did not come: nothing was heard for too long.") from None
-    except ParseException:
+    except (ClientDisconnected, ParseException) as error:
+        if isinstance(error.__context__, TimeoutError):  # Werkzeug raises its own in place of each OSError
+            raise ApiError(408, "The body did not come: nothing was heard for too long.") from None
         raise BadRequestError("body", "chunks as HTTP has them") from None
     if len(body) > limit:
         raise too_large

@@ -2,15 +2,18 @@
 
 import io
 import json
+from typing import Any
 
 import pytest
 from flask import Request
+from gunicorn.http.errors import NoMoreData
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder
 
-from api.bodies import callback_request, json_body, optional_object
+from api.bodies import Text, callback_request, checked, json_body, optional_object, raw_body
 from api.errors import ApiError, BadRequestError
 
 FORM = "application/x-www-form-urlencoded"
@@ -64,6 +67,14 @@ def test_a_body_that_is_packed_is_refused_for_that(encoding: str, status: int | 
         }),
         (b'\xef\xbb\xbf {"a":"x"}', "application/json; charset=utf-8", {"a": "x"}),
         (b'{"token":5741311803571721087}', "application/json", {"token": "5741311803571721087"}),
+        (b'{"a":"\\ud83d","b":["\\ude00"]}', "application/json", {"a": "\ufffd", "b": '["\\ufffd"]'}),
+        (b' {"a":"x"}', "text/plain", {"a": "x"}),
+        (b"a=\xc3\xa9&b=%C3%A9&c=%ED%A0%BD", FORM, {"a": "\u00e9", "b": "\u00e9", "c": "\ufffd" * 3}),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\xc3\xa9\xff\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            {"a": "\u00e9\ufffd"},
+        ),
     ],
 )  # fmt: skip
 def test_fields(body: bytes, content_type: str, form: dict[str, str]) -> None:
@@ -94,6 +105,64 @@ def test_an_optional_object_has_null_for_a_number_that_cannot_be_kept() -> None:
 def test_too_many_fields() -> None:
     with pytest.raises(BadRequestError):
         callback_request(posted(b"&".join(b"a=1" for _ in range(500))))
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'"a"', b"7"])
+def test_a_callback_in_json_is_an_object(body: bytes) -> None:
+    with pytest.raises(BadRequestError):
+        callback_request(posted(body, "application/json"))
+
+
+class Numbered(BaseModel):
+    number: Text
+
+
+def test_a_text_may_be_a_whole_number() -> None:
+    assert checked(Numbered, {"number": 254711000111}, str).number == "254711000111"
+    for other in (True, 1.5, None):
+        with pytest.raises(BadRequestError):
+            checked(Numbered, {"number": other}, str)
+
+
+def test_no_more_is_read_of_a_chunked_body_than_is_taken() -> None:
+    """It does not say how long it is, and may have no end."""
+    for size, is_taken in ((10, True), (11, False), (1_000_000, False)):
+        builder = EnvironBuilder(method="POST", input_stream=io.BytesIO(b"x" * size))
+        builder.content_length = None
+        request = Request(builder.get_environ() | {"wsgi.input_terminated": True})
+        try:
+            assert raw_body(request, 10) == b"x" * size
+            assert is_taken
+        except ApiError as error:
+            assert (error.status, is_taken) == (413, False)
+        assert request.environ["wsgi.input"].tell() <= 11
+
+
+class Broken(io.BytesIO):
+    """As gunicorn's stream when a client falls silent, or breaks off a body in chunks."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def readinto(self, buffer: Any) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "length", "status", "says"),
+    [
+        (TimeoutError(), "3", 408, "nothing was heard for too long"),
+        (TimeoutError(), None, 408, "nothing was heard for too long"),
+        (NoMoreData(), None, 400, "expected chunks as HTTP has them"),
+    ],
+)
+def test_why_a_body_does_not_come(error: OSError, length: str | None, status: int, says: str) -> None:
+    environ = EnvironBuilder(method="POST", input_stream=Broken(error)).get_environ()
+    environ |= {"wsgi.input_terminated": True} | ({"CONTENT_LENGTH": length} if length else {})
+    with pytest.raises(ApiError, match=says) as caught:
+        raw_body(Request(environ), 10)
+    assert caught.value.status == status
 
 
 def test_limits() -> None:
