@@ -223,6 +223,17 @@ class Choosy(MemoryDatabase):
         return [*stored, *(Saved(doc_id, None, *REFUSED[doc_id]) for doc_id in refused)]
 
 
+def test_what_couchdb_has_by_now_is_not_set_aside(database: MemoryDatabase, spool: Spool) -> None:
+    """It was written, and its answer never came; then it was spooled."""
+    database.put(doc("a"))
+    spool.add("medic", [doc("a"), doc("b")])
+    intake = Intake(Metrics(), spool, [database])
+    until(lambda: not spool.holds("medic"))
+    assert list(database.docs) == ["a", "b"]
+    assert spool.state() == SpoolState(waiting={}, set_aside=0)
+    intake.close()
+
+
 def test_a_poisoned_document_is_set_aside_and_the_rest_goes_on(spool: Spool) -> None:
     database = Choosy("choosy")
     spool.add("choosy", [doc("a"), doc("forbidden"), doc("bad"), doc("b")])
@@ -254,9 +265,9 @@ def test_what_waits_for_a_database_of_another_name_waits_on(database: MemoryData
 def test_one_refused_document_keeps_no_other_from_being_stored(spool: Spool) -> None:
     database = Choosy("choosy")
     intake = Intake(Metrics(), spool, [database])
-    answers = intake._write(database, [doc("a"), doc("bad"), doc("forbidden"), doc("b")])
-    assert [answers[0], answers[3]] == [True, True]
-    assert [type(answer) for answer in answers[1:3]] == [CouchError, CouchError]
+    answers = intake._write(database, [doc("a"), doc("b"), doc("bad"), doc("forbidden"), doc("bad")])
+    assert answers[:2] == [True, True]
+    assert [type(answer) for answer in answers[2:]] == [CouchError] * 3, "the second of two equal ones, too"
     with pytest.raises(CouchError, match="bad"):
         intake.store(database, [doc("bad")])
     intake.close()
