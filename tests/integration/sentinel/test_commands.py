@@ -102,7 +102,8 @@ def test_a_held_service_says_why_and_since_when(house: World) -> None:
 
 def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
     old = states.now().replace(year=2026, month=1, day=1)
-    for facts in ({}, {"service": "medic-gateway"}, {"service": "medic-gateway", "via": "medic-gateway"}):
+    phone = {"service": "medic-gateway"}
+    for facts in ({}, {"state": "scheduled", "due": old.isoformat()}, phone, phone | {"via": "medic-gateway"}):
         task = documents.new_task(number(), "x", old) | facts
         house.couch.main.put(documents.outgoing_document(task, old, None))
     for facts in ({"state": "pending"}, {"state": "forwarded-to-gateway", "claim": "c"}):
@@ -110,7 +111,7 @@ def test_messages_that_wait_or_are_in_doubt(house: World) -> None:
         house.couch.main.put(documents.outgoing_document(again, states.now(), None))
     failed = failing(house)
     assert set(failed) == {"sentinel", "overdue"}
-    assert failed["overdue"].startswith("3 messages have been due for more than an hour, 2 of them for the phone")
+    assert failed["overdue"].startswith("4 messages have been due for more than an hour, 2 of them for the phone")
     held = documents.new_task(number(), "x", states.now()) | {"state": "forwarded-to-gateway", "in_doubt": True}
     house.couch.main.put(documents.outgoing_document(held, states.now(), None))
     # Also where sms.in_doubt was `hold`, and is `retry` by now.
