@@ -340,6 +340,8 @@ AWAY = {"COUCH_URL": "http://admin:pw@127.0.0.1:1/medic", "MJUMBE_VAULT_KEY": VA
         ("--port 0", AWAY | {"MJUMBE_VAULT_KEY": "short"}, "MJUMBE_VAULT_KEY"),
         ("--port {taken}", AWAY, "in use"),
         ("--port 0 --host 300.1.1.1", AWAY, "choose another --host"),
+        ("--port 0 --host 192.0.2.1", AWAY, "choose another --host"),
+        ("--port 70000", AWAY, "choose another --port"),
         ("--port 0 --host=", AWAY, "--host is empty"),
         ("--workers 0", AWAY, "--workers is 0; expected 1 or more"),
     ],
