@@ -108,7 +108,7 @@ def callback_request(request: Request) -> CallbackRequest:
     """What a service posted, as form or JSON alike. Raises 400 and 413."""
     body = raw_body(request, CALLBACK_BYTES)
     return CallbackRequest(
-        query={name: safe_text(value) for name, value in request.args.items()},
+        query=request.args.to_dict(),
         form=_fields(request, body),
         headers={name.lower(): value for name, value in request.headers},
         body=body,
@@ -118,7 +118,7 @@ def callback_request(request: Request) -> CallbackRequest:
 def _fields(request: Request, body: bytes) -> Mapping[str, str]:
     """The first value of each field; of a JSON object each member, what is no text as JSON."""
     if request.mimetype == "multipart/form-data":
-        return {name: safe_text(value) for name, value in request.form.items()}
+        return request.form.to_dict()
     if request.is_json or body.lstrip()[:1] == b"{":
         value = _decoded(body, STRICT)
         if not isinstance(value, dict):
@@ -132,7 +132,7 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
         raise BadRequestError("body", f"a form of at most {MOST_FIELDS} fields") from None
     fields: dict[str, str] = {}
     for name, value in pairs:
-        fields.setdefault(name, safe_text(value))
+        fields.setdefault(name, value)
     return fields
 
 
