@@ -1,6 +1,7 @@
 """The web server: connections, signals, ports, several workers."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 import requests
 
 from api import server
+from api.headers import SECURITY_HEADERS
 from api.server import CONNECTIONS
 from mjumbe.couch import Couch
 from tests.faults.rig import INCOMING, Form, incoming, kill_alone, numbers, post_all, stored
@@ -75,7 +77,19 @@ def test_more_connections_than_we_keep_hold_up_nobody(start_api: StartApi, couch
     finally:
         for one in silent:
             one.close()
+    eventually(lambda: keeps_an_idle_one(api))
     assert "Traceback" not in api.log()
+
+
+def keeps_an_idle_one(api: Process) -> bool:
+    """Whether a connection stays while another comes: there is room again."""
+    with closing(http.client.HTTPConnection("127.0.0.1", api.port, timeout=30)) as idle, suppress(OSError):
+        for _ in range(2):
+            idle.request("GET", "/healthz")
+            idle.getresponse().read()
+            assert healthy(api)
+        return True
+    return False
 
 
 def test_half_a_request_holds_up_nobody(api: Process) -> None:
@@ -124,6 +138,27 @@ def test_broken_requests_leak_no_key_and_end_nothing(api: Process, request_bytes
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 CLOSING = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+ASKED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (ASKED + b"Expect: a miracle\r\n\r\n", 417),
+        (ASKED + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (ASKED + b"Transfer-Encoding: braille\r\n\r\n", 501),
+    ],
+)
+def test_what_is_no_request_is_answered_as_all_errors_are(api: Process, request_: bytes, status: int) -> None:
+    head, _, body = raw(api, request_).partition(b"\r\n\r\n")
+    line, *headers = head.decode().split("\r\n")
+    assert line.startswith(f"HTTP/1.1 {status} ")
+    assert json.loads(body).keys() == {"error", "reason"}
+    assert {f"{name}: {value}" for name, value in SECURITY_HEADERS.items()} <= set(headers)
 
 
 @pytest.mark.parametrize("request_bytes", [GET, HEAD, CLOSING], ids=["with a body", "without", "without, the last"])
@@ -315,6 +350,24 @@ def test_nohup_keeps_it_on(couch_url: str, tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_an_address_of_ipv6_is_shown_as_a_url_has_it(couch_url: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    environment = os.environ | {"COUCH_URL": couch_url, "MJUMBE_DATA": str(tmp_path), "MJUMBE_VAULT_KEY": VAULT_KEY}
+    command = [sys.executable, "-m", "mjumbe.cli", "api", "--host", "::1", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().removeprefix("API listening on ").strip()
+            assert requests.get(f"{url}healthz", timeout=30).status_code == 200
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
