@@ -48,6 +48,13 @@ sys.exit(numbers != [0, 1, 2] or not all(os.get_inheritable(number) for number i
     assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 0
 
 
+def test_what_a_terminal_cannot_show_ends_no_command() -> None:
+    source = "from mjumbe.__main__ import _open_streams\n_open_streams()\nprint('caf\\xe9 \\U0001f600')"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9 \\U0001f600\n")
+
+
 def test_the_command(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
