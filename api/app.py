@@ -8,6 +8,7 @@ import structlog
 from flask import Flask, Response, g
 from flask.globals import request_ctx
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import PathConverter
 
 from api import (
     callbacks,
@@ -67,6 +68,14 @@ LARGEST_BODY = 8 * 1024 * 1024  # where a view sets no limit of its own
 log = structlog.get_logger()
 
 
+class IdConverter(PathConverter):
+    """An id that may have slashes within: one at its end belongs to the URL, where it counts as little as in others."""
+
+    def to_python(self, value: str) -> str:
+        """The id in a path."""
+        return value.removesuffix("/")
+
+
 def create_app(config: Config | None = None, couch: Couch | None = None) -> Flask:
     """The API as a WSGI app, with its threads started: call it after a fork, not before.
 
@@ -82,6 +91,7 @@ def create_app(config: Config | None = None, couch: Couch | None = None) -> Flas
     app.json.compact = True  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = False
+    app.url_map.converters["id"] = IdConverter
     app.url_map.merge_slashes = False  # a redirect is an answer that no service follows
     errors.register(app)
     for blueprint in BLUEPRINTS:

@@ -49,7 +49,7 @@ def names() -> ResponseReturnValue:
     return {"credentials": here.vault.names()}
 
 
-@blueprint.get("/api/v1/credentials/<path:credential_id>")
+@blueprint.get("/api/v1/credentials/<id:credential_id>")
 @describe(
     "Whether a credential is set", tag="credentials", security="user", answers={200: CredentialSet}, errors=(404,)
 )
@@ -61,7 +61,7 @@ def show(credential_id: str) -> ResponseReturnValue:
     return {"id": credential_id, "set": True}
 
 
-@blueprint.put("/api/v1/credentials/<path:credential_id>")
+@blueprint.put("/api/v1/credentials/<id:credential_id>")
 @describe(
     "Set a credential",
     "It is encrypted before it reaches CouchDB, and works at once. Spaces and line ends around it are cut off.",
@@ -86,7 +86,7 @@ def put(credential_id: str) -> ResponseReturnValue:
     return {"ok": True}
 
 
-@blueprint.delete("/api/v1/credentials/<path:credential_id>")
+@blueprint.delete("/api/v1/credentials/<id:credential_id>")
 @describe("Delete a credential", tag="credentials", security="user", answers={200: Ok}, errors=(404,))
 def delete(credential_id: str) -> ResponseReturnValue:
     """Wherever it is kept, CHT's places too."""

@@ -33,7 +33,7 @@ class Verdict(BaseModel):
     sent: bool = Field(description="true: it was sent; false: it was not, and goes again.")
 
 
-@blueprint.post("/api/v1/messages/<path:message_uuid>/settle")
+@blueprint.post("/api/v1/messages/<id:message_uuid>/settle")
 @describe(
     "Settle a message in doubt",
     "A request broke before its answer came, and `sms.in_doubt` holds its message; or a phone was given it and says "
@@ -62,7 +62,7 @@ def settle(message_uuid: str) -> ResponseReturnValue:
     return _decided(message_uuid, edit, "not in doubt")
 
 
-@blueprint.post("/api/v1/messages/<path:message_uuid>/cancel")
+@blueprint.post("/api/v1/messages/<id:message_uuid>/cancel")
 @describe(
     "Cancel a message",
     "One that is `scheduled` or `pending` becomes `cleared`, as CHT has it, and is never sent. Role `sms`.",

@@ -291,7 +291,7 @@ def _accepted(doc: Document) -> dict[str, Any]:
     return {"uuid": message["uuid"], "id": doc["_id"], "to": message["to"], "state": task["state"]}
 
 
-@blueprint.get("/api/v1/messages/<path:message_uuid>")
+@blueprint.get("/api/v1/messages/<id:message_uuid>")
 @describe(
     "One message with its history",
     "By its uuid; an incoming one by its document's id. Role `sms`.",

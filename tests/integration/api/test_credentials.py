@@ -45,6 +45,17 @@ def test_names_of_all_kinds(api: Process, admin: Login, name: str) -> None:
     assert requests.delete(f"{api.url}{PATH}/{quoted}", auth=admin, timeout=30).status_code == 200
 
 
+def test_a_slash_at_the_end_of_the_url_is_none_of_the_name(api: Process, admin: Login) -> None:
+    name = f"slash-{uuid.uuid4().hex}:incoming"
+    assert put(api, admin, name + "/", SECRET).status_code == 200
+    assert [
+        each for each in requests.get(api.url + PATH, auth=admin, timeout=30).json()["credentials"] if name in each
+    ] == [name]
+    for method, status in (("GET", 200), ("DELETE", 200), ("GET", 404)):
+        url = f"{api.url}{PATH}/{name}/"
+        assert requests.request(method, url, auth=admin, timeout=30).status_code == status
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [("", 400), ("  \n", 400), (b"\xff\xfe", 400), ("x" * 4097, 400), ("x" * 20_000, 413)],
