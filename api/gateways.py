@@ -17,7 +17,8 @@ from mjumbe.documents import find_task, message_of
 from mjumbe.follow import follow, hand_over
 from mjumbe.gateways import NAMES, viber
 from mjumbe.gateways.base import Check, Wiring
-from mjumbe.states import NOT_SENT
+from mjumbe.states import NOT_SENT, State
+from mjumbe.status import LEADER_ID, read_status
 
 FOLLOWED_SECONDS = 20.0
 
@@ -164,12 +165,23 @@ def _send(here: Context, name: str, number: str) -> dict[str, object]:
     with suppress(UnavailableError, CouchError):
         delivered = follow(here.couch.main, doc["_id"], FOLLOWED_SECONDS, lambda entry: None)
         found = find_task(here.couch.main.get(doc["_id"]) or {}, uuid) or task
-    details = f": {found['state_details']}" if found.get("state_details") else ""
+    details = found.get("state_details")
+    if not details and states.of(found) is State.PENDING:
+        details = _why_held(here, name)
     return {
         "ok": found["state"] not in NOT_SENT,
         "says": "The test message was delivered."
         if delivered
-        else f"The test message is {found['state']} so far{details}.",
+        else f"The test message is {found['state']} so far{f': {details}' if details else ''}.",
         "uuid": uuid,
         "history": states.history(found),
     }
+
+
+def _why_held(here: Context, name: str) -> str | None:
+    """Why a service takes one message at a time, if it does and that can be told."""
+    with suppress(UnavailableError, CouchError):
+        service = read_status(here.couch.sentinel.get(LEADER_ID) or {}).services.get(name)
+        if service is not None and service.held:
+            return f"{name} is held ({service.reason}), and tried by one message at a time"
+    return None
