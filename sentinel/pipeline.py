@@ -73,9 +73,12 @@ class Pipeline:
             # Before all else: whom a message goes to is looked up for what their documents are then.
             settled = settle(self._database, concerned)
             context = self._context(concerned)
+            revisions = {doc["_id"]: doc.get("_rev") for doc in concerned}
 
             def edit(doc: Document) -> bool:
-                return self._run(doc, context) or doc["_id"] in settled
+                # Whom a task that was added meanwhile goes to, and its text, were not looked up with the others'.
+                looked_up = doc.get("_rev") == revisions[doc["_id"]]
+                return self._run(doc, context if looked_up else self._context([doc])) or doc["_id"] in settled
 
             updates = self._echoes.update(dict.fromkeys(by_id, edit), by_id)
         self._offer([message for update in updates.values() if update.doc for message in due_messages(update.doc)])

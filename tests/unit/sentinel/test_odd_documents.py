@@ -1,5 +1,6 @@
 """What other programs and people write into the main database never ends the thread that reads it."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,11 +27,11 @@ NOW = documents.milliseconds(states.now())
 class House:
     """Registers, pipeline and feed on a database in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         self.couch = MemoryCouch()
         self.couch.main.views = {"by_phone": lambda doc: []}
         self.registers = Registers.of(self.couch.main)
-        live = cast(LiveSettings, SimpleNamespace(current=settings.parse({}), refresh=lambda: None))
+        live = cast(LiveSettings, SimpleNamespace(current=settings.parse(values or {}), refresh=lambda: None))
         couch, echoes = self.couch.as_couch(), Echoes(self.couch.main)
         self.pipeline = Pipeline(couch, echoes, live, 0, lambda messages: None, self.registers)
         self.feed = Feed(couch, echoes, live, self.pipeline, self.registers, {"seq": "0"})
@@ -171,3 +172,26 @@ def test_a_document_named_like_a_translation_has_its_messages_sent() -> None:
     task = {"state": "pending", "message": "Habari", "recipient": PHONE}
     house.changed({"_id": "messages-2026-01-31", "reported_date": NOW, "tasks": [task]})
     assert house.couch.main.docs["messages-2026-01-31"]["tasks"][0]["messages"][0]["message"] == "Habari"
+
+
+@pytest.mark.parametrize("values", [{}, {"sms": {"clear_failing_schedules": True}}], ids=["waits", "is cleared"])
+def test_a_recipient_and_a_text_that_somebody_writes_while_we_do_are_looked_up(values: dict[str, Any]) -> None:
+    """Not found, the task would wait for an hour or be cleared; the change comes back under the name of our write."""
+    house = House(values)
+    added, place = of_place({"_id": "ann"})
+    added["tasks"][0] = {"state": "pending", "message_key": "habari", "recipient": "clinic"}
+    place |= {"type": "clinic"}
+    texts = {"_id": "messages-en", "type": "translations", "generic": {"habari": "Habari"}}
+    house.couch.main.store(place, {"_id": "ann", "phone": PHONE}, texts)
+    first = {"state": "pending", "messages": [{"to": PHONE, "message": "Jambo"}]}
+
+    def add() -> None:
+        house.couch.main.before_bulk = lambda: None
+        house.couch.main.store({**added, "tasks": [first, *added["tasks"]]})
+
+    house.couch.main.before_bulk = add
+    house.changed({**added, "tasks": [first]})
+    tasks = house.couch.main.docs["d"]["tasks"]
+    assert [task["state"] for task in tasks] == ["pending"] * 2
+    assert [documents.message_of(task).get("message") for task in tasks] == ["Jambo", "Habari"]
+    assert [documents.message_of(task).get("to") for task in tasks] == [PHONE] * 2
