@@ -112,12 +112,16 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the changes feed; `doc` is the newest revision when it was read, if documents were asked for."""
+    """One entry of the changes feed; `doc` is the newest revision when it was read, if documents were asked for.
+
+    With `torn` there are other revisions beside `rev`, and one of them may be what changed.
+    """
 
     id: str
     rev: str
     deleted: bool
     doc: Document | None = None
+    torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +491,7 @@ class Database:
         When there is nothing, the answer waits up to `wait` seconds for the first change.
         """
         # Only the last sequence is of use, and each is work for CouchDB (pack_seqs in fabric_view_changes.erl).
-        query: dict[str, Any] = {"since": since, "limit": limit, "seq_interval": limit}
+        query: dict[str, Any] = {"since": since, "limit": limit, "seq_interval": limit, "style": "all_docs"}
         if docs:
             query |= {"include_docs": True, "conflicts": True}
         if wait:
@@ -497,7 +501,13 @@ class Database:
             # fabric_view_changes names an `error` where a document could not be read: passed over, it would be lost.
             raise UnavailableError(f"a changed document of {self.name} could not be read")
         changes = [
-            Change(entry["id"], entry["changes"][0]["rev"], bool(entry.get("deleted")), entry.get("doc"))
+            Change(
+                entry["id"],
+                entry["changes"][0]["rev"],
+                bool(entry.get("deleted")),
+                entry.get("doc"),
+                torn=len(entry["changes"]) > 1,
+            )
             for entry in answer["results"]
         ]
         return Changes(changes, str(answer["last_seq"]), int(answer.get("pending") or 0))

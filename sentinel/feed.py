@@ -146,7 +146,8 @@ class Feed:
                 self._pipeline.forget_translations()
             if change.deleted:
                 self._registers.learn({"_id": change.id, "_deleted": True})
-            if change.deleted or self._echoes.heard(change.id, change.rev):
+            ours = self._echoes.heard(change.id, change.rev) and not change.torn
+            if change.deleted or ours:
                 self._backlog.finish([change.id])
             elif not change.id.startswith("_design/"):
                 if change.doc is not None:

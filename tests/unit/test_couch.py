@@ -454,7 +454,7 @@ def test_waiting_for_changes(server: responses.RequestsMock, couch: Couch) -> No
     answer = couch.main.changes("5-x", limit=10, wait=30)
     assert (answer.last_seq, answer.pending) == ("9-x", 3)
     query = dict(parse_qsl(urlsplit(str(server.calls[-1].request.url)).query))
-    asked = {"since": "5-x", "limit": "10", "seq_interval": "10"}
+    asked = {"since": "5-x", "limit": "10", "seq_interval": "10", "style": "all_docs"}
     with_docs = {"include_docs": "true", "conflicts": "true"}
     assert query == {**asked, **with_docs, "feed": "longpoll", "timeout": "30000"}
     couch.main.changes("5-x", limit=10, docs=False)

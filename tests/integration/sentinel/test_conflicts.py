@@ -185,3 +185,18 @@ def test_a_message_that_a_person_puts_back_goes_again(own_world: World) -> None:
     world.couch.main.put(doc)
     eventually(lambda: request_counts(world, "come to the clinic") == [2], SOON)
     world.until(doc_id, "sent")
+
+
+def test_a_message_that_a_phone_adds_while_another_goes_is_sent(own_world: World) -> None:
+    """Its conflict is there before the feed has heard of what we wrote last, and comes under the name of that."""
+    world = own_world
+    world.start_sentinel()
+    added = []
+    for n in range(5):
+        doc_id = world.write(number(), f"the first {n}")
+        held_by_phone = copy.deepcopy(world.doc(doc_id))
+        world.until(doc_id, "sent")
+        added.append(f"added {n}")
+        held_by_phone["tasks"].append(documents.new_task(number(), added[-1], states.now()))
+        bring(world, held_by_phone, 1)
+    eventually(lambda: request_counts(world, *added) == [1] * 5, SOON)

@@ -219,6 +219,22 @@ def test_what_is_gone_is_passed_over() -> None:
     assert processed == [read("there")]
 
 
+@pytest.mark.parametrize(("torn", "processed"), [(False, []), (True, ["ours"])])
+def test_a_conflict_that_comes_under_the_name_of_our_write_is_processed(torn: bool, processed: list[str]) -> None:
+    """It may have a message that this revision has not."""
+    found: list[Document] = []
+    pipeline = SimpleNamespace(process=found.extend)
+    registers = SimpleNamespace(learn=lambda doc: None)
+    main = SimpleNamespace(fetch=lambda ids: {one: read(one) for one in ids})
+    reading = Feed(
+        *cast(Any, (SimpleNamespace(main=main), SimpleNamespace(heard=is_ours), None, pipeline, registers)),
+        {"seq": "0"},
+    )
+    reading._hear(Changes([Change("ours", "2-x", False, torn=torn)], "4-x", 0))
+    reading._process()
+    assert [doc["_id"] for doc in found] == processed
+
+
 def test_who_keeps_something_is_told_of_its_change_before_anything_is_processed() -> None:
     """An opt-out that is removed, a person's new number, a setting: messages that come with them follow them."""
     told: list[Any] = []
