@@ -95,13 +95,14 @@ class Feed:
         if not (self.conflicts and self.include_docs) and not self.all_leaves:
             return [Change(seq, doc_id, rev, bool(deleted), body) for seq, doc_id, rev, deleted, body in found]
         conflicts = revisions.conflicts(connection, self.conflicts and self.include_docs)
+        leaves = revisions.other_leaves(connection)
         return [
-            Change(seq, doc_id, rev, bool(deleted), body, conflicts(doc_id), self._others(connection, doc_id))
+            Change(
+                *(seq, doc_id, rev, bool(deleted), body, conflicts(doc_id)),
+                tuple(leaf.rev for leaf in leaves(doc_id)) if self.all_leaves else (),
+            )
             for seq, doc_id, rev, deleted, body in found
         ]
-
-    def _others(self, connection: sqlite3.Connection, doc_id: str) -> tuple[str, ...]:
-        return tuple(leaf.rev for leaf in revisions.leaves(connection, doc_id)[1:]) if self.all_leaves else ()
 
     def matches(self, change: Change) -> bool:
         """Whether a selector lets the change through."""

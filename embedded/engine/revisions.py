@@ -126,9 +126,20 @@ def leaves(connection: Reading, doc_id: str) -> list[Document]:
     current = read(connection, doc_id)
     if current is None:
         return []
-    others = connection.execute("SELECT rev, deleted, body, history FROM branches WHERE id = ?", (doc_id,))
-    found = [Document(doc_id, rev, bool(deleted), body, 0, history) for rev, deleted, body, history in others]
-    return [current, *sorted(found, key=lambda leaf: leaf.rank, reverse=True)]
+    return [current, *_others(connection, doc_id)]
+
+
+def _others(connection: Reading, doc_id: str) -> list[Document]:
+    rows = connection.execute("SELECT rev, deleted, body, history FROM branches WHERE id = ?", (doc_id,))
+    found = [Document(doc_id, rev, bool(deleted), body, 0, history) for rev, deleted, body, history in rows]
+    return sorted(found, key=lambda leaf: leaf.rank, reverse=True)
+
+
+def other_leaves(connection: Reading) -> Callable[[str], list[Document]]:
+    """Looks up a document's leaves beside the best, the better first. Most databases have none: that is asked once."""
+    if not connection.execute("SELECT EXISTS (SELECT 1 FROM branches)").fetchone()[0]:
+        return lambda doc_id: []
+    return lambda doc_id: _others(connection, doc_id)
 
 
 def read_rev(connection: sqlite3.Connection, doc_id: str, rev: str) -> Document | None:
@@ -164,17 +175,18 @@ Conflicts = Callable[[str], dict[str, object]]
 
 
 def conflicts(connection: sqlite3.Connection, wanted: bool = True, *, deleted: bool = False) -> Conflicts:
-    """Looks them up; finds nothing unless they are `wanted`. Most databases have none, so that is asked once.
+    """Looks them up; finds nothing unless they are `wanted`.
 
     With `deleted` there is the field `_deleted_conflicts` for the other leaves that are.
     """
-    if not wanted or not connection.execute("SELECT EXISTS (SELECT 1 FROM branches)").fetchone()[0]:
+    if not wanted:
         return lambda doc_id: {}
+    others = other_leaves(connection)
     named = {False: "_conflicts", True: "_deleted_conflicts"} if deleted else {False: "_conflicts"}
 
     def of(doc_id: str) -> dict[str, object]:
-        others = leaves(connection, doc_id)[1:]
-        found = {name: [leaf.rev for leaf in others if leaf.deleted == kind] for kind, name in named.items()}
+        leaves = others(doc_id)
+        found = {name: [leaf.rev for leaf in leaves if leaf.deleted == kind] for kind, name in named.items()}
         return {name: revs for name, revs in found.items() if revs}
 
     return of
