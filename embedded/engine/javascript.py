@@ -26,13 +26,15 @@ _UNSUPPORTED = "a map function called require()"
 # What a map function sees as globals in CouchDB (share/server), and the loop that applies the maps to a batch. A map
 # that throws gives no rows for that document; one that needs a module we do not have must fail loudly instead, because
 # skipping its documents would be a wrong answer. With several maps the document is frozen, as CouchDB does, so that no
-# map sees what another one wrote into it.
+# map sees what another one wrote into it. Rows become text when the map has ended: a key that it changed after emitting
+# it is the changed one.
 _PRELUDE = r"""
 var __rows = null, __maps = [];
 class __Unsupported extends Error {}
-function emit(key, value) {
+function emit(key, value) { __rows.push([key, value]); }
+function __text([key, value]) {
   const text = JSON.stringify(value);
-  __rows.push(JSON.stringify([key === undefined ? null : key, text === undefined ? "null" : text]));
+  return JSON.stringify([key, text === undefined ? "null" : text]);
 }
 function log() {}
 function isArray(value) { return Array.isArray(value); }
@@ -53,11 +55,13 @@ function __freeze(value) {
 }
 function __apply(map, doc) {
   __rows = [];
-  try { map(doc); } catch (error) {
+  try {
+    map(doc);
+    return "[" + __rows.map(__text).join(",") + "]";
+  } catch (error) {
     if (error instanceof __Unsupported) throw error;
-    __rows = [];
+    return "[]";
   }
-  return "[" + __rows.join(",") + "]";
 }
 function __batch(text) {
   const docs = JSON.parse(text), out = [];

@@ -234,6 +234,13 @@ def test_what_a_map_function_sees(db):
     assert (rows[1]["key"], rows[1]["value"]) == (["a", rev, True, 3, "[1,2]"], None)
 
 
+def test_what_was_emitted_is_as_the_map_function_leaves_it(db):
+    db.save({"_id": "a"})
+    db.design("d", v="function (doc) { var key = [1]; emit(key, key); key.push(2); emit(key, key); }")
+    rows = db.get("/_design/d/_view/v").json()["rows"]
+    assert [(row["key"], row["value"]) for row in rows] == [([1, 2], [1, 2])] * 2
+
+
 def test_a_map_that_throws_skips_the_document(db):
     db.save({"_id": "a", "list": [1]}, {"_id": "b"}, {"_id": "c", "list": [1, 2]})
     db.design("d", size="function (doc) { emit(doc._id, doc.list.length); }", all="function (doc) { emit(doc._id); }")
