@@ -51,6 +51,8 @@ def _only_embedded(server):
         ("PUT", "/_design/d", {"validate_doc_update": "function () {}"}),
         ("PUT", "/_design/d", {"views": {"v": {"map": "function (doc) {}"}}, "options": {"include_design": True}}),
         ("POST", "/_find", {"selector": {"a": {"$allMatch": {}}}}),
+        ("POST", "/_find", {"selector": {"a": {"$regex": "^[[:digit:]]+$"}}}),
+        ("POST", "/_find", {"selector": {"a": 1, "$or": []}}),
         ("POST", "/_index", {"type": "text", "index": {"fields": ["a"]}}),
     ],
 )

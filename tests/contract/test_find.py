@@ -8,7 +8,7 @@ DOCUMENTS = [
     {"_id": "a", "n": 1, "tags": ["x", "y"], "at": {"place": "kisumu"}, "text": "hello"},
     {"_id": "b", "n": 2, "tags": ["y"], "at": {"place": "lodwar"}, "text": "Habari"},
     {"_id": "c", "n": 3, "below": -3, "tags": [], "items": [{"state": "pending", "n": 1}, {"state": "sent", "n": 2}]},
-    {"_id": "d", "n": "3", "none": None, "yes": True},
+    {"_id": "d", "n": "3", "none": None, "yes": True, "accent": "thé", "large": 2**53 + 1},
     {"_id": "e", "dotted.name": 1, "n": 7.5},
 ]
 
@@ -46,6 +46,8 @@ def find(db, **body):
         ({"tags": {"$exists": False}}, "de"),
         ({"none": None}, "d"),
         ({"n": {"$type": "string"}}, "d"),
+        ({"n": {"$type": "text"}}, ""),  # which is no type
+        ({"n": {"$not": {"$type": "text"}}}, "abcde"),
         ({"tags": {"$type": "array"}}, "abc"),
         ({"none": {"$type": "null"}}, "d"),
         ({"at": {"$type": "object"}}, "ab"),
@@ -66,9 +68,13 @@ def find(db, **body):
         ({"tags": {"$elemMatch": {"$eq": "y"}}}, "ab"),
         ({"text": {"$regex": "^[Hh]a"}}, "b"),
         ({"text": {"$regex": "ell"}}, "a"),
+        ({"accent": {"$regex": "^.{3}$"}}, ""),  # a dot is one byte
+        ({"accent": {"$regex": "^.{4}$"}}, "d"),
+        ({"accent": {"$regex": "é$"}}, "d"),
         ({"n": {"$mod": [2, 1]}}, "ac"),
         ({"below": {"$mod": [2, -1]}}, "c"),
         ({"below": {"$mod": [2, 1]}}, ""),
+        ({"large": {"$mod": [2, 1]}}, "d"),
         ({"n": {"$lt": 2}}, "a"),
         ({"_id": {"$gt": "B"}}, "abcde"),  # ids have the order of their bytes
         ({"text": {"$gt": "Ha"}}, "ab"),  # and other texts that of ICU
@@ -99,6 +105,11 @@ def test_whole_documents_and_a_warning(documents):
 def test_fields(documents):
     (document,) = find(documents, selector={"_id": "a"}, fields=["_id", "at.place", "nothing"])["docs"]
     assert document == {"_id": "a", "at": {"place": "kisumu"}}
+    for fields in (["tags", "tags.1"], ["tags.1", "tags"]):
+        (document,) = find(documents, selector={"_id": "a"}, fields=fields)["docs"]
+        assert document == {"tags": ["x", "y"]}, "a part of what was taken adds nothing"
+    (document,) = find(documents, selector={"_id": "c"}, fields=["items", "items.0.n"])["docs"]
+    assert document == {"items": DOCUMENTS[2]["items"]}
     (document,) = find(documents, selector={"_id": "a"}, fields=[])["docs"]
     assert document["n"] == 1, "none is all"
 
@@ -209,6 +220,11 @@ def test_indexes(db):
         {"selector": []},
         {"selector": {"n": {"$unknown": 1}}},
         {"selector": {"n": {"$in": 1}}},
+        {"selector": {"n": {"$type": ["number"]}}},
+        {"selector": {"n": {"$type": {"number": True}}}},
+        {"selector": {"n": {"$regex": 1}}},
+        {"selector": {"n": {"$regex": "("}}},
+        {"selector": {"n": {"$not": 1}}},
         {"selector": {}, "limit": -1},
         {"selector": {}, "fields": "a"},
         {"selector": {}, "unknown": 1},
