@@ -148,7 +148,7 @@ def _matching(connection: sqlite3.Connection, query: _Find) -> Iterator[tuple[st
 def _sort_key(document: dict[str, Any], sort: tuple[tuple[str, ...], ...]) -> tuple[bytes | str, ...] | None:
     """What to sort a document by; None if it lacks a field, and so is not in the index."""
     values = [mango.field(document, list(path)) for path in sort]
-    return None if mango.ABSENT in values else (*map(encode, values), document["_id"])
+    return None if any(isinstance(value, mango.Absent) for value in values) else (*map(encode, values), document["_id"])
 
 
 def _indexes(connection: sqlite3.Connection) -> list[tuple[str, dict[str, Any]]]:

@@ -6,6 +6,7 @@ tables here is refused with 501.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,12 @@ from embedded.errors import CouchError, not_implemented
 
 
 class Absent:
-    """The type of `ABSENT`, the value of a field that a document does not have."""
+    """The type of the value of a field that a document does not have."""
 
 
 ABSENT = Absent()
+# Of a field in something that has none, such as a number. As in CouchDB `$exists: false` does not mean it.
+NO_PLACE = Absent()
 
 Test = Callable[[Any], bool]
 Code = Callable[[Any], bytes]
@@ -65,7 +68,7 @@ def _compile_entry(name: str, operand: Any, negate: bool, code: Code) -> Test:
         if name == "$or" and operand == []:
             raise not_implemented("A $or of nothing")  # of which CouchDB's versions make different things
         inner = negate != (name == "$nor")
-        tests = [compile_selector(one, inner, code) for one in _list(name, operand)]
+        tests = [_compile_condition(one, inner, code) for one in _list(name, operand)]
         return _join(tests, every=inner if name != "$and" else not negate)
     if name == "$not":
         if not isinstance(operand, dict):
@@ -73,17 +76,18 @@ def _compile_entry(name: str, operand: Any, negate: bool, code: Code) -> Test:
         return _compile_condition(operand, not negate, code)
     if name == "$exists":
         wanted = _exists(operand) != negate
-        return lambda value: (value is not ABSENT) == wanted
+        return lambda value: not isinstance(value, Absent) if wanted else value is ABSENT
     if name in _OPERATORS:
         test = _OPERATORS[name](operand, code)
-        return lambda value: value is not ABSENT and test(value) != negate
+        return lambda value: not isinstance(value, Absent) and test(value) != negate
     if name in ("$allMatch", "$keyMapMatch", "$text", "$beginsWith"):
         raise not_implemented(f"The selector operator {name}")
     raise CouchError(400, "invalid_operator", f"Invalid operator: {name}")
 
 
 def _compile_condition(operand: Any, negate: bool, code: Code) -> Test:
-    """What stands after a field: an object is a selector for the field's value, anything else must be equal to it."""
+    """What stands after a field or among conditions: an object is a selector for the value, anything else, and an
+    object without members, must be equal to it."""
     condition = operand if isinstance(operand, dict) and operand else {"$eq": operand}
     return compile_selector(condition, negate, code)
 
@@ -111,20 +115,23 @@ def _not_in(operand: Any, code: Code) -> Test:
     return lambda value: not test(value)
 
 
-def _all(operand: Any, code: Code) -> Test:
-    wanted = [code(one) for one in _list("$all", operand)]
+def _all(operand: Any, _code: Code) -> Test:
+    """Equal here is what is written alike, as in CouchDB; elsewhere 1 is 1.0, too."""
+    wanted = [json.dumps(one) for one in _list("$all", operand)]
 
     def test(value: Any) -> bool:
         if not isinstance(value, list):
             return False
-        codes = {code(member) for member in value}
-        return bool(wanted) and (all(one in codes for one in wanted) or wanted == [code(value)])
+        members = {json.dumps(member) for member in value}
+        return bool(wanted) and (all(one in members for one in wanted) or wanted == [json.dumps(value)])
 
     return test
 
 
 def _element_match(operand: Any, code: Code) -> Test:
-    test = compile_selector(operand, code=code)
+    if not isinstance(operand, dict):
+        raise CouchError(400, "bad_arg", f"Bad argument for operator $elemMatch: {operand!r}")
+    test = _compile_condition(operand, False, code)
     return lambda value: isinstance(value, list) and any(test(member) for member in value)
 
 
@@ -201,14 +208,16 @@ def split_field(name: str) -> list[str]:
 
 
 def field(value: Any, path: list[str]) -> Any:
-    """The value at a path, ABSENT if it is not there. A number steps into an array."""
+    """The value at a path, ABSENT if it is not there, NO_PLACE if it cannot be. A number steps into an array."""
     for step in path:
-        if isinstance(value, dict) and step in value:
-            value = value[step]
+        if isinstance(value, Absent):
+            return value
+        if isinstance(value, dict):
+            value = value.get(step, ABSENT)
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             value = value[int(step)]
         else:
-            return ABSENT
+            return NO_PLACE
     return value
 
 
@@ -217,7 +226,7 @@ def project(document: dict[str, Any], fields: list[list[str]]) -> dict[str, Any]
     result: dict[str, Any] = {}
     for path in fields:
         value = field(document, path)
-        if value is ABSENT:
+        if isinstance(value, Absent):
             continue
         place: Any = result
         for step in path[:-1]:

@@ -44,6 +44,9 @@ def find(db, **body):
         ({"tags": {"$nin": ["x"]}}, "bc"),
         ({"none": {"$exists": True}}, "d"),
         ({"tags": {"$exists": False}}, "de"),
+        ({"tags.0": {"$exists": False}}, "de"),  # but not in a list that is empty
+        ({"n.x": {"$exists": False}}, ""),  # nor in what is no object
+        ({"at": {"x": {"$exists": False}}}, "abcde"),
         ({"none": None}, "d"),
         ({"n": {"$type": "string"}}, "d"),
         ({"n": {"$type": "text"}}, ""),  # which is no type
@@ -84,6 +87,12 @@ def find(db, **body):
         ({"at": {}}, ""),
         ({"tags": {"$all": []}}, ""),
         ({"tags": {"$all": [["x", "y"]]}}, "a"),
+        ({"tags": {"$in": ["x\u0001"]}}, "a"),  # ICU ignores this character
+        ({"tags": {"$all": ["x\u0001"]}}, ""),  # of which $all does not ask
+        ({"tags": {"$elemMatch": {}}}, ""),
+        ({"n": {"$or": [1, "3"]}}, "ad"),
+        ({"$or": [{"n": 1}, {}]}, "a"),  # nothing is a document without fields
+        ({"$and": [{}]}, ""),
         ({"tags.0": "x"}, "a"),
         ({"$not": {"$nor": [{"n": 1}, {"n": 2}]}}, "ab"),
         ({"$not": {"n": 1, "text": "hello"}}, "bcde"),
@@ -225,6 +234,7 @@ def test_indexes(db):
         {"selector": {"n": {"$regex": 1}}},
         {"selector": {"n": {"$regex": "("}}},
         {"selector": {"n": {"$not": 1}}},
+        {"selector": {"n": {"$elemMatch": 1}}},
         {"selector": {}, "limit": -1},
         {"selector": {}, "fields": "a"},
         {"selector": {}, "unknown": 1},
