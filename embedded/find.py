@@ -37,7 +37,8 @@ class _Find:
     """A query, understood."""
 
     test: mango.Test
-    sort: tuple[tuple[str, ...], ...]
+    required: set[mango.Path]
+    sort: tuple[mango.Path, ...]
     descending: bool
     limit: int
     skip: int
@@ -55,7 +56,7 @@ async def find(call: Call) -> web.Response:
         raise not_implemented("execution_stats of _find")
     query = _query(body)
     if query.sort and query.sort != (("_id",),):
-        await call.database.read(lambda connection: _check_sort(connection, query.sort))
+        await call.database.read(lambda connection: _check_sort(connection, query))
     rows = await call.database.read(lambda connection: _run(connection, query))
     skipped = query.skip + len(rows)
     bookmark = base64.urlsafe_b64encode(compact({"skip": skipped}).encode()).decode() if rows else "nil"
@@ -79,6 +80,7 @@ def _query(body: dict[str, Any]) -> _Find:
             raise CouchError(400, "invalid_bookmark", f"Invalid bookmark value: {bookmark}") from None
     return _Find(
         mango.compile_selector(body["selector"]),
+        mango.required_fields(body["selector"]),
         sort,
         descending,
         parse_count("limit", body.get("limit", DEFAULT_LIMIT)),
@@ -88,7 +90,7 @@ def _query(body: dict[str, Any]) -> _Find:
     )
 
 
-def _sort(given: Any) -> tuple[tuple[tuple[str, ...], ...], bool]:
+def _sort(given: Any) -> tuple[tuple[mango.Path, ...], bool]:
     """The fields to sort by, as paths, and whether downwards. All have one direction, as in CouchDB."""
     if not isinstance(given, list):
         raise CouchError(400, "invalid_sort_json", "Sort must be an array of sort specs")
@@ -106,11 +108,13 @@ def _sort(given: Any) -> tuple[tuple[tuple[str, ...], ...], bool]:
     return tuple(paths), directions == {"desc"}
 
 
-def _check_sort(connection: sqlite3.Connection, sort: tuple[tuple[str, ...], ...]) -> None:
-    """Raise 400 unless there is an index whose fields begin with those to sort by."""
+def _check_sort(connection: sqlite3.Connection, query: _Find) -> None:
+    """Raise 400 unless there is an index whose fields begin with those to sort by, and that has all that matches: its
+    other fields are required by the selector (is_usable in mango_idx_view.erl)."""
     for _, index in _indexes(connection):
         paths = tuple(tuple(mango.split_field(name)) for name in index["fields"])
-        if paths[: len(sort)] == sort:
+        first = len(query.sort)
+        if paths[:first] == query.sort and {*paths[first:]} - {("_id",), ("_rev",)} <= query.required:
             return
     raise CouchError(400, "no_usable_index", "No index exists for this sort, try indexing by the sort fields.")
 
@@ -145,7 +149,7 @@ def _matching(connection: sqlite3.Connection, query: _Find) -> Iterator[tuple[st
             yield text, document
 
 
-def _sort_key(document: dict[str, Any], sort: tuple[tuple[str, ...], ...]) -> tuple[bytes | str, ...] | None:
+def _sort_key(document: dict[str, Any], sort: tuple[mango.Path, ...]) -> tuple[bytes | str, ...] | None:
     """What to sort a document by; None if it lacks a field, and so is not in the index."""
     values = [mango.field(document, list(path)) for path in sort]
     return None if any(isinstance(value, mango.Absent) for value in values) else (*map(encode, values), document["_id"])

@@ -26,6 +26,7 @@ NO_PLACE = Absent()
 Test = Callable[[Any], bool]
 Code = Callable[[Any], bytes]
 Operator = Callable[[Any, Code], Test]
+Path = tuple[str, ...]
 
 _TYPES: dict[str, Test] = {
     "null": lambda value: value is None,
@@ -219,6 +220,28 @@ def field(value: Any, path: list[str]) -> Any:
         else:
             return NO_PLACE
     return value
+
+
+def required_fields(selector: dict[str, Any], path: Path = (), negate: bool = False) -> set[Path]:
+    """The fields that every document has which matches a valid selector of what is at `path`."""
+    found = [_required_by(name, operand, path, negate) for name, operand in selector.items()]
+    return set.intersection(*found) if negate else set.union(*found, set())
+
+
+def _required_by(name: str, operand: Any, path: Path, negate: bool) -> set[Path]:
+    """What one member of a selector requires."""
+    if not name.startswith("$"):
+        return _required_by("$and", [operand], (*path, *split_field(name)), negate)
+    if name == "$not":
+        return _required_by("$and", [operand], path, not negate)
+    if name == "$exists":
+        return {path} if operand != negate else set()
+    if name not in ("$and", "$or", "$nor"):
+        return {path}
+    inner = negate != (name == "$nor")
+    found = [required_fields(one, path, inner) if isinstance(one, dict) and one else {path} for one in operand]
+    every = inner if name != "$and" else not negate
+    return set.union(*found, set()) if every or not found else set.intersection(*found)
 
 
 def project(document: dict[str, Any], fields: list[list[str]]) -> dict[str, Any]:

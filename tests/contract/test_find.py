@@ -163,9 +163,35 @@ def test_sorts(documents):
 
     every = {"$gt": None}
     assert ids([{"_id": "desc"}], _id=every) == ["e", "d", "c", "b", "a"]
-    assert ids(["text"], text=every) == ids(["text", "n"], text=every) == ["b", "a"], "the others have no text"
+    assert ids(["text", "n"], text=every) == ["b", "a"], "the others have no text"
     by_second = {"selector": {"n": every}, "sort": ["n"]}
     assert documents.post("/_find", by_second).json()["error"] == "no_usable_index"
+
+
+@pytest.mark.parametrize(
+    ("selector", "usable"),
+    [
+        ({"text": {"$gt": None}}, False),  # what has no n is not in the index
+        ({"n": {"$gt": None}}, True),
+        ({"n": {"$exists": True}}, True),
+        ({"n": {"$exists": False}}, False),
+        ({"$not": {"n": {"$exists": False}}}, True),
+        ({"$not": {"n": 9}}, True),
+        ({"$nor": [{"n": 9}, {"n": 10}]}, True),
+        ({"$and": [{"text": {"$gt": None}}, {"n": {"$gt": None}}]}, True),
+        ({"$or": [{"n": 1}, {"n": 2}]}, True),
+        ({"$or": [{"n": 1}, {"text": "Habari"}]}, False),
+        ({"n": {"x": 1}}, False),
+    ],
+)
+def test_a_sort_by_a_part_of_an_index_needs_its_other_fields_too(documents, selector, usable):
+    documents.post("/_index", {"index": {"fields": ["text", "n"]}})
+    documents.eventually("/_index", lambda answer: answer.json()["total_rows"] == 2)
+    answer = documents.post("/_find", {"selector": selector, "sort": ["text"], "fields": ["_id"]})
+    if usable:
+        assert [document["_id"] for document in answer.json()["docs"]] == ["b", "a"]
+    else:
+        assert (answer.status_code, answer.json()["error"]) == (400, "no_usable_index")
 
 
 def test_who_may_make_and_remove_indexes(documents, as_user, new_user):
