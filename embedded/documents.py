@@ -141,14 +141,18 @@ def check_design_document(fields: dict[str, Any]) -> None:
     """Refuse a design document that CouchDB refuses (400), and one that would be stored but not obeyed (501)."""
     if _GUARD in fields:
         raise not_implemented("A design document with validate_doc_update")
+    for field, kind in (("language", str), ("options", dict), ("views", dict)):
+        if not isinstance(fields.get(field, kind()), kind):
+            named = "a string" if kind is str else "an object"
+            raise CouchError(400, "invalid_design_doc", f"`{field}` field must be {named}")
     views = fields.get("views", {})
-    if not isinstance(views, dict):
-        raise CouchError(400, "invalid_design_doc", "`views` field must be an object")
+    of_mango = fields.get("language") == "query"
     for name, view in views.items():
-        if name == "lib" or fields.get("language", "javascript") != "javascript":
+        if name == "lib":
             continue
-        if not isinstance(view, dict) or not isinstance(view.get("map"), str):
-            raise CouchError(400, "invalid_design_doc", f"`map` in {name} must be a string")
+        if not isinstance(view, dict) or not isinstance(view.get("map"), dict if of_mango else str):
+            kind_of_map = "an object" if of_mango else "a string"
+            raise CouchError(400, "invalid_design_doc", f"`map` in {name} must be {kind_of_map}")
         if not isinstance(view.get("reduce", ""), str):
             raise CouchError(400, "invalid_design_doc", f"`reduce` in {name} must be a string")
     if views and fields.get("language", "javascript") == "javascript":

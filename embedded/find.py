@@ -165,7 +165,8 @@ def _indexes(connection: sqlite3.Connection) -> list[tuple[str, dict[str, Any]]]
         fields = json.loads(body)
         if fields.get("language") == "query":
             for name, view in fields.get("views", {}).items():
-                found.append((doc_id, {"name": name, "fields": list(view["map"]["fields"])}))
+                if isinstance(view.get("map", {}).get("fields"), dict):  # else it is no index for CouchDB, either
+                    found.append((doc_id, {"name": name, "fields": list(view["map"]["fields"])}))
     return found
 
 
@@ -209,9 +210,10 @@ async def create_index(call: Call) -> web.Response:
         fields = json.loads(current.body)
     if fields.get("language") != "query":
         raise bad_request(f"{ddoc} is not a design document of Mango's")
-    exists = fields["views"].get(name) == view
+    views = fields.setdefault("views", {})
+    exists = views.get(name) == view
     if not exists:
-        fields["views"][name] = view
+        views[name] = view
         parent = current.rev if current else None
         await call.database.write(lambda tx: edits.write(tx, Edit(ddoc, parent, False, compact(fields))))
     return answer({"result": "exists" if exists else "created", "id": ddoc, "name": name})
@@ -235,7 +237,7 @@ async def delete_index(call: Call) -> web.Response:
     ddoc = DESIGN + call.path["ddoc"].removeprefix(DESIGN)
     current = revisions.read(call.database.near(), ddoc)
     fields = json.loads(current.body) if current and not current.deleted else {}
-    if current is None or fields.get("language") != "query" or call.path["name"] not in fields["views"]:
+    if current is None or fields.get("language") != "query" or call.path["name"] not in fields.get("views", {}):
         raise not_found()
     del fields["views"][call.path["name"]]
     gone = not fields["views"]

@@ -228,6 +228,16 @@ def test_two_indexes_in_one_design_document(db):
     assert db.get("/_design/both").json()["reason"] == "deleted"
 
 
+def test_an_index_goes_beside_what_is_none(db):
+    assert db.put("/_design/d", {"language": "query"}).status_code in (201, 202)
+    assert db.delete("/_index/d/json/n").status_code == 404
+    assert db.put("/_design/e", {"language": "query", "views": {"v": {"map": {}}}}).status_code in (201, 202)
+    assert db.post("/_index", {"index": {"fields": ["n"]}, "ddoc": "d", "name": "n"}).json()["result"] == "created"
+    body = db.eventually("/_index", lambda answer: answer.json()["total_rows"] == 2).json()
+    assert [index["name"] for index in body["indexes"]] == ["_all_docs", "n"]
+    assert find(db, selector={"n": {"$gt": None}}, sort=["n"])["docs"] == []
+
+
 def test_no_index_goes_among_map_functions(db):
     db.design("d", v="function (doc) {}")
     assert db.post("/_index", {"index": {"fields": ["n"]}, "ddoc": "d", "name": "n"}).status_code == 400

@@ -479,9 +479,21 @@ def test_code_for_map_functions_is_no_view(db):
     assert db.get("/_design/d/_view/lib").status_code == 404
 
 
-@pytest.mark.parametrize("view", [{"map": 1}, {"map": EMIT_KEY, "reduce": 1}])
-def test_views_whose_functions_are_none(db, view):
-    answer = db.put("/_design/d", {"views": {"v": view}})
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"views": {"v": {"map": 1}}},
+        {"views": {"v": {"map": EMIT_KEY, "reduce": 1}}},
+        {"views": []},
+        {"views": {"v": {"map": EMIT_KEY}}, "options": "local_seq"},
+        {"views": {"v": {"map": EMIT_KEY}}, "options": []},
+        {"views": {"v": {"map": EMIT_KEY}}, "language": 1},
+        {"views": {"v": {"map": EMIT_KEY}}, "language": "query"},
+        {"views": {"v": 1}, "language": "query"},
+    ],
+)
+def test_design_documents_that_are_none(db, document):
+    answer = db.put("/_design/d", document)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_design_doc")
 
 
@@ -489,11 +501,6 @@ def test_views_whose_functions_are_none(db, view):
 def test_map_functions_that_cannot_be_compiled(db, source):
     answer = db.put("/_design/d", {"views": {"v": {"map": source}}})
     assert (answer.status_code, answer.json()["error"]) == (400, "compilation_error")
-
-
-def test_views_must_be_an_object(db):
-    answer = db.put("/_design/d", {"views": []})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_design_doc")
 
 
 def test_update_seq(db):
