@@ -38,17 +38,19 @@ _TYPES: dict[str, Test] = {
 }
 
 
-def compile_selector(selector: Any, negate: bool = False, code: Code = encode) -> Test:
+def compile_selector(selector: Any, negate: bool = False, code: Code = encode, in_element: bool = False) -> Test:
     """A selector as a function from a document to whether it matches (`negate`: whether it does not).
 
     As in CouchDB a negation is carried down to the single conditions, and those want a field to be there: neither
-    `{"a": 1}` nor `{"$not": {"a": 1}}` matches a document without `a`. `code` gives values their order.
+    `{"a": 1}` nor `{"$not": {"a": 1}}` matches a document without `a`. It is not so `in_element`, below `$elemMatch`.
+    `code` gives values their order.
     """
     if not isinstance(selector, dict):
         raise CouchError(
             400, "invalid_selector_json", f"Selector must be a JSON object. Found: {type(selector).__name__}"
         )
-    return _join([_compile_entry(name, operand, negate, code) for name, operand in selector.items()], every=not negate)
+    tests = [_compile_entry(name, operand, negate, code, in_element) for name, operand in selector.items()]
+    return _join(tests, every=not negate)
 
 
 def _join(tests: list[Test], every: bool) -> Test:
@@ -59,21 +61,26 @@ def _join(tests: list[Test], every: bool) -> Test:
     return lambda value: any(test(value) for test in tests)
 
 
-def _compile_entry(name: str, operand: Any, negate: bool, code: Code) -> Test:
+def _compile_entry(name: str, operand: Any, negate: bool, code: Code, in_element: bool) -> Test:
     """One member of a selector: an operator on the value itself, or a field with its own selector."""
     if not name.startswith("$"):
         path = split_field(name)
-        condition = _compile_condition(operand, negate, _raw if path == ["_id"] else code)
+        condition = _compile_condition(operand, negate, _raw if path == ["_id"] else code, in_element)
         return lambda value: condition(field(value, path))
     if name in ("$and", "$or", "$nor"):
         if name == "$or" and operand == []:
             raise not_implemented("A $or of nothing")  # of which CouchDB's versions make different things
+        if name == "$nor" and in_element:
+            raise not_implemented("$nor below $elemMatch")  # an error in CouchDB, which takes it for no match
         inner = negate != (name == "$nor")
-        tests = [_compile_condition(one, inner, code) for one in _list(name, operand)]
+        tests = [_compile_condition(one, inner, code, in_element) for one in _list(name, operand)]
         return _join(tests, every=inner if name != "$and" else not negate)
     if name == "$not":
         if not isinstance(operand, dict):
             raise CouchError(400, "bad_arg", f"Bad argument for operator $not: {operand!r}")
+        if in_element:
+            test = _compile_condition(operand, False, code, in_element)
+            return lambda value: not test(value)
         return _compile_condition(operand, not negate, code)
     if name == "$exists":
         wanted = _exists(operand) != negate
@@ -86,11 +93,11 @@ def _compile_entry(name: str, operand: Any, negate: bool, code: Code) -> Test:
     raise CouchError(400, "invalid_operator", f"Invalid operator: {name}")
 
 
-def _compile_condition(operand: Any, negate: bool, code: Code) -> Test:
+def _compile_condition(operand: Any, negate: bool, code: Code, in_element: bool = False) -> Test:
     """What stands after a field or among conditions: an object is a selector for the value, anything else, and an
     object without members, must be equal to it."""
     condition = operand if isinstance(operand, dict) and operand else {"$eq": operand}
-    return compile_selector(condition, negate, code)
+    return compile_selector(condition, negate, code, in_element)
 
 
 def _raw(value: Any) -> bytes:
@@ -132,7 +139,7 @@ def _all(operand: Any, _code: Code) -> Test:
 def _element_match(operand: Any, code: Code) -> Test:
     if not isinstance(operand, dict):
         raise CouchError(400, "bad_arg", f"Bad argument for operator $elemMatch: {operand!r}")
-    test = _compile_condition(operand, False, code)
+    test = _compile_condition(operand, False, code, in_element=True)
     return lambda value: isinstance(value, list) and any(test(member) for member in value)
 
 

@@ -53,6 +53,7 @@ def _only_embedded(server):
         ("POST", "/_find", {"selector": {"a": {"$allMatch": {}}}}),
         ("POST", "/_find", {"selector": {"a": {"$regex": "^[[:digit:]]+$"}}}),
         ("POST", "/_find", {"selector": {"a": 1, "$or": []}}),
+        ("POST", "/_find", {"selector": {"a": {"$elemMatch": {"$nor": [{"b": 1}]}}}}),
         ("POST", "/_index", {"type": "text", "index": {"fields": ["a"]}}),
     ],
 )

@@ -90,6 +90,8 @@ def find(db, **body):
         ({"tags": {"$in": ["x\u0001"]}}, "a"),  # ICU ignores this character
         ({"tags": {"$all": ["x\u0001"]}}, ""),  # of which $all does not ask
         ({"tags": {"$elemMatch": {}}}, ""),
+        ({"items": {"$elemMatch": {"$not": {"other": 1}}}}, "c"),  # here a field need not be there
+        ({"items": {"$elemMatch": {"n": {"$not": {"$gt": 0}}}}}, ""),
         ({"n": {"$or": [1, "3"]}}, "ad"),
         ({"$or": [{"n": 1}, {}]}, "a"),  # nothing is a document without fields
         ({"$and": [{}]}, ""),
