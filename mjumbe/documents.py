@@ -362,11 +362,13 @@ def is_incoming(doc: Document) -> bool:
 
 
 def outgoing_message(doc: Document, task: Task) -> OutgoingMessage | None:
-    """The snapshot of a task that could be sent: pending, with a message, a recipient and a uuid. Else None."""
+    """The snapshot of a task that could be sent: pending, with one message, a recipient and a uuid. Else None."""
     message = message_of(task)
     text = message.get("message")
     if states.of(task) is not State.PENDING or not message.get("uuid") or not message.get("to"):
         return None
+    if len(task["messages"]) > 1:
+        return None  # added since the task was looked at: claimed with this one, the others would never go
     if not isinstance(text, str) or not text:
         return None
     # Who wrote is answered by `tasks`; a document for a thousand people, which nobody wrote, is not searched for each.

@@ -83,6 +83,18 @@ def test_what_is_corrected_while_it_waits_is_sent_as_it_is_now(
     assert lab.task()["state"] == "sent"
 
 
+def test_what_gets_a_second_message_while_it_waits_is_not_claimed_for_both(lab: Lab) -> None:
+    """The first was sent, and the second counted as sent with it. The clock has it made a task of its own."""
+    lab.offer(doc())
+    longer = lab.stored()
+    longer["tasks"][0]["messages"].append({"uuid": "u2", "to": "+254711000002", "message": "Come on Tuesday"})
+    lab.database.store(longer)
+    lab.run()
+    assert lab.desk.batches == []
+    assert lab.task()["state"] == "pending"
+    assert not lab.outbox.knows(("d", longer["tasks"][0]["messages"][0]["uuid"])), "the clock may offer it"
+
+
 def change(lab: Lab, state: str) -> None:
     """Somebody else writes between our read and our write, once."""
     lab.database.before_bulk = lambda: None
