@@ -322,17 +322,23 @@ class Outbox:
         answered = zip(exchange.messages, exchange.results, strict=True)
         self._heard.references({outcome.ref: message.key for message, outcome in answered if outcome.ref})
         due = {message.key: message for doc in docs if doc for message in due_messages(doc)}
+        # What others wrote meanwhile has not been looked at yet, whether it may go: the clock brings that.
+        same = {
+            message.key: due[message.key]
+            for message in exchange.messages
+            if message.key in due and due[message.key].wanted == message.wanted
+        }
         # A message that another service may take keeps its place here: nobody else may offer it without its route.
         again = [
-            replace(due[key], route=message.route.last_by(service.name))
+            replace(same[key], route=message.route.last_by(service.name))
             for key, message in exchange.elsewhere.items()
-            if key in due
+            if key in same
         ]
         kept = {each.key for each in again}
         self._forget(message for message in exchange.messages if message.key not in kept)
         self._queue_again(again)
         # A message given back at once (a held service) is due again without anybody's changing it.
-        self.offer(message for key, message in due.items() if key not in exchange.elsewhere)
+        self.offer(message for key, message in same.items() if key not in exchange.elsewhere)
 
     def _tell(self, service: str, answered: Sequence[tuple[str, Outcome]]) -> None:
         """Keep who opted out or left by what a service answered, however long CouchDB is away."""

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from structlog.testing import capture_logs
 
-from mjumbe import settings, states
+from mjumbe import documents, settings, states
 from mjumbe.couch import CouchError, NotFoundError, UnavailableError
 from mjumbe.documents import OutgoingMessage, Route
 from mjumbe.gateways import PHONE_GATEWAY
@@ -212,6 +212,28 @@ def test_a_held_service_gives_its_messages_back(lab: Lab) -> None:
         task = lab.task(f"d{number}")
         assert (task["state"], task["attempts"]) == ("pending", 0)
         assert lab.outbox.knows((f"d{number}", task["messages"][0]["uuid"])), "queued again by itself"
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome("Sent", State.SENT), Outcome("InsufficientBalance", failure=Failure.CONFIGURATION)]
+)
+def test_what_others_write_while_a_request_is_under_way_is_not_sent_unlooked_at(lab: Lab, outcome: Outcome) -> None:
+    """It went past the deny list: the transitions see only what the feed or the clock brings."""
+
+    def write(batch: Batch) -> list[Outcome]:
+        stored = lab.stored()
+        stored["tasks"][0]["messages"][0]["to"] = "+254790000000"
+        stored["tasks"].append(documents.new_task("+254790000001", "Habari", states.now()))
+        lab.database.store(stored)
+        return [outcome]
+
+    lab.desk.answer = write
+    lab.offer(doc())
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+    assert [batch.recipients for batch in lab.desk.batches] == [(PHONE,)]
+    for task in lab.stored()["tasks"]:
+        assert not lab.outbox.knows(("d", task["messages"][0]["uuid"])), "the clock may offer it"
 
 
 def test_a_message_that_is_refused_for_itself_spends_attempts_and_holds_nobody_up(
