@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -151,8 +151,8 @@ def offset(connection: sqlite3.Connection, view: int, query: ViewQuery, total: i
     return None if counted > OFFSET_COUNTED else min(counted + query.skip, total)
 
 
-# What SQL is asked for a group of rows: enough for every built-in reduce when all values are numbers.
-_AGGREGATES = "count(*), count(number), sum(number), min(number), max(number), sum(number * number)"
+# What SQL is asked for a group of rows. It adds whole numbers up in 64 bits, so the sums are made here.
+_AGGREGATES = "count(*), count(number), min(number), max(number)"
 
 
 def reduced_rows(
@@ -255,8 +255,9 @@ def _reduce(connection: sqlite3.Connection, view: int, reducer: str, group: Rang
         return None
     if reducer == "_count":
         return str(rows)
-    numbers, total, least, greatest, squares = found[1:]
-    if numbers == rows:
+    count, least, greatest = found[1:]
+    if count == rows:
+        total, squares = _sums(connection.execute(f"SELECT number FROM rows WHERE {condition}", arguments))  # noqa: S608
         if reducer == "_sum":
             return json.dumps(total)
         return json.dumps({"sum": total, "count": rows, "min": least, "max": greatest, "sumsqr": squares})
@@ -267,6 +268,16 @@ def _reduce(connection: sqlite3.Connection, view: int, reducer: str, group: Rang
     for (value,) in values:
         result = _add(result, json.loads(value))
     return json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+
+
+def _sums(rows: Iterable[tuple[float]]) -> tuple[float, float]:
+    """The sum of the rows' numbers, and that of their squares; of whole numbers it is exact, however large."""
+    total: float = 0
+    squares: float = 0
+    for (number,) in rows:
+        total += number
+        squares += number * number
+    return total, squares
 
 
 def _unreducible(reducer: str, wanted: str) -> CouchError:

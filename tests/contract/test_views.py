@@ -432,6 +432,16 @@ def test_sums_of_what_is_larger_than_64_bits(db):
     assert (stats["sum"], stats["min"], stats["max"], stats["sumsqr"]) == (2**65, 2**64, 2**64, 2.0**129)
 
 
+@pytest.mark.parametrize("number", [1_700_000_000, -1_700_000_000, 2**52 + 1], ids=["squares", "below", "sum"])
+def test_sums_that_become_larger_than_64_bits(db, number):
+    emit = "function (doc) { for (var i = 0; i < 2100; i++) emit(doc.n % 2, doc.n); }"
+    db.save({"n": number})
+    db.design("d", sum=(emit, "_sum"), stats=(emit, "_stats"))
+    assert db.get("/_design/d/_view/sum?group=true").json()["rows"][0]["value"] == 2100 * number
+    stats = db.get("/_design/d/_view/stats").json()["rows"][0]["value"]
+    assert stats == {"sum": 2100 * number, "count": 2100, "min": number, "max": number, "sumsqr": 2100 * number**2}
+
+
 @pytest.mark.parametrize(
     ("view", "parameters"),
     [
