@@ -87,7 +87,8 @@ def parse_document(document: object, doc_id: str | None = None) -> tuple[Edit, d
 
 
 def made_elsewhere(edit: Edit, document: dict[str, Any]) -> Document:
-    """A document that says itself which revision it is, and with `_revisions` which came before. Raises 400."""
+    """A document that says itself which revision it is, and with `_revisions` which came before. Raises 400, and 501
+    for revision ids that are not of letters and digits: answers and the history are put together of them."""
     if edit.parent is None:
         raise bad_request(f"The document {edit.id!r} needs a `_rev` when new_edits is false")
     generation, _, digest = edit.parent.partition("-")
@@ -97,6 +98,8 @@ def made_elsewhere(edit: Edit, document: dict[str, Any]) -> Document:
         raise CouchError(400, "doc_validation", "RevId isn't a string")
     if (line.get("start"), ids[:1]) != (int(generation), [digest]):
         raise bad_request(f"The `_rev` of the document {edit.id!r} is not the first of its `_revisions`")
+    if not all(one.isascii() and one.isalnum() for one in ids):
+        raise not_implemented("A revision id with other characters than letters and digits")
     return Document(edit.id, edit.parent, edit.deleted, edit.body, history=",".join(ids[1:]))
 
 

@@ -55,6 +55,9 @@ def _only_embedded(server):
         ("POST", "/_find", {"selector": {"a": 1, "$or": []}}),
         ("POST", "/_find", {"selector": {"a": {"$elemMatch": {"$nor": [{"b": 1}]}}}}),
         ("POST", "/_index", {"type": "text", "index": {"fields": ["a"]}}),
+        ("PUT", "/a?new_edits=false", {"_rev": '1-"'}),
+        ("PUT", "/a?new_edits=false", {"_rev": "2-b", "_revisions": {"start": 2, "ids": ["b", "a,a"]}}),
+        ("POST", "/_bulk_docs", {"new_edits": False, "docs": [{"_id": "a", "_rev": "1-\\"}]}),
     ],
 )
 def test_what_is_not_spoken_is_refused(db, method, path, body):
