@@ -344,11 +344,13 @@ def _get_local(call: Call, doc_id: str) -> web.Response:
 
 
 async def _put_local(call: Call, edit: Edit) -> web.Response:
-    """CouchDB does not look for conflicts here: the revision counts on from the one that was given."""
+    """CouchDB does not look for conflicts here: the revision counts on from the one that was given. Raises 400."""
     if edit.deleted:
         return await _delete_local(call, edit.id)
-    given = _given_rev(call, edit.parent)
-    rev = f"0-{int(given.partition('-')[2]) + 1 if given else 1}"
+    generation, _, count = (_given_rev(call, edit.parent) or "0-0").partition("-")
+    if generation != "0" or not (count.isascii() and count.isdecimal()):
+        raise bad_request("Invalid rev format")
+    rev = f"0-{int(count) + 1}"
     await call.database.write(lambda tx: edits.write_local(tx, edit.id, rev, edit.body))
     return _written(call, edit.id, rev, 201)
 

@@ -66,6 +66,13 @@ def test_what_is_not_spoken_is_refused(db, method, path, body):
     assert "embedded store" in answer.json()["reason"]
 
 
+@pytest.mark.parametrize("rev", ["0-abc", "7-abc", "1-5"])
+def test_a_local_documents_revision_is_a_count(db, rev):
+    answer = db.put("/_local/a", {"_rev": rev})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "Invalid rev format"), answer.text
+    assert db.get("/_local/a").status_code == 404
+
+
 def test_a_document_in_parts_is_refused_as_having_attachments(db):
     parts = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\n\r\nhello\r\n--x--"
     answer = db("PUT", "/a", data=parts, headers={"Content-Type": 'multipart/related; boundary="x"'})
