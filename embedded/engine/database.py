@@ -126,7 +126,7 @@ class Database:
         because seeing a change twice does less harm than never. None if it is no sequence at all."""
         if text in ("0", ""):
             return 0
-        match = re.fullmatch(r"(\d+)-([0-9a-z]+)", text)
+        match = re.fullmatch(r"([0-9]{1,20})-([0-9a-z]+)", text)
         if match is None:
             return None
         seq = int(match[1])

@@ -8,6 +8,7 @@ without `_id` and `_rev`, so that an answer is put together without parsing anyt
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,10 +100,10 @@ class Reading(Protocol):
 
 
 def parse_rev(rev: object) -> str:
-    """A revision id as a client gave it. Raises 400 unless it is `N-<hash>`."""
+    """A revision id as a client gave it. Raises 400 unless it is `N-<hash>`, N of at most 20 digits."""
     if isinstance(rev, str):
         generation, dash, digest = rev.partition("-")
-        if dash and generation.isdecimal() and generation.isascii() and digest:
+        if dash and re.fullmatch("[0-9]{1,20}", generation) and digest:
             return f"{int(generation)}-{digest}"
     raise bad_request("Invalid rev format")
 

@@ -73,6 +73,16 @@ def test_a_local_documents_revision_is_a_count(db, rev):
     assert db.get("/_local/a").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("PUT", "/a", {"_rev": f"{'9' * 5000}-a"}), ("GET", f"/_changes?since={'9' * 5000}-a", None)],
+    ids=["revision", "sequence"],
+)
+def test_a_number_of_too_many_digits_is_none(db, method, path, body):
+    answer = db(method, path, json=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), answer.text
+
+
 def test_a_document_in_parts_is_refused_as_having_attachments(db):
     parts = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\n\r\nhello\r\n--x--"
     answer = db("PUT", "/a", data=parts, headers={"Content-Type": 'multipart/related; boundary="x"'})
