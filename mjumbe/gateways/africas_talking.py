@@ -249,11 +249,10 @@ def read_answer(answer: Any, recipients: tuple[str, ...], now: datetime) -> list
     if not rows:
         return [_without_recipients(answer)] * len(recipients)
     # Of several rows of one number that which accepted counts: whoever is asked again for another would have it twice.
-    accepted_last = sorted(rows, key=lambda row: _given(row.get("messageId")) is not None)
-    by_number = {_digits(row.get("number")): row for row in accepted_last}
+    by_number = {_digits(row.get("number")): row for row in sorted(rows, key=_signs_of_acceptance)}
     asked = {_digits(number) for number in recipients}
     # Accepted under a number that we did not write: whoever is not named may be meant, and would have it twice.
-    unclear = any(_given(row.get("messageId")) for number, row in by_number.items() if number not in asked)
+    unclear = any(any(_signs_of_acceptance(row)) for number, row in by_number.items() if number not in asked)
     return [_recipient_outcome(by_number.get(_digits(number)), now, unclear=unclear) for number in recipients]
 
 
@@ -276,10 +275,7 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime, *, unclear:
         return Outcome("the answer names another number than this recipient's", failure=Failure.AMBIGUOUS)
     if row is None:
         return Outcome("the answer does not name this recipient", failure=Failure.RETRY)
-    try:
-        code = int(row.get("statusCode") or 0)
-    except (TypeError, ValueError, OverflowError):  # the last for 1e999, which Python reads as infinite
-        code = 0
+    code = _code(row)
     word = str(row.get("status") or "")
     # What has an id and no code was taken, as far as can be told.
     unknown = Failure.AMBIGUOUS if _given(row.get("messageId")) and not code else Failure.RETRY
@@ -297,6 +293,20 @@ def _recipient_outcome(row: Mapping[str, Any] | None, now: datetime, *, unclear:
         personal=code == DO_NOT_DISTURB,
         opted_out=code == USER_IN_BLACKLIST,
     )
+
+
+def _signs_of_acceptance(row: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether a row's code says that the message was taken, and whether it has an id: either may be missing."""
+    meaning = CODES.get(_code(row))
+    return meaning is not None and meaning.failure is None, _given(row.get("messageId")) is not None
+
+
+def _code(row: Mapping[str, Any]) -> int:
+    """A row's statusCode; 0 when there is none that can be read."""
+    try:
+        return int(row.get("statusCode") or 0)
+    except (TypeError, ValueError, OverflowError):  # the last for 1e999, which Python reads as infinite
+        return 0
 
 
 def _row_id(row: Mapping[str, Any]) -> int:

@@ -216,7 +216,7 @@ def test_the_end_of_do_not_disturb(now: datetime, end: datetime) -> None:
     assert outcome.retry_at == end
 
 
-def row(number: str, code: int = 101, ref: str = "ATXid_1", **more: Any) -> dict[str, Any]:
+def row(number: str | None, code: int = 101, ref: str | None = "ATXid_1", **more: Any) -> dict[str, Any]:
     return {"statusCode": code, "number": number, "status": "x", "cost": "KES 0.8000", "messageId": ref, **more}
 
 
@@ -237,8 +237,9 @@ def test_a_recipient_that_the_answer_leaves_out_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("number", ["0711000001", "+254799000001", "+25471100XXXX", "", None])
-def test_a_recipient_that_may_be_meant_by_another_number_is_in_doubt(number: str | None) -> None:
-    outcomes = read_answer(answer(row(number, ref="r1"), row(SECOND, ref="r2")), (FIRST, SECOND), NOW)
+@pytest.mark.parametrize("ref", ["r1", "None", None])
+def test_a_recipient_that_may_be_meant_by_another_number_is_in_doubt(number: str | None, ref: str | None) -> None:
+    outcomes = read_answer(answer(row(number, ref=ref), row(SECOND, ref="r2")), (FIRST, SECOND), NOW)
     assert [outcome.failure for outcome in outcomes] == [Failure.AMBIGUOUS, None]
     outcomes = read_answer(answer(row(number, 403, "None"), row(SECOND, ref="r2")), (FIRST, SECOND), NOW)
     assert [outcome.failure for outcome in outcomes] == [Failure.RETRY, None], "nobody was sent anything by that"
@@ -246,10 +247,13 @@ def test_a_recipient_that_may_be_meant_by_another_number_is_in_doubt(number: str
 
 @pytest.mark.parametrize("refusal", [405, 403, 500])
 @pytest.mark.parametrize("accepted_first", [True, False])
-def test_a_recipient_that_is_named_twice_was_accepted_if_one_row_says_so(refusal: int, accepted_first: bool) -> None:
-    rows = [row(FIRST, ref="r1"), row(FIRST, refusal, "None")]
+@pytest.mark.parametrize("ref", ["r1", None])
+def test_a_recipient_that_is_named_twice_was_accepted_if_one_row_says_so(
+    refusal: int, accepted_first: bool, ref: str | None
+) -> None:
+    rows = [row(FIRST, ref=ref), row(FIRST, refusal, "None")]
     (outcome,) = read_answer(answer(*(rows if accepted_first else reversed(rows))), (FIRST,), NOW)
-    assert (outcome.state, outcome.failure, outcome.ref) == (State.SENT, None, "r1")
+    assert (outcome.state, outcome.failure, outcome.ref) == (State.SENT, None, ref)
 
 
 @pytest.mark.parametrize("ref", ["None", "", None, " "])
