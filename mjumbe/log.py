@@ -59,6 +59,8 @@ FEWEST_DIGITS = 9
 # What would begin another line, or make a terminal do something, in the logs for people; JSON escapes it by itself.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 QUIET = ("urllib3", "ibm_cloud_sdk_core", "ibm-cloud-sdk-core", "ibmcloudant", "gunicorn", "asyncio")
+# Warns of an answer's head that cannot be read, and shows it: a captive portal's may repeat the message.
+QUIETER = "urllib3.connection"
 
 
 def configure(stream: TextIO | None = None) -> None:
@@ -102,6 +104,7 @@ def configure(stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.getLogger(QUIETER).setLevel(max(level, logging.ERROR))
     logging.captureWarnings(True)
 
 

@@ -3,13 +3,16 @@
 import io
 import json
 import logging
+import socket
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
 
 from mjumbe import log
+from mjumbe.http_sessions import plain_session
 
 SECRET = "s3cr3t"
 
@@ -150,6 +153,22 @@ def test_libraries_are_quiet(stream: io.StringIO) -> None:
     for name in log.QUIET:
         logging.getLogger(name).info("chatter")
     structlog.get_logger().debug("detail")
+    assert stream.getvalue() == ""
+
+
+def test_nothing_is_said_of_an_answer_whose_head_cannot_be_read(stream: io.StringIO) -> None:
+    """It may repeat what was asked."""
+    log.configure(stream)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno header\r\nX-Asked: Habari\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with ThreadPoolExecutor() as threads, plain_session() as session:
+            asked = threads.submit(session.get, url, timeout=30)
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+                assert asked.result().status_code == 200
     assert stream.getvalue() == ""
 
 
