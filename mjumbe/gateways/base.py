@@ -304,7 +304,13 @@ RETRY_STATUSES = frozenset({408, 425, 429})
 # A proxy before the service, or Cloudflare's, gave the request on and waited in vain for its answer: RFC 9110, 15.6.5;
 # https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
 IN_DOUBT_STATUSES = frozenset({504, 524})
-CONFIGURATION_STATUSES = frozenset({401, 403})
+CONFIGURATION_STATUSES = frozenset({401, 403, 407})  # the last is a proxy's on our side, which wants a login
+# What refuses every message alike: a web site, for instance, answers 405 to what is posted to its pages.
+WRONG_ADDRESS: Mapping[int, str] = {
+    404: "nothing is at this address",
+    405: "what is at this address takes no messages",
+    410: "nothing is at this address any more",
+}
 
 
 class Http:
@@ -416,12 +422,13 @@ def status_outcome(response: requests.Response, _body: object = None) -> Outcome
 def sending_outcome(response: requests.Response, _body: object = None) -> Outcome:
     """As `status_outcome`, for services whose address or device is a setting and that limit an account's requests.
 
-    A 404 then speaks of the settings and not of the message, and a 429 that says until when holds the service. One that
-    says "now" is no pause: held until now, the service would be asked every second for as long as it says so.
+    A wrong address then speaks of the settings and not of the message, and a 429 that says until when holds the
+    service. One that says "now" is no pause: held until now, the service would be asked every second for as long as it
+    says so.
     """
     outcome = status_outcome(response)
-    if response.status_code == 404:
-        details = "HTTP 404: nothing is at this address; check the service's settings"
+    if wrong := WRONG_ADDRESS.get(response.status_code):
+        details = f"HTTP {response.status_code}: {wrong}; check the service's settings"
         return replace(outcome, details=details, state=None, failure=Failure.CONFIGURATION)
     if response.status_code == 429 and outcome.retry_at and outcome.retry_at > datetime.now(UTC):
         return replace(outcome, details="HTTP 429: too many requests", failure=Failure.QUOTA)

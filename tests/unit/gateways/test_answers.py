@@ -37,6 +37,7 @@ def response(status: int, **headers: str) -> requests.Response:
         (403, Failure.CONFIGURATION, None),
         (404, Failure.PERMANENT, State.FAILED),
         (405, Failure.PERMANENT, State.FAILED),
+        (407, Failure.CONFIGURATION, None),
         (408, Failure.RETRY, None),
         (413, Failure.PERMANENT, State.FAILED),
         (422, Failure.PERMANENT, State.FAILED),
@@ -54,6 +55,14 @@ def test_statuses(status: int, failure: Failure, state: State | None) -> None:
     outcome = status_outcome(response(status))
     assert (outcome.failure, outcome.state, outcome.code, outcome.retry_at) == (failure, state, str(status), None)
     assert outcome.details.startswith(f"HTTP {status}")
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_a_wrong_address_fails_no_message(status: int) -> None:
+    outcome = sending_outcome(response(status))
+    assert (outcome.failure, outcome.state, outcome.code) == (Failure.CONFIGURATION, None, str(status))
+    assert outcome.details.startswith(f"HTTP {status}: ")
+    assert outcome.details.endswith("; check the service's settings")
 
 
 @pytest.mark.parametrize("status", [429, 503])
