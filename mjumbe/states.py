@@ -99,11 +99,19 @@ def move(task: Task, target: State, at: datetime, details: str | None = None, **
 
     `details` is a sentence or a service's word, `facts` go into the history entry. Answers whether the state changed.
     """
-    if not is_forward(of(task), target):
+    if not is_forward(_known(task), target):
         come_late(task, target, at, details, **facts)
         return False
     _set(task, target, at, details, facts)
     return True
+
+
+def _known(task: Task) -> State | None:
+    """The task's state; behind one that nobody knows the last that was, from where the message goes on."""
+    if of(task) is not State.UNRECOGNISED:
+        return of(task)
+    before = [of(entry) for entry in history(task) if not entry.get("late")]
+    return next((state for state in reversed(before) if state not in (None, State.UNRECOGNISED)), None)
 
 
 def come_late(task: Task, told: State, at: datetime, details: str | None = None, **facts: Any) -> None:

@@ -57,6 +57,17 @@ def test_moves(current: str, target: str) -> None:
     assert task["state_history"] == [{"state": current}, entry if moved else {**entry, "late": True}]
 
 
+@pytest.mark.parametrize(
+    ("before", "target"),
+    [(before, target) for before in FORWARD for target in State if before not in ("teleported", "unrecognised")],
+)
+def test_a_word_that_nobody_knows_opens_no_way_back(before: str, target: State) -> None:
+    """cht-gateway's phones may tell any."""
+    entries = [{"state": before}, {"state": "pending", "late": True}, {"state": "unrecognised"}]
+    task: Task = {"state": "unrecognised", "state_history": entries}
+    assert states.move(task, target, AT) is (target in FORWARD[before])
+
+
 def test_every_state_is_in_the_table() -> None:
     assert set(FORWARD) - {"teleported"} == {state.value for state in State}
 

@@ -317,6 +317,12 @@ def test_states_only_move_forward(api: Process, couch: Couch, phone: Login) -> N
     poll(api, phone)
     poll(api, phone, updates=[{"id": other, "status": "FAILED"}, {"id": other, "status": "DELIVERED"}])
     assert task_of(couch, other)["state"] == "delivered"
+    [third] = assigned(couch)
+    poll(api, phone)
+    poll(api, phone, updates=[{"id": third, "status": status} for status in ("SENT", "EXPLODED", "PENDING")])
+    assert task_of(couch, third)["state"] == "unrecognised", "a word that nobody knows opens no way back"
+    poll(api, phone, updates=[{"id": third, "status": "DELIVERED"}])
+    assert task_of(couch, third)["state"] == "delivered"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
