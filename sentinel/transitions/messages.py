@@ -45,16 +45,21 @@ def _lacks(message: dict[str, Any]) -> str | None:
 
 
 def _repeats(doc: Document) -> list[Task]:
-    """The due tasks with the uuid of one before them, which would be claimed for them: they were sent for ever."""
-    seen: set[str] = set()
+    """The due tasks with the uuid of one before them, which would be claimed for them: they were sent for ever. And
+    those with the uuid of one that went, wherever it is: what becomes of that would be stored with them."""
+    seen = {_uuid_of(task) for task in tasks_of(doc) if states.of(task) not in DUE} - {""}
     repeats = []
     for task in tasks_of(doc):
-        message_uuid = str(message_of(task).get("uuid") or "")
+        message_uuid = _uuid_of(task)
         if message_uuid in seen and states.of(task) is State.PENDING:
             repeats.append(task)
         elif message_uuid:
             seen.add(message_uuid)
     return repeats
+
+
+def _uuid_of(task: Task) -> str:
+    return str(message_of(task).get("uuid") or "")
 
 
 def filter(doc: Document, context: Context) -> bool:

@@ -332,6 +332,16 @@ def test_no_two_messages_of_a_document_share_a_uuid(listed: str) -> None:
     assert not transitions.run(doc, context())
 
 
+@pytest.mark.parametrize("state", ["forwarded-to-gateway", "sent"])
+def test_a_copy_before_what_went_gets_a_uuid_of_its_own(state: str) -> None:
+    """The other's report made it delivered before it was sent, and so it never was."""
+    doc = record(task(), task(state))
+    assert transitions.run(doc, context())
+    copied, went = (documents.message_of(each)["uuid"] for each in documents.tasks_of(doc))
+    assert went == "u1" != copied
+    assert not transitions.run(doc, context())
+
+
 def test_a_number_for_a_uuid_becomes_a_text() -> None:
     one = task()
     one["messages"][0]["uuid"] = 7
