@@ -377,6 +377,8 @@ def _take(row: Row, user: User, opted_out: bool, taken: dict[str, Task], doc: Do
         return False
     if seen["state"] == State.PENDING and opted_out:
         return states.deny_opted_out(task, states.now())
+    if seen["state"] == State.PENDING and documents.outgoing_message(doc, task) is None:
+        return False  # somebody changed it meanwhile, and it must be looked at again before it goes
     taken[uuid] = task
     if seen["state"] != State.PENDING and seen["claim"] == user.name:
         return False  # ours since an earlier poll

@@ -25,6 +25,7 @@ from mjumbe.states import claim
 
 PHONE = User("phone", frozenset({"gateway"}))
 BEGAN = states.now()
+MESSAGE = {"to": "+254711000111", "message": "Habari", "uuid": "u"}
 ASKING = Asking(PHONE, 0.0, BEGAN, frozenset())
 
 
@@ -79,6 +80,23 @@ def test_what_another_took_since_the_index_saw_it_is_not_taken(holder: str, take
     ours: dict[str, Any] = {}
     assert not _take(row("forwarded-to-gateway", "phone", 30), PHONE, False, ours, {"_id": "doc", "tasks": [task]})
     assert list(ours) == taken
+
+
+@pytest.mark.parametrize(
+    ("messages", "given"),
+    [
+        ([MESSAGE], ["u"]),
+        ([MESSAGE, {**MESSAGE, "uuid": "u2"}], []),  # the second would never go
+        ([{**MESSAGE, "message": None}], []),  # claimed, it would wait for ever for a phone that is not given it
+    ],
+)
+def test_what_somebody_changes_while_it_waits_for_a_phone_is_taken_if_it_can_go(
+    messages: list[dict[str, Any]], given: list[str]
+) -> None:
+    task = {"state": "pending", "service": PHONE_GATEWAY, "messages": messages}
+    taken: dict[str, Any] = {}
+    assert _take(row("pending", None, 30), PHONE, False, taken, {"_id": "doc", "tasks": [task]}) == bool(given)
+    assert (list(taken), task["state"]) == (given, "forwarded-to-gateway" if given else "pending")
 
 
 @pytest.mark.parametrize(("in_doubt", "given"), [("retry", ["u"]), ("hold", [])])
