@@ -14,8 +14,8 @@ from mjumbe.couch import Couch
 from mjumbe.documents import (
     Document,
     OutgoingMessage,
+    find_task,
     is_incoming,
-    message_of,
     milliseconds,
     outgoing_message,
     read_moment,
@@ -149,14 +149,12 @@ class Pipeline:
 
 
 def due_messages(doc: Document, uuid: str | None = None) -> list[OutgoingMessage]:
-    """The document's messages that may be sent now, or those alone that have this `uuid`; a single one brings its
-    document, which nothing else changes."""
+    """The document's messages that may be sent now, or that alone which is found by this `uuid`; a single one brings
+    its document, which nothing else changes."""
     now = milliseconds(states.now())
     tasks = list(tasks_of(doc))
     found = []
-    for task in tasks:
-        if uuid is not None and message_of(task).get("uuid") != uuid:
-            continue
+    for task in tasks if uuid is None else filter(None, [find_task(doc, uuid)]):
         message = outgoing_message(doc, task)
         retry_at = read_moment(task.get("retry_at"))
         if message is not None and message.due <= now and (retry_at is None or retry_at <= now):

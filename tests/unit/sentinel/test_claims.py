@@ -33,6 +33,18 @@ def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
     assert lab.task()["state"] == "sent"
 
 
+def test_no_copy_that_says_otherwise_is_claimed_for_what_it_was_made_of(lab: Lab) -> None:
+    """It counted as sent with the other's text, and the other was sent again."""
+    lab.offer(doc())
+    both = lab.stored()
+    (task,) = both["tasks"]
+    copied = {**task, "messages": [{**task["messages"][0], "message": "Come on Tuesday"}]}
+    lab.database.store({**both, "tasks": [copied, task]})
+    lab.run()
+    assert lab.desk.batches == []
+    assert [each["state"] for each in lab.stored()["tasks"]] == ["pending"] * 2
+
+
 def test_the_work_for_a_document_with_many_messages_grows_with_their_number(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
