@@ -95,12 +95,9 @@ class Feed:
         if not (self.conflicts and self.include_docs) and not self.all_leaves:
             return [Change(seq, doc_id, rev, bool(deleted), body) for seq, doc_id, rev, deleted, body in found]
         conflicts = revisions.conflicts(connection, self.conflicts and self.include_docs)
-        leaves = revisions.other_leaves(connection)
+        others = revisions.other_leaves(connection, self.all_leaves)
         return [
-            Change(
-                *(seq, doc_id, rev, bool(deleted), body, conflicts(doc_id)),
-                tuple(leaf.rev for leaf in leaves(doc_id)) if self.all_leaves else (),
-            )
+            Change(seq, doc_id, rev, bool(deleted), body, conflicts(doc_id), tuple(leaf.rev for leaf in others(doc_id)))
             for seq, doc_id, rev, deleted, body in found
         ]
 

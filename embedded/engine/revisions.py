@@ -136,9 +136,10 @@ def _others(connection: Reading, doc_id: str) -> list[Document]:
     return sorted(found, key=lambda leaf: leaf.rank, reverse=True)
 
 
-def other_leaves(connection: Reading) -> Callable[[str], list[Document]]:
-    """Looks up a document's leaves beside the best, the better first. Most databases have none: that is asked once."""
-    if not connection.execute("SELECT EXISTS (SELECT 1 FROM branches)").fetchone()[0]:
+def other_leaves(connection: Reading, wanted: bool = True) -> Callable[[str], list[Document]]:
+    """Looks up a document's leaves beside the best, the better first; finds none unless they are `wanted`. Most
+    databases have none: that is asked once."""
+    if not wanted or not connection.execute("SELECT EXISTS (SELECT 1 FROM branches)").fetchone()[0]:
         return lambda doc_id: []
     return lambda doc_id: _others(connection, doc_id)
 

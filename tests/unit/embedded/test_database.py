@@ -4,7 +4,9 @@ import asyncio
 import os
 import sqlite3
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -169,14 +171,21 @@ def test_an_index_beside_another_database_starts_anew(tmp_path: Path, progress: 
     asyncio.run(run())
 
 
+@asynccontextmanager
+async def update_that_waits(folder: Path) -> AsyncIterator[tuple[Database, Index, threading.Event]]:
+    """A database with one document, and an index whose update waits for its turn until the event is set."""
+    go_on = threading.Event()
+    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as indexers:
+        database = Database("one", folder / "one.sqlite", readers, indexers)
+        index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
+        await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
+        indexers.submit(go_on.wait, 30)
+        yield database, index, go_on
+
+
 def test_who_goes_away_ends_no_update_that_others_wait_for(tmp_path: Path) -> None:
     async def run() -> None:
-        go_on = threading.Event()
-        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as indexers:
-            database = Database("one", tmp_path / "one.sqlite", readers, indexers)
-            index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
-            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
-            indexers.submit(go_on.wait, 30)  # the update waits for its turn
+        async with update_that_waits(tmp_path) as (database, index, go_on):
             impatient, patient = (asyncio.ensure_future(index.refresh()) for _ in range(2))
             await asyncio.sleep(0)
             impatient.cancel()
@@ -191,12 +200,7 @@ def test_who_goes_away_ends_no_update_that_others_wait_for(tmp_path: Path) -> No
 
 def test_who_waits_for_the_index_of_a_database_that_is_deleted_is_told(tmp_path: Path) -> None:
     async def run() -> None:
-        go_on = threading.Event()
-        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as indexers:
-            database = Database("one", tmp_path / "one.sqlite", readers, indexers)
-            index = database.index(ViewFunctions("all", {"all": "function (doc) { emit(doc._id); }"}))
-            await database.write(partial(edits.write, edit=Edit("a", None, False, "{}")))
-            indexers.submit(go_on.wait, 30)  # the update waits for its turn
+        async with update_that_waits(tmp_path) as (database, index, go_on):
             waiting = asyncio.ensure_future(index.refresh())
             await asyncio.sleep(0)
             await database.delete()
