@@ -6,7 +6,7 @@ each message id once; what it is given again it only reports again (https://gith
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from mjumbe.couch import Row
 from mjumbe.documents import Document, IncomingMessage
 from mjumbe.edits import Update, apply_edits, edits_of
 from mjumbe.gateways import PHONE_GATEWAY
+from mjumbe.refusals import refuse
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
 
@@ -311,7 +312,8 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
     docs = here.couch.main.fetch(row.id for row in chosen)
     opted_out = _opted_out(here, docs, chosen, settings)
     taken: dict[str, Task] = {}
-    edits = edits_of((row.id, partial(_take, row, user, row.value["uuid"] in opted_out, taken)) for row in chosen)
+    is_refused = partial(refuse, settings=settings, has_opted_out=opted_out.__contains__, at=states.now())
+    edits = edits_of((row.id, partial(_take, row, user, is_refused, taken)) for row in chosen)
     updates = apply_edits(here.couch.main, edits, known=docs)
     _report_refused(updates)
     ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[row.id].error]
@@ -319,14 +321,14 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
 
 
 def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row], settings: Settings) -> set[str]:
-    """Which of these messages, by uuid, are to people who have opted out, since they were assigned perhaps."""
+    """Of the numbers that these messages go to, whose people have opted out, since they were assigned perhaps."""
     registered: dict[str, str] = {}
     for row in chosen:
         task = documents.find_task(docs.get(row.id, {}), row.value["uuid"]) or {}
         number = phone_numbers.number_to_send_to(str(documents.message_of(task).get("to")), settings)
-        registered[row.value["uuid"]] = f"{documents.OPT_OUT}:{number}"
+        registered[number] = f"{documents.OPT_OUT}:{number}"
     known = here.couch.main.fetch(registered.values())
-    return {message_uuid for message_uuid, doc_id in registered.items() if known.get(doc_id, {}).get("value")}
+    return {number for number, doc_id in registered.items() if known.get(doc_id, {}).get("value")}
 
 
 def _assigned(here: Context, oldest: int, limit: int, index: Index) -> Iterator[Row]:
@@ -363,10 +365,10 @@ def _is_free(row: Row, asking: Asking, patience: float) -> bool:
     return (asking.began_at - given).total_seconds() > patience
 
 
-def _take(row: Row, user: User, opted_out: bool, taken: dict[str, Task], doc: Document) -> bool:
+def _take(row: Row, user: User, is_refused: Callable[[Task], bool], taken: dict[str, Task], doc: Document) -> bool:
     """Claim the message that `row` showed, unless something happened to it since; what is ours goes into `taken`.
 
-    One that no phone has yet is denied when its recipient has opted out.
+    One that no phone has yet is denied when it must not go out by now.
     """
     uuid, seen = row.value["uuid"], row.value
     taken.pop(uuid, None)
@@ -375,8 +377,8 @@ def _take(row: Row, user: User, opted_out: bool, taken: dict[str, Task], doc: Do
         return False
     if task.get("claim") != seen["claim"]:
         return False
-    if seen["state"] == State.PENDING and opted_out:
-        return states.deny_opted_out(task, states.now())
+    if seen["state"] == State.PENDING and is_refused(task):
+        return True
     if seen["state"] == State.PENDING and documents.outgoing_message(doc, task) is None:
         return False  # somebody changed it meanwhile, and it must be looked at again before it goes
     taken[uuid] = task

@@ -161,11 +161,6 @@ def _before_this_attempt(task: Task) -> list[dict[str, Any]]:
     return entries[: claims[-1]]
 
 
-def deny_opted_out(task: Task, at: datetime) -> bool:
-    """The person opted out: the message is not sent. Answers whether the state changed."""
-    return move(task, State.DENIED, at, "The person opted out of messages.", rule="opted_out")
-
-
 def settle(task: Task, at: datetime, *, sent: bool, by: str) -> None:
     """The person `by` says whether a message was sent of which that is not known; if not, it is due again at once."""
     task.pop("in_doubt", None)

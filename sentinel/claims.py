@@ -16,6 +16,7 @@ from mjumbe import states
 from mjumbe.documents import MOST_WORDS, Document, Key, OutgoingMessage, Route, find_task, oldest_due
 from mjumbe.gateways import NAMES, PHONE_GATEWAY
 from mjumbe.live_settings import LiveSettings
+from mjumbe.refusals import refuse
 from mjumbe.states import State, Task
 from mjumbe.text import shortened
 from sentinel import outcomes
@@ -121,11 +122,10 @@ class Claims:
         return any(due.wanted == message.wanted and due.due >= oldest for due in found)
 
     def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
-        """Whether a message may go: not to who opted out while it waited, and not the same text to the same number
+        """Whether a message may go: not what must not go out by now, and not the same text to the same number
         more than `duplicate_limit` times within half an hour, counted when it is first given to a service: that is
         two machines answering each other."""
-        if self._opt_outs.get(self._number(message)):
-            states.deny_opted_out(task, states.now())
+        if refuse(task, self._settings.current, self._opt_outs.get, states.now()):
             return False
         if task.get("service") or message.key in counted:
             return True

@@ -88,6 +88,18 @@ def test_who_opted_out_since_the_message_was_assigned_gets_none(api: Process, co
     couch.main.delete("opt-out:+254711000001", rev)
 
 
+def test_what_the_settings_refuse_since_it_was_assigned_is_not_given(
+    api: Process, couch: Couch, phone: Login, admin: Login
+) -> None:
+    given, denied = assigned(couch, 2)
+    for deny_list, messages in (("0711 000 001", [given]), ("", [given])):
+        change = {"outgoing_deny_list": deny_list}
+        requests.put(f"{api.url}/api/v1/settings", auth=admin, json=change, timeout=30).raise_for_status()
+        assert [message["id"] for message in poll(api, phone)] == messages
+    task = task_of(couch, denied)
+    assert (task["state"], task["state_history"][-1]["rule"]) == ("denied", "deny_list")
+
+
 def test_greeting(api: Process, phone: Login) -> None:
     answer = requests.get(f"{api.url}/api/sms", auth=phone, timeout=30)
     assert (answer.status_code, answer.json()) == (200, {"medic-gateway": True})

@@ -219,6 +219,14 @@ def test_who_opts_out_while_a_message_waits_gets_none(lab: Lab) -> None:
     assert (lab.task()["state"], lab.task()["state_history"][-1]["rule"]) == ("denied", "opted_out")
 
 
+def test_what_the_settings_refuse_since_it_waits_does_not_go(lab: Lab) -> None:
+    lab.offer(doc(), doc("e", "0722000001"))
+    lab.live.current = settings.parse({"outgoing_deny_list": PHONE[:6]})
+    lab.run()
+    assert (lab.task("d")["state"], lab.task("e")["state"]) == ("denied", "sent")
+    assert lab.task("d")["state_history"][-1]["rule"] == "deny_list"
+
+
 # ---- duplicates
 
 
