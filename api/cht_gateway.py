@@ -121,7 +121,7 @@ class Asking:
 
 
 def _user(here: Context) -> User:
-    permitted = here.settings.loaded().permissions.get(PERMISSION, [])
+    permitted = here.settings.fresh().permissions.get(PERMISSION, [])
     return here.users.require(request, {ROLE, *permitted})
 
 
@@ -149,7 +149,6 @@ def poll() -> ResponseReturnValue:
     here = context()
     user = _user(here)
     posted = optional_object(request)  # as in CHT, no body is a poll that brings nothing
-    here.settings.refresh_soon()
     settings = here.settings.loaded()
     messages, updates = _listed(posted, "messages"), _listed(posted, "updates")
     _store_messages(here, messages, settings)

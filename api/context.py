@@ -49,7 +49,7 @@ class Context:
 
     def number(self, field: str, written: object) -> str:
         """`written` in E.164, by the settings' country. Raises BadRequestError, which names `field`."""
-        number = phone_numbers.normalise(str(written), self.settings.loaded().default_country_code)
+        number = phone_numbers.normalise(str(written), self.settings.fresh().default_country_code)
         if number is None:
             raise BadRequestError(field, PHONE_NUMBER)
         return number

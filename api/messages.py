@@ -152,7 +152,7 @@ def send() -> ResponseReturnValue:
     here, user = admit(SMS)
     demand_json(request)
     body = json_body(request, BODY_BYTES)
-    country = here.settings.loaded().default_country_code
+    country = here.settings.fresh().default_country_code
     if isinstance(body, dict) and "subscribers" in body:
         messages = _to_subscribers(here, body)
     else:
@@ -330,5 +330,5 @@ def search() -> ResponseReturnValue:
     """One page, and the bookmark of the next."""
     here, _ = admit(SMS)
     query = checked(MessageQuery, request.args.to_dict(), MessageQuery.expected)
-    messages, bookmark = find(here.couch.main, query, here.settings.loaded().default_country_code)
+    messages, bookmark = find(here.couch.main, query, here.settings.fresh().default_country_code)
     return {"messages": messages, "bookmark": bookmark}

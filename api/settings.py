@@ -119,7 +119,8 @@ def show_wrapped() -> ResponseReturnValue:
 @blueprint.put(f"{CHT_CONF}/update_settings/medic")  # cht upload-app-settings
 @describe(
     "Change the app settings",
-    "By default objects are merged key by key; lists and plain values are replaced. In force at once, no restart.",
+    "By default objects are merged key by key; lists and plain values are replaced. In force at once, in other "
+    "processes after two seconds; no restart.",
     tag="settings",
     security="user",
     body=AppSettings,

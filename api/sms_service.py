@@ -102,7 +102,7 @@ def invoke() -> ResponseReturnValue:
     written, text = given.get("phone", "").strip(), given.get("message") or DEFAULT_TEXT
     if not written:
         return {"error": MISSING_PHONE}, 400
-    number = phone_numbers.normalise(written, here.settings.loaded().default_country_code)
+    number = phone_numbers.normalise(written, here.settings.fresh().default_country_code)
     if number is None:
         return {"error": f"'phone' is {written!r}; expected a number with its country code, as 254711000111"}, 400
     if len(text) > LONGEST_TEXT:

@@ -134,7 +134,7 @@ def fetch() -> ResponseReturnValue:
     """Takes nobody out: who left is told by notifications alone."""
     here, _ = admit(SMS)
     product = checked(Product, posted_object(request), _expected)
-    country = here.settings.loaded().default_country_code
+    country = here.settings.fresh().default_country_code
     told = _account(here).subscribers(product.short_code, product.keyword)
     known = {number for number, _ in active(here.couch.main, product)}
     new = [number for number in told if phone_numbers.canonical(number, country) not in known]

@@ -21,7 +21,7 @@ from mjumbe.settings_document import DOCUMENT_ID
 
 # Taking a wrong key out can bring the next to light: a list whose entry was wrong, an object that now lacks a key.
 ROUNDS = 5
-SOON_SECONDS = 2.0  # the age from which on `refresh_soon` reads them
+SOON_SECONDS = 2.0  # the age from which on `fresh` and `refresh_soon` read them
 
 log = structlog.get_logger()
 
@@ -76,24 +76,44 @@ class LiveSettings:
         with self._lock:
             return self._refresh() if self._is_older(seconds) else self._current
 
+    def fresh(self) -> Settings:
+        """What is in force, read first when the last reading was SOON_SECONDS ago: somebody may have changed it by
+        another process.
+
+        While CouchDB is away the last good ones, and it is not asked at every request. Raises UnavailableError when
+        they were never read.
+        """
+        if self._is_stale():
+            with self._lock:
+                if self._is_stale():  # who had the lock before may have read them
+                    self._try_refresh()
+        return self.loaded()
+
     def refresh_soon(self) -> None:
         """`refresh` in a thread of its own, if they are not fresh: never waits, and CouchDB may be away.
 
         Then it is not asked again at every request.
         """
-        failed_lately = time.monotonic() - self._failed_at < SOON_SECONDS
-        if self._is_older(SOON_SECONDS) and not failed_lately and self._lock.acquire(blocking=False):
+        if self._is_stale() and self._lock.acquire(blocking=False):
             threading.Thread(target=self._refresh_and_release, name="settings", daemon=True).start()
+
+    def _is_stale(self) -> bool:
+        failed_lately = time.monotonic() - self._failed_at < SOON_SECONDS
+        return self._is_older(SOON_SECONDS) and not failed_lately
 
     def _is_older(self, seconds: float) -> bool:
         return self._read_at is None or time.monotonic() - self._read_at >= seconds
 
-    def _refresh_and_release(self) -> None:
+    def _try_refresh(self) -> None:
         try:
             self._refresh()
         except (UnavailableError, CouchError) as error:
             self._failed_at = time.monotonic()
             self._seldom(log.info, "settings not read, the last good ones stay", str(error))
+
+    def _refresh_and_release(self) -> None:
+        try:
+            self._try_refresh()
         finally:
             self._lock.release()
 

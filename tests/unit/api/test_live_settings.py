@@ -1,15 +1,19 @@
 """The settings as they are now, whatever somebody writes into their document."""
 
+import math
 from typing import Any, NoReturn
 
 import pytest
+from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
 from mjumbe import live_settings
 from mjumbe.couch import CouchError, UnavailableError
 from mjumbe.live_settings import LiveSettings
 from mjumbe.settings import Settings
-from tests.unit.api.conftest import MemoryDatabase
+from tests.unit.api.conftest import MemoryCouch, MemoryDatabase
+
+ADMIN, PHONE = {"Authorization": "Basic YWRtaW46cHc="}, {"Authorization": "Basic cDpw"}
 
 
 def write(database: MemoryDatabase, values: Any) -> None:
@@ -99,6 +103,19 @@ def test_couchdb_away_leaves_the_last_good_ones(database: MemoryDatabase, monkey
         assert live.current.locale == "sw"
 
 
+def test_fresh_ones_are_read_again_by_their_age(database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveSettings(database)
+    with pytest.raises(UnavailableError):
+        live.fresh()
+    live._failed_at = -math.inf
+    write(database, {"locale": "en"})
+    assert live.fresh().locale == "en"
+    write(database, {"locale": "sw"})
+    assert live.fresh().locale == "en"
+    monkeypatch.setattr(live_settings, "SOON_SECONDS", 0.0)
+    assert live.fresh().locale == "sw"
+
+
 @pytest.mark.parametrize("error", [UnavailableError("CouchDB is away"), CouchError(401, "the password is wrong")])
 def test_couchdb_away_is_not_asked_at_every_request(
     database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -111,11 +128,13 @@ def test_couchdb_away_is_not_asked_at_every_request(
 
     monkeypatch.setattr(database, "get", away)
     live = LiveSettings(database)
+    live.recall({"locale": "sw"})
     with capture_logs() as lines:
         for _ in range(3):
             live.refresh_soon()
             with live._lock:  # until the thread is done
                 pass
+            assert live.fresh().locale == "sw"
     assert asked == ["settings"]
     assert [line["event"] for line in lines] == ["settings not read, the last good ones stay"]
 
@@ -166,3 +185,23 @@ def test_settings_of_an_earlier_process_are_in_force_until_they_are_read(databas
     database.away = False
     write(database, {"locale": "fr"})
     assert live.refresh_if_older(3600).locale == "fr"
+
+
+def test_what_another_process_changed_holds_for_the_next_request(
+    memory: MemoryCouch, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_settings, "SOON_SECONDS", 0.0)
+    message = {"to": "0711000111", "message": "Habari"}
+
+    def numbers() -> list[str]:
+        sent = client.post("/api/v1/messages", json=message, headers=ADMIN).json
+        told = client.post("/api/v1/opt-outs", json={"phone": message["to"]}, headers=ADMIN).json
+        assert sent and told
+        return [sent["messages"][0]["to"], told["phone"]]
+
+    memory.users["Basic cDpw"] = ("p", ("chw",))
+    assert numbers() == ["+254711000111"] * 2
+    assert client.get("/api/sms", headers=PHONE).status_code == 403
+    write(memory.main, {"default_country_code": "255", "permissions": {"can_access_gateway_api": ["chw"]}})
+    assert numbers() == ["+255711000111"] * 2
+    assert client.get("/api/sms", headers=PHONE).status_code == 200
