@@ -42,7 +42,7 @@ class Verdict(BaseModel):
     security="user",
     body=Verdict,
     answers={200: Message},
-    errors=(400, 404, 409),
+    errors=(400, 404, 409, 415),
 )
 def settle(message_uuid: str) -> ResponseReturnValue:
     """Store the verdict; the message's record as it is then."""

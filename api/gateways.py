@@ -113,7 +113,7 @@ def _shown(gateway: overview.GatewayOverview) -> dict[str, object]:
     security="user",
     body=TestRequest,
     answers={200: TestResult},
-    errors=(404,),
+    errors=(404, 415),
 )
 def test(name: str) -> ResponseReturnValue:
     """The check, then perhaps a message."""

@@ -88,8 +88,9 @@ def test_the_page_is_made_without_couchdb(client: FlaskClient) -> None:
     ("method", "path", "statuses"),
     [
         ("post", "/api/v1/messages", {"202", "400", "401", "403", "409", "413", "415", "429", "503"}),
-        ("post", "/api/v1/messages/{message_uuid}/settle", {"200", "400", "404", "409"}),
+        ("post", "/api/v1/messages/{message_uuid}/settle", {"200", "400", "404", "409", "415"}),
         ("post", "/api/v1/messages/{message_uuid}/cancel", {"200", "404", "409"}),
+        ("post", "/api/v1/gateways/{name}/test", {"200", "400", "404", "415"}),
         ("post", "/api/v1/sms/africastalking/incoming-messages", {"200", "400", "403", "413", "429", "503"}),
     ],
 )
