@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -10,12 +10,12 @@ from flask import current_app, request
 
 from api.auth import User, Users
 from api.deliveries import Deliveries
-from api.errors import BadRequestError, BusyError
+from api.errors import ApiError, BadRequestError, BusyError
 from api.intake import Intake
 from api.limiter import FailureLimit
 from api.metrics import Metrics
 from api.preparation import Preparation
-from api.spool import Spool
+from api.spool import Spool, SpoolError
 from mjumbe import phone_numbers
 from mjumbe.cached_vault import CachedVault
 from mjumbe.couch import Couch
@@ -53,6 +53,16 @@ class Context:
         if number is None:
             raise BadRequestError(field, PHONE_NUMBER)
         return number
+
+    def no_message(self, message_uuid: str) -> ApiError:
+        """The answer where a message is not found: what was accepted while CouchDB was away is there, and yet to go to
+        it. Who was told that there is none would send it again."""
+        with suppress(SpoolError):
+            if self.spool.state().waiting.get(self.couch.main.name):
+                return BusyError(
+                    f"The message {message_uuid} may be among those that are yet to go to CouchDB; try again."
+                )
+        return ApiError(404, f"There is no message {message_uuid}.")
 
     @contextmanager
     def inspection(self) -> Iterator[None]:

@@ -91,7 +91,7 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
     here = context()
     rows = here.couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid)
     if not rows:
-        raise ApiError(404, f"There is no message {message_uuid}.")
+        raise here.no_message(message_uuid)
     decided: list[dict[str, Any]] = []
 
     def edit_document(doc: Document) -> bool:

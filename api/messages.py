@@ -305,7 +305,7 @@ def show(message_uuid: str) -> ResponseReturnValue:
     here, _ = admit(SMS)
     found = next(filter(None, (record(doc, message_uuid) for doc in _documents(here, message_uuid))), None)
     if found is None:
-        raise ApiError(404, f"There is no message {message_uuid}.")
+        raise here.no_message(message_uuid)
     return found
 
 
