@@ -41,8 +41,9 @@ from mjumbe.parent import end_with
 KEEP_ALIVE = 75
 GRACEFUL = 30  # seconds that requests under way get at a stop
 CONNECTIONS = 2_000
-CROWD = 1_800  # connections from which on the one whose client has been silent longest makes room for a new one
+CROWD = 0.9  # of the connections; from there on the one whose client has been silent longest makes room for a new one
 FILES = 4_096  # open at once: the connections, those to CouchDB, logs and the spool; the usual limit is 1,024
+OTHER_FILES = 32  # of them, that are no connections
 BACKLOG = 2_048
 PORT_SECONDS = 3.0  # that a start waits for a port: the process before it may be ending
 MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory
@@ -65,7 +66,7 @@ def run(config: Config, host: str, port: int, workers: int) -> None:
     # Looked at here, where they end the start with a sentence, not a worker with a traceback.
     Couch(config.couch_url)
     VaultKeys.load(config.vault_key, config.data)
-    _allow_files()
+    connections = _connections(_allow_files())
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}/"
@@ -81,6 +82,7 @@ def run(config: Config, host: str, port: int, workers: int) -> None:
     options = OPTIONS | {
         "bind": [f"fd://{listener.detach()}"],  # gunicorn closes it
         "workers": workers,
+        "worker_connections": connections,
         "when_ready": ready,
     }
     if workers > 1:
@@ -98,12 +100,23 @@ def _signals() -> dict[signal.Signals, Any]:
     }
 
 
-def _allow_files() -> None:
-    """Let this process, and its workers, have FILES files open, as far as the system's own limit goes."""
+def _allow_files() -> int:
+    """Let this process, and its workers, have FILES files open, as far as the system's own limit goes; how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
+def _connections(files: int) -> int:
+    """How many connections a worker may keep: each request may need one to CouchDB too. Raises ConfigError."""
+    connections = min(CONNECTIONS, (files - OTHER_FILES) // 2)
+    if connections < 1:
+        raise ConfigError(f"the API may have only {files} files open at once; allow {FILES} (`ulimit -n`, LimitNOFILE)")
+    if connections < CONNECTIONS:
+        log.warning("few files may be open at once, so few connections are kept", files=files, connections=connections)
+    return connections
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -222,7 +235,7 @@ class _Worker(GeventWorker):  # type: ignore[misc]
         """Serve a connection until it ends."""
         client.settimeout(KEEP_ALIVE)
         self._open += 1
-        if self._open > CROWD and self._waiting:
+        if self._open > CROWD * self.worker_connections and self._waiting:
             longest = next(iter(self._waiting))
             del self._waiting[longest]
             longest.kill(TimeoutError, block=False)
@@ -333,7 +346,6 @@ class _Log(Logger):  # type: ignore[misc]
 # What gunicorn is told at every start.
 OPTIONS: dict[str, Any] = {
     "worker_class": _Worker,
-    "worker_connections": CONNECTIONS,
     "backlog": BACKLOG,
     "keepalive": KEEP_ALIVE,
     "graceful_timeout": GRACEFUL,

@@ -13,6 +13,7 @@ from base64 import b64encode
 from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -79,6 +80,28 @@ def test_more_connections_than_we_keep_hold_up_nobody(start_api: StartApi, couch
             one.close()
     eventually(lambda: keeps_an_idle_one(api))
     assert "Traceback" not in api.log()
+
+
+def test_few_files_mean_few_connections(couch_url: str, tmp_path: Path) -> None:
+    """One connection more than there are files for was a traceback a second, and nobody was answered."""
+    environment = os.environ | {"COUCH_URL": couch_url, "MJUMBE_DATA": str(tmp_path), "MJUMBE_VAULT_KEY": VAULT_KEY}
+    command = ["sh", "-c", 'ulimit -n 128; exec "$@"', "sh", sys.executable, "-m", "mjumbe.cli", "api", "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        url = urlsplit(process.stdout.readline().removeprefix("API listening on ").strip())
+        silent = []
+        try:
+            for _ in range(200):
+                silent.append(socket.create_connection(("127.0.0.1", url.port or 0), timeout=30))
+            assert requests.get(f"{url.geturl()}readyz", timeout=30).json()["checks"][0]["ok"]
+        finally:
+            for one in silent:
+                one.close()
+            process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert "few files may be open at once" in errors
+    assert "Traceback" not in errors
 
 
 def keeps_an_idle_one(api: Process) -> bool:
