@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from embedded.routes import Access, Route, find_route
 log = logging.getLogger("embedded")
 
 MAX_REQUEST = 64 * 1024 * 1024
+ADDRESSES = 512 * 1024**3  # bytes that V8 reserves, and aborts the process where it may not; it uses few of them
 
 
 class _WithoutWhatWasSent(logging.Filter):
@@ -134,16 +136,26 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
+def _check_addresses() -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
+        raise ValueError(
+            f"its addresses are limited to {limit // 1024**2} MB (`ulimit -v`, LimitAS), and its JavaScript engine "
+            f"reserves {ADDRESSES // 1024**3} GB, few of which it uses; lift that limit: MemoryMax limits what is used"
+        )
+
+
 def serve(host: str, port: int, data: Path, admin: str) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread; until SIGINT where SIGTERM is ignored already.
 
     `port` 0 picks a free one; the address is printed once requests are accepted. `data` is the directory of the
     databases, made if it is not there. `admin` is `name:password` of a server admin. Raises `engine.store.DataInUse`
     when another server has the directory, CannotListen when the port is taken, ValueError for an admin without a
-    password, OSError and sqlite3.Error for what the disk does.
+    password and for too few addresses, OSError and sqlite3.Error for what the disk does.
     """
     # Python lets a busy thread run this long before another gets its turn; an index update must not hold up requests.
     sys.setswitchinterval(0.0005)
+    _check_addresses()
     # V8 sets itself up at the first context, and aborts the process when two threads make the first one at once.
     MiniRacer().eval("1")
     asyncio.run(_run(host, port, data, admin))

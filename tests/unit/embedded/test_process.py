@@ -22,6 +22,7 @@ ADMIN = ("admin", "pw")
 
 
 NO_FILES = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh")  # runs a command that may write to no file
+FEW_ADDRESSES = ("sh", "-c", 'ulimit -v 8000000; exec "$@"', "sh")
 
 
 def start(data: Path, *arguments: str, by: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -60,6 +61,15 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         code, line = refusal("--port", str(port), data=tmp_path)
     where = f"it cannot listen at 127.0.0.1, port {port} (Address already in use)"
     assert (code, line) == (1, f"The embedded store cannot start: {where}; choose another --port")
+
+
+def test_too_few_addresses_for_v8_are_said(tmp_path: Path) -> None:
+    """It would abort the process, with nothing but addresses of its own code."""
+    code, line = refusal("--port", "0", data=tmp_path, by=FEW_ADDRESSES)
+    assert (code, line.partition(", and")[0]) == (
+        1,
+        "The embedded store cannot start: its addresses are limited to 7812 MB (`ulimit -v`, LimitAS)",
+    )
 
 
 def test_the_url_that_it_shows_can_be_asked_by_ipv6_too(tmp_path: Path) -> None:
