@@ -302,6 +302,11 @@ def _couch_error(error: ApiException, user: str | None) -> CouchError | Unavaila
     return kind(status, message)
 
 
+def _standing(doc: Document) -> tuple[int, str]:
+    number, _, digest = str(doc["_rev"]).partition("-")
+    return int(number), digest
+
+
 def _behind(prefix: str) -> str | None:
     """The first text behind all that begin with `prefix`; None when all do. Ids have the order of their bytes, as
     Python's texts do."""
@@ -419,12 +424,13 @@ class Database:
             raise UnavailableError(f"a document of {self.name} could not be read")
         return {row["id"]: row["doc"] for row in answer["rows"] if row.get("doc")}
 
-    def read_revisions(self, named: Sequence[tuple[str, str]], *, revs: bool = False) -> list[Document]:
-        """The documents with these ids as they are in these revisions, those that CouchDB still has; with `revs`, the
-        ids of what came before are in their `_revisions`."""
+    def read_revisions(self, named: Sequence[tuple[str, str | None]], *, revs: bool = False) -> list[Document]:
+        """The documents with these ids as they are in these revisions, those that CouchDB still has, None for all that
+        stand beside each other; with `revs`, the ids of what came before are in their `_revisions`."""
         found: list[Document] = []
         for start in range(0, len(named), REVISIONS_AT_ONCE):
-            wanted = {"docs": [{"id": doc_id, "rev": rev} for doc_id, rev in named[start : start + REVISIONS_AT_ONCE]]}
+            batch = named[start : start + REVISIONS_AT_ONCE]
+            wanted = {"docs": [{"id": doc_id, "rev": rev} if rev else {"id": doc_id} for doc_id, rev in batch]}
             params = {"revs": "true"} if revs else None
             answer = self.couch.request("POST", f"{self._path}/_bulk_get", body=wanted, params=params)
             rows = [row for result in answer["results"] for row in result["docs"]]
@@ -432,6 +438,15 @@ class Database:
                 raise UnavailableError(f"a revision of a document of {self.name} could not be read")
             found += [row["ok"] for row in rows if "ok" in row]
         return found
+
+    def leaves(self, doc_id: str) -> list[Document]:
+        """A document as it is and, behind that, the revisions that conflict with it; none when there is no document.
+
+        A cluster answers what two nodes have if that is the same, else what all have (fabric_open_revs.erl): what a
+        majority took is among it. `_conflicts` are those that one node knows of.
+        """
+        found = [doc for doc in self.read_revisions([(doc_id, None)]) if not doc.get("_deleted")]
+        return sorted(found, key=_standing, reverse=True)
 
     def revisions(self, ids: Sequence[str]) -> dict[str, str]:
         """The newest revisions of the documents with these ids, those that exist or did."""

@@ -6,6 +6,8 @@ another machine's. The leader stops sending before its lease can have run out (`
 
 In a cluster that is cut in two, each half takes writes, and answers 202 where it has fewer than a majority of the
 document's copies (fabric_doc_update in CouchDB's sources). Such a write holds no lease: only one half has the majority.
+When the halves meet again the document has a revision of each, and CouchDB takes a write to either. So whoever takes
+the lease looks at all of them, waits until nobody has written any for long enough, and removes the others.
 """
 
 import os
@@ -13,7 +15,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,16 +99,17 @@ class Lease:
 
     def acquire(self, stop: threading.Event) -> bool:
         """Wait until this process leads; False when `stop` was set first."""
-        seen_rev, seen_at = None, clock()
+        seen: list[str] = []
+        seen_at = clock()
         patience = Patience("waiting for CouchDB to see who leads")
         stands_by = False
         while not stop.is_set():
             try:
-                doc = self._database.get(LEADER_ID)
-                if doc is None or doc["_rev"] != seen_rev:
-                    seen_rev, seen_at = doc["_rev"] if doc else None, clock()
-                if self._is_free(doc, seen_at):
-                    if self._take(doc):
+                leaves = self._database.leaves(LEADER_ID)
+                if (revs := [doc["_rev"] for doc in leaves]) != seen:
+                    seen, seen_at = revs, clock()
+                if all(map(self._is_free, leaves)) or clock() - seen_at > LEASE_SECONDS:
+                    if self._take(leaves):
                         return True
                 elif not stands_by:
                     stands_by = True
@@ -116,22 +120,34 @@ class Lease:
             stop.wait(1.0)
         return False
 
-    def _is_free(self, doc: Document | None, seen_at: float) -> bool:
-        owner = (doc or {}).get("owner") or {}
+    def _is_free(self, doc: Document) -> bool:
         # Our own lease, which ran out while CouchDB was away, need not be waited for.
-        if doc is None or doc.get("released") or owner.get("id") == self._owner.id or is_dead(owner):
-            return True
-        return clock() - seen_at > LEASE_SECONDS
+        return bool(doc.get("released") or self._is_ours(doc) or is_dead(doc.get("owner") or {}))
 
-    def _take(self, doc: Document | None) -> bool:
-        self._rev = doc["_rev"] if doc else None
+    def _is_ours(self, doc: Document) -> bool:
+        return (doc.get("owner") or {}).get("id") == self._owner.id
+
+    def _take(self, leaves: Sequence[Document]) -> bool:
+        self._rev = leaves[0]["_rev"] if leaves else None
         try:
+            for other in leaves[1:]:
+                self._remove(other)
             self._write(released=False)
         except ConflictError:
             return False
-        self.previous = doc
+        if self._others():  # of a half that was met just now: its leader may be alive
+            self._deadline = 0.0
+            return False
+        self.previous = next((doc for doc in leaves if not self._is_free(doc)), leaves[0] if leaves else None)
         log.info("this sentinel leads", pid=os.getpid())
         return True
+
+    def _others(self) -> list[Document]:
+        return [doc for doc in self._database.leaves(LEADER_ID) if doc["_rev"] != self._rev]
+
+    def _remove(self, other: Document) -> None:
+        """Whoever wrote it holds no lease by it any more."""
+        self._database.put({"_id": LEADER_ID, "_rev": other["_rev"], "_deleted": True}, surely=True)
 
     def keep(self, stop: threading.Event) -> None:
         """Write heartbeats until `stop` is set or the lease is lost."""
@@ -139,6 +155,7 @@ class Lease:
         while not stop.wait(HEARTBEAT_SECONDS):
             try:
                 self._write(released=False)
+                self._tidy()
                 patience.is_over()
             except ConflictError:
                 log.error("another sentinel has taken over; this one stops sending")
@@ -149,6 +166,13 @@ class Lease:
             if self._deadline < clock():
                 log.error("the lease has run out; this sentinel stops sending")
                 return
+
+    def _tidy(self) -> None:
+        """Remove what another half left, which everybody might be shown in place of ours. Nobody leads by it: who does
+        has removed ours before."""
+        with suppress(UnavailableError, CouchError):  # with the next heartbeat, then
+            for other in self._others():
+                self._remove(other)
 
     def release(self) -> None:
         """Let a standby take over at once."""
@@ -184,7 +208,7 @@ class Lease:
         try:
             return self._database.put(doc, surely=True)
         except ConflictError:
-            present = self._database.get(LEADER_ID)
-            if present is None or (present.get("owner") or {}).get("id") != self._owner.id:
+            present = next(filter(self._is_ours, self._database.leaves(LEADER_ID)), None)
+            if present is None:
                 raise
             return self._database.put({**doc, "_rev": present["_rev"]}, surely=True)

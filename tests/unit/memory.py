@@ -31,6 +31,10 @@ class MemoryDatabase(Database):
         self._ask()
         return copy.deepcopy(self.docs.get(doc_id))
 
+    def leaves(self, doc_id: str) -> list[Document]:
+        doc = self.get(doc_id)
+        return [doc] if doc else []
+
     def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         self._ask()
         if (self.docs.get(doc["_id"]) or {}).get("_rev") != doc.get("_rev"):

@@ -351,6 +351,23 @@ def test_a_revision_that_cannot_be_read_is_not_taken_for_one_that_is_gone(
     assert couch.main.read_revisions([]) == []
 
 
+def test_the_leaves_of_a_document(server: responses.RequestsMock, couch: Couch) -> None:
+    """The one first that is shown: of the longest line, not deleted."""
+    wanted = matchers.json_params_matcher({"docs": [{"id": "a"}]})
+    docs = [{"_id": "a", "_rev": rev} for rev in ("9-c", "10-a", "10-b")] + [
+        {"_id": "a", "_rev": "11-a", "_deleted": True}
+    ]
+    rows = [{"ok": doc} for doc in docs]
+    server.post(f"{URL}/medic/_bulk_get", json={"results": [{"id": "a", "docs": rows}]}, match=[wanted])
+    assert [doc["_rev"] for doc in couch.main.leaves("a")] == ["10-b", "10-a", "9-c"]
+    missing = {"id": "a", "rev": "undefined", "error": "not_found", "reason": "missing"}
+    rows[:] = [{"error": missing}]
+    server.replace(
+        responses.POST, f"{URL}/medic/_bulk_get", json={"results": [{"id": "a", "docs": rows}]}, match=[wanted]
+    )
+    assert couch.main.leaves("a") == []
+
+
 def test_a_row_that_cannot_be_read_is_no_row_without_a_document(server: responses.RequestsMock, couch: Couch) -> None:
     """Else a delivery report would count as applied to the message that was not read, and be removed."""
     row = {"id": "a", "key": "ATXid_1", "value": "u", "doc": {"_id": "a", "_rev": "1-x"}}

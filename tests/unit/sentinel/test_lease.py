@@ -80,17 +80,35 @@ class Clock:
 
 
 class LeaderDatabase(MemoryDatabase):
-    """`trouble` is raised by the next writes, before or after they are stored."""
+    """`before` and `after` are raised by the next writes, before or after they are stored. `beside` is what conflicts
+    with the document, by its revision; `looked` runs when its leaves were read."""
 
     def __init__(self) -> None:
         super().__init__("medic-sentinel")
         self.before: list[Exception | None] = []
         self.after: list[Exception | None] = []
+        self.beside: dict[str, Document] = {}
+        self.looked: Callable[[], None] = lambda: None
+
+    def meet(self, doc: Document) -> None:
+        """The other half of a cluster that was cut in two is back, with what was written there."""
+        self.beside["1-other"] = doc | {"_rev": "1-other"}
+
+    def leaves(self, doc_id: str) -> list[Document]:
+        found = super().leaves(doc_id) + list(self.beside.values())
+        self.looked()
+        return found
 
     def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         assert surely, "a write that a minority took holds no lease"
         if self.before and (error := self.before.pop(0)):
             raise error
+        rev = str(doc.get("_rev"))
+        if rev in self.beside:
+            del self.beside[rev]
+            if not doc.get("_deleted"):
+                self.beside[f"{rev}+"] = {**doc, "_rev": f"{rev}+"}
+            return f"{rev}+"
         rev = super().put(doc)
         if self.after and (error := self.after.pop(0)):
             raise error
@@ -245,7 +263,7 @@ def test_ourselves_are_not_dead(clock: Clock, database: LeaderDatabase) -> None:
 def test_of_two_only_one_takes_over(clock: Clock, database: LeaderDatabase) -> None:
     database.store(stranger(released=True))
     first, second = Lease(database), Lease(database)
-    seen = database.get(LEADER_ID)
+    seen = database.leaves(LEADER_ID)
     assert first._take(seen)
     assert not second._take(seen)
     first.check()
@@ -332,6 +350,57 @@ def test_cut_off_with_a_minority_of_a_cluster(clock: Clock, database: LeaderData
     keep(subject, clock)
     with pytest.raises(FencedError):
         subject.check()
+
+
+def test_where_two_halves_meet_a_leader_of_the_other_is_left_alone(clock: Clock, database: LeaderDatabase) -> None:
+    """Each wrote on from its own revision, which CouchDB takes, and both led from then on, for good."""
+    subject = lead(clock, database)
+    other = Lease(database)
+    other._rev = "1-other"
+    database.meet(stranger(owner=asdict(other._owner)))
+    for second in range(2, 60, 2):
+        clock.at(second, lambda: other._write(released=False))
+    clock.at(60, clock.stop.set)
+    assert not acquire(subject, clock)
+
+
+def test_a_leader_of_the_other_half_that_is_met_while_we_take_over_is_left_alone(
+    clock: Clock, database: LeaderDatabase
+) -> None:
+    subject = Lease(database)
+
+    def meet() -> None:
+        database.meet(stranger())
+        database.looked = lambda: None
+
+    database.looked = meet
+    assert acquire(subject, clock)
+    assert clock.elapsed > LEASE_SECONDS, "it may be alive"
+    assert database.beside == {}
+    assert subject.previous is not None
+    assert subject.previous["owner"]["id"] == "x", "its requests may be under way"
+
+
+def test_a_leader_removes_what_another_half_left(clock: Clock, database: LeaderDatabase) -> None:
+    subject = lead(clock, database)
+    database.meet(stranger())
+    clock.at(20, clock.stop.set)
+    keep(subject, clock)
+    assert clock.elapsed >= 20
+    subject.check()
+    assert database.beside == {}, "or everybody might be shown it"
+
+
+def test_what_stands_beside_our_lease_does_not_end_it_with_an_answer_that_is_lost(
+    clock: Clock, database: LeaderDatabase
+) -> None:
+    subject = lead(clock, database)
+    database.meet(stranger())
+    database.after = [AWAY]
+    clock.at(20, clock.stop.set)
+    keep(subject, clock)
+    assert clock.elapsed >= 20
+    subject.check()
 
 
 def test_our_own_lease_that_ran_out_is_taken_again_at_once(clock: Clock, database: LeaderDatabase) -> None:
