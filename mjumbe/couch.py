@@ -82,6 +82,13 @@ class TroubleError(UnavailableError):
     """CouchDB answers, and says that it cannot serve now, in its own words: its disk is full, for instance."""
 
 
+class TooFewError(UnavailableError):
+    """Fewer than half of a document's nodes took a write, and it was to be sure that no other is made beside it."""
+
+    def __init__(self) -> None:
+        super().__init__("too few of CouchDB's nodes took a write: are the others down?")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a view: `id` is empty where rows were reduced to one, `doc` is there only with include_docs."""
@@ -222,7 +229,7 @@ class Couch:
             data = None if body is None else json.dumps(body)
             answer = client.send(client.prepare_request(method, path, params=params, data=data))
             if surely and answer.get_status_code() == ACCEPTED:
-                raise UnavailableError("too few of CouchDB's nodes took a write: are the others down?")
+                raise TooFewError
             return answer
 
         return self.call(operation)
@@ -302,8 +309,9 @@ def _couch_error(error: ApiException, user: str | None) -> CouchError | Unavaila
     return kind(status, message)
 
 
-def _standing(doc: Document) -> tuple[int, str]:
-    number, _, digest = str(doc["_rev"]).partition("-")
+def standing(rev: str) -> tuple[int, str]:
+    """The order in which CouchDB shows one of several revisions: that of the longest line, then by their hashes."""
+    number, _, digest = rev.partition("-")
     return int(number), digest
 
 
@@ -439,19 +447,19 @@ class Database:
             found += [row["ok"] for row in rows if "ok" in row]
         return found
 
-    def leaves(self, doc_id: str) -> list[Document]:
-        """A document as it is and, behind that, the revisions that conflict with it; none when there is no document.
+    def leaves(self, *ids: str) -> dict[str, list[Document]]:
+        """Documents as they are and, behind that, the revisions that conflict with each; those that exist.
 
         A cluster answers what two nodes have if that is the same, else what all have (fabric_open_revs.erl): what a
         majority took is among it. `_conflicts` are those that one node knows of.
         """
-        found = [doc for doc in self.read_revisions([(doc_id, None)]) if not doc.get("_deleted")]
-        return sorted(found, key=_standing, reverse=True)
-
-    def revisions(self, ids: Sequence[str]) -> dict[str, str]:
-        """The newest revisions of the documents with these ids, those that exist or did."""
-        answer = self.couch.call(lambda client: client.post_all_docs(db=self.name, keys=list(ids)))
-        return {row["key"]: row["value"]["rev"] for row in answer["rows"] if "value" in row}
+        found: dict[str, list[Document]] = {}
+        for doc in self.read_revisions([(doc_id, None) for doc_id in ids]):
+            if not doc.get("_deleted"):
+                found.setdefault(doc["_id"], []).append(doc)
+        return {
+            doc_id: sorted(docs, key=lambda doc: standing(doc["_rev"]), reverse=True) for doc_id, docs in found.items()
+        }
 
     def beginning_with(self, prefix: str, after: str = "", limit: int | None = None) -> list[Document]:
         """The documents whose ids begin with `prefix`, in the order of their ids; only those behind the id `after`."""

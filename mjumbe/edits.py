@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mjumbe.conflicts import settle
-from mjumbe.couch import Database, Saved
+from mjumbe.couch import Database, Saved, TooFewError, standing
 from mjumbe.documents import Document
 
 CONFLICT_ROUNDS = 20
@@ -45,6 +45,7 @@ def apply_edits(
     known: Mapping[str, Document] | None = None,
     *,
     create: bool = False,
+    surely: bool = False,
 ) -> dict[str, Update]:
     """Apply each edit to the newest revision of its document, all in bulk, until none meets a conflict. What revisions
     beside it know of messages is brought into it before (mjumbe/conflicts.py), and is written with it.
@@ -52,13 +53,17 @@ def apply_edits(
     `known` may hold documents just read, to save the first read (the edits change them in place). Returns what
     became of each id: a document that CouchDB refuses, or that is still contended after CONFLICT_ROUNDS rounds,
     has its `error` and keeps nobody else from being written. With `create`, an edit of a document that does not
-    exist gets one with nothing but its `_id`. Raises what `database` raises.
+    exist gets one with nothing but its `_id`. With `surely`, raises TooFewError when fewer than half of a document's
+    nodes stored its change: in a cluster that is cut in two, the other half may make another of it. All are to be made
+    again then. Raises what `database` raises.
     """
     current = dict(known or {})
+    overtaken: dict[str, Document] = {}
     outcome: dict[str, Update] = {}
     waiting = list(edits)
     for _ in range(CONFLICT_ROUNDS):
         current |= database.fetch([doc_id for doc_id in waiting if doc_id not in current])
+        current |= overtaken  # which by that read all nodes have now (read repair)
         settled = settle(database, [current[doc_id] for doc_id in waiting if doc_id in current])
         changed = []
         for doc_id in waiting:
@@ -69,6 +74,8 @@ def apply_edits(
                 outcome[doc_id] = Update(doc)
         answers = database.bulk(changed)
         overtaken = _overtaken(database, answers)
+        if surely and any(saved.by_few and saved.id not in overtaken for saved in answers):
+            raise TooFewError
         for doc, saved in zip(changed, answers, strict=True):
             if saved.id in overtaken:
                 continue
@@ -85,12 +92,20 @@ def apply_edits(
     return outcome | contended
 
 
-def _overtaken(database: Database, answers: Iterable[Saved]) -> set[str]:
-    """Of these writes, the ids of those that lost to another, though one node or more stored them.
+def _overtaken(database: Database, answers: Iterable[Saved]) -> dict[str, Document]:
+    """Of these writes, those that another was made beside, though one node or more stored them: the documents as they
+    are by that other, in conflict with ours.
 
     In a cluster each node takes the write that reaches it first, and whoever reached the fewer is answered
-    `accepted` (force_reply in fabric_doc_update.erl), as when the others are down. A read asks more than half.
+    `accepted` (force_reply in fabric_doc_update.erl), as when the others are down. Which of the two everybody is shown
+    does not tell who reached more.
     """
-    stored = {saved.id: saved.rev for saved in answers if saved.by_few}
-    newest = database.revisions(list(stored)) if stored else {}
-    return {doc_id for doc_id, rev in stored.items() if newest.get(doc_id) != rev}
+    stored = {saved.id: saved.rev for saved in answers if saved.by_few and saved.rev}
+    found: dict[str, Document] = {}
+    for doc_id, leaves in database.leaves(*stored).items():
+        ours = stored[doc_id]
+        beside = [doc for doc in leaves if doc["_rev"] != ours and standing(doc["_rev"])[0] >= standing(ours)[0]]
+        if beside:
+            others = [doc["_rev"] for doc in leaves if doc is not beside[0]]
+            found[doc_id] = {**beside[0], **({"_conflicts": others} if others else {})}
+    return found

@@ -69,7 +69,7 @@ class Claims:
             task = find_task(doc, message.uuid)
             if task is None:
                 return False
-            # Ours already: the write went through, only its answer was lost.
+            # Ours already: the write's answer was lost, or too few nodes took it. Once more, to be sure.
             mine = task.get("claim") == claim_id and states.of(task) is State.FORWARDED_TO_GATEWAY
             if not mine:
                 # Another task of the document may be due under the uuid of one that went.
@@ -81,7 +81,7 @@ class Claims:
             claimed[message.key] = Claimed(
                 message, self._number(message), Claim(claim_id, service, states.attempts(task))
             )
-            return not mine
+            return True
 
         stored = self._write(messages, claim)
         return {key: held for key, held in claimed.items() if key[0] in stored}

@@ -24,11 +24,13 @@ class Echoes:
         self._torn: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def update(self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None) -> dict[str, Update]:
+    def update(
+        self, edits: Mapping[str, Edit], known: Mapping[str, Document] | None = None, *, surely: bool = False
+    ) -> dict[str, Update]:
         """As `apply_edits`; a document with conflicts is read anew, whatever is `known` of it."""
         with self._lock:
             sure = {doc_id: doc for doc_id, doc in (known or {}).items() if doc_id not in self._torn}
-        updates = apply_edits(self._database, edits, sure)
+        updates = apply_edits(self._database, edits, sure, surely=surely)
         with self._lock:
             for doc_id, update in updates.items():
                 if update.doc is not None and SETTLED in update.doc:

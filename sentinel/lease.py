@@ -105,7 +105,7 @@ class Lease:
         stands_by = False
         while not stop.is_set():
             try:
-                leaves = self._database.leaves(LEADER_ID)
+                leaves = self._leaves()
                 if (revs := [doc["_rev"] for doc in leaves]) != seen:
                     seen, seen_at = revs, clock()
                 if all(map(self._is_free, leaves)) or clock() - seen_at > LEASE_SECONDS:
@@ -142,8 +142,11 @@ class Lease:
         log.info("this sentinel leads", pid=os.getpid())
         return True
 
+    def _leaves(self) -> list[Document]:
+        return self._database.leaves(LEADER_ID).get(LEADER_ID, [])
+
     def _others(self) -> list[Document]:
-        return [doc for doc in self._database.leaves(LEADER_ID) if doc["_rev"] != self._rev]
+        return [doc for doc in self._leaves() if doc["_rev"] != self._rev]
 
     def _remove(self, other: Document) -> None:
         """Whoever wrote it holds no lease by it any more."""
@@ -208,7 +211,7 @@ class Lease:
         try:
             return self._database.put(doc, surely=True)
         except ConflictError:
-            present = next(filter(self._is_ours, self._database.leaves(LEADER_ID)), None)
+            present = next(filter(self._is_ours, self._leaves()), None)
             if present is None:
                 raise
             return self._database.put({**doc, "_rev": present["_rev"]}, surely=True)

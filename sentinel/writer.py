@@ -31,7 +31,8 @@ Updates = Mapping[str, Update]
 class Write:
     """Edits by their documents' ids, with those documents as they were, if we have them.
 
-    `fenced`: only while this process leads. What is not is stored whoever leads by now.
+    `fenced`: only while this process leads, and by a majority of a cluster's nodes, as the lease. What is not is stored
+    whoever leads by now, wherever it can be.
     """
 
     edits: Sequence[tuple[str, Edit]]
@@ -80,9 +81,10 @@ class Writer:
         def attempt() -> Updates:
             nonlocal known, fenced
             fenced = self._fenced()
-            edits = edits_of(edit for write in writes if not (write.fenced and fenced) for edit in write.edits)
+            made = [write for write in writes if not (write.fenced and fenced)]
+            edits = edits_of(edit for write in made for edit in write.edits)
             read, known = known, {}  # an attempt changes them in place
-            return self._echoes.update(edits, read)
+            return self._echoes.update(edits, read, surely=any(write.fenced for write in made))
 
         updates = Patience("claims and results wait for CouchDB").insist(attempt, self._given_up)
         return [

@@ -31,9 +31,8 @@ class MemoryDatabase(Database):
         self._ask()
         return copy.deepcopy(self.docs.get(doc_id))
 
-    def leaves(self, doc_id: str) -> list[Document]:
-        doc = self.get(doc_id)
-        return [doc] if doc else []
+    def leaves(self, *ids: str) -> dict[str, list[Document]]:
+        return {doc_id: [doc] for doc_id, doc in self.fetch(ids).items()}
 
     def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         self._ask()

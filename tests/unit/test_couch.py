@@ -359,13 +359,13 @@ def test_the_leaves_of_a_document(server: responses.RequestsMock, couch: Couch) 
     ]
     rows = [{"ok": doc} for doc in docs]
     server.post(f"{URL}/medic/_bulk_get", json={"results": [{"id": "a", "docs": rows}]}, match=[wanted])
-    assert [doc["_rev"] for doc in couch.main.leaves("a")] == ["10-b", "10-a", "9-c"]
+    assert [doc["_rev"] for doc in couch.main.leaves("a")["a"]] == ["10-b", "10-a", "9-c"]
     missing = {"id": "a", "rev": "undefined", "error": "not_found", "reason": "missing"}
     rows[:] = [{"error": missing}]
     server.replace(
         responses.POST, f"{URL}/medic/_bulk_get", json={"results": [{"id": "a", "docs": rows}]}, match=[wanted]
     )
-    assert couch.main.leaves("a") == []
+    assert couch.main.leaves("a") == {}
 
 
 def test_a_row_that_cannot_be_read_is_no_row_without_a_document(server: responses.RequestsMock, couch: Couch) -> None:

@@ -1,12 +1,14 @@
 """What is claimed, and what is not, against a CouchDB that conflicts, refuses, and loses answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
 from mjumbe import settings
+from mjumbe.couch import Saved
 from mjumbe.documents import Document, OutgoingMessage, outgoing_message
 from mjumbe.gateways.base import Batch, FencedError, Outcome
 from mjumbe.states import State, Task
@@ -143,6 +145,43 @@ def test_the_answer_to_the_claim_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPat
     lab.run()
     assert len(lab.desk.batches) == 1
     assert (lab.task()["state"], lab.task()["attempts"]) == ("sent", 1)
+
+
+def few(lab: Lab, monkeypatch: pytest.MonkeyPatch, times: int) -> list[list[Saved]]:
+    """So many writes are stored by fewer than half of a cluster's nodes; what was answered to all."""
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.0)
+    bulk, answers = lab.database.bulk, list[list[Saved]]()
+
+    def by_few(docs: Sequence[Document]) -> list[Saved]:
+        answers.append([replace(saved, by_few=len(answers) < times) for saved in bulk(docs)])
+        return answers[-1]
+
+    monkeypatch.setattr(lab.database, "bulk", by_few)
+    return answers
+
+
+def test_a_claim_that_few_nodes_took_is_made_until_more_do(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = few(lab, monkeypatch, 3)
+    lab.offer(doc())
+    lab.run()
+    assert [saved.by_few for (saved,) in answers[:4]] == [True] * 3 + [False]
+    assert len(lab.desk.batches) == 1
+    assert (lab.task()["state"], lab.task()["attempts"]) == ("sent", 1)
+
+
+def test_nothing_is_sent_by_a_claim_that_few_nodes_took(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are cut off: who leads there sent it too."""
+    answers = few(lab, monkeypatch, 3)
+
+    def fence() -> None:
+        if len(answers) == 3:
+            raise FencedError("this sentinel no longer leads")
+
+    lab.offer(doc())
+    lab.fence = fence
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+    assert lab.desk.batches == []
 
 
 def test_a_claim_that_couchdb_refuses_is_none(lab: Lab) -> None:

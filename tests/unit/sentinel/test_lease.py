@@ -94,10 +94,10 @@ class LeaderDatabase(MemoryDatabase):
         """The other half of a cluster that was cut in two is back, with what was written there."""
         self.beside["1-other"] = doc | {"_rev": "1-other"}
 
-    def leaves(self, doc_id: str) -> list[Document]:
-        found = super().leaves(doc_id) + list(self.beside.values())
+    def leaves(self, *ids: str) -> dict[str, list[Document]]:
+        found = [*self.fetch(ids).values(), *self.beside.values()]
         self.looked()
-        return found
+        return {LEADER_ID: found}
 
     def put(self, doc: Mapping[str, Any], *, surely: bool = False) -> str:
         assert surely, "a write that a minority took holds no lease"
@@ -263,7 +263,7 @@ def test_ourselves_are_not_dead(clock: Clock, database: LeaderDatabase) -> None:
 def test_of_two_only_one_takes_over(clock: Clock, database: LeaderDatabase) -> None:
     database.store(stranger(released=True))
     first, second = Lease(database), Lease(database)
-    seen = database.leaves(LEADER_ID)
+    seen = [database.docs[LEADER_ID]]
     assert first._take(seen)
     assert not second._take(seen)
     first.check()
