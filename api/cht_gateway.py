@@ -6,6 +6,7 @@ each message id once; what it is given again it only reports again (https://gith
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,12 +25,13 @@ from api.context import Context, context
 from api.openapi import describe
 from mjumbe import documents, phone_numbers, states, text
 from mjumbe.couch import Row
-from mjumbe.documents import Document, IncomingMessage
+from mjumbe.documents import Document, IncomingMessage, Key
 from mjumbe.edits import Update, apply_edits, edits_of
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.refusals import refuse
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
+from mjumbe.uuid7 import new_uuid
 
 PERMISSION = "can_access_gateway_api"  # in the settings' `permissions`: who may poll
 ROLE = "gateway"  # may always
@@ -221,18 +223,33 @@ def _apply_updates(here: Context, user: User, entries: list[Any]) -> frozenset[s
     known = {row.key for row in rows if row.doc}
     rows += _by_uuid(here, [message_uuid for message_uuid in uuids if message_uuid not in known], CURRENT)
     docs = {row.id: row.doc for row in rows if row.doc}
-    homes: dict[str, set[str]] = {}
+    homes: dict[str, dict[str, Document]] = {}
     for row in rows:
         if row.doc:
-            homes.setdefault(row.key, set()).add(row.id)
+            homes.setdefault(row.key, {})[row.id] = row.doc
     if len(homes) < len(uuids):
         log.info("poll: updates of unknown messages passed over", count=len(uuids) - len(homes))
+    meant = {message_uuid: _meant(message_uuid, copies) for message_uuid, copies in homes.items()}
     now = states.now()
     edits = edits_of(
-        (doc_id, partial(_apply, update, user, now)) for update in told for doc_id in homes.get(update.uuid, ())
+        (doc_id, partial(_apply, update, user, now)) for update in told for doc_id in meant.get(update.uuid, ())
     )
     _report_refused(apply_edits(here.couch.main, edits, known=docs))
     return frozenset(homes)
+
+
+def _meant(message_uuid: str, copies: Mapping[str, Document]) -> list[str]:
+    """Whose message a phone tells of, where several documents have one with this uuid, as copies of a document have:
+    not those whose message no phone was given."""
+    if len(copies) == 1:
+        return [*copies]
+    tasks = {doc_id: documents.find_task(doc, message_uuid) or {} for doc_id, doc in copies.items()}
+    return [
+        doc_id
+        for doc_id, task in tasks.items()
+        if task.get("service") in (PHONE_GATEWAY, None)
+        and any(entry.get("state") == State.FORWARDED_TO_GATEWAY for entry in (task, *states.history(task)))
+    ]
 
 
 def _by_uuid(here: Context, uuids: list[str], index: Index) -> list[Row]:
@@ -310,13 +327,23 @@ def _claim(here: Context, user: User, settings: Settings, chosen: Sequence[Row])
     """Take these messages for the phone; those that it has now."""
     docs = here.couch.main.fetch(row.id for row in chosen)
     opted_out = _opted_out(here, docs, chosen, settings)
-    taken: dict[str, Task] = {}
     is_refused = partial(refuse, settings=settings, has_opted_out=opted_out.__contains__, at=states.now())
-    edits = edits_of((row.id, partial(_take, row, user, is_refused, taken)) for row in chosen)
-    updates = apply_edits(here.couch.main, edits, known=docs)
+    uuids = sorted({row.value["uuid"] for row in chosen})
+    known = here.couch.main.view("mjumbe", "messages_by_uuid", keys=uuids, update=KNOWN, stable=True)
+    homes = Counter(row.key for row in known)
+    taken: dict[Key, Task] = {}
+
+    def take(row: Row, doc: Document) -> bool:
+        return _take(row, user, is_refused, homes[row.value["uuid"]] > 1, taken, doc)
+
+    updates = apply_edits(here.couch.main, edits_of((row.id, partial(take, row)) for row in chosen), known=docs)
     _report_refused(updates)
-    ours = [taken[row.value["uuid"]] for row in chosen if row.value["uuid"] in taken and not updates[row.id].error]
+    ours = [taken[_key(row)] for row in chosen if _key(row) in taken and not updates[row.id].error]
     return [message for task in ours if (message := _message(task, settings))]
+
+
+def _key(row: Row) -> Key:
+    return (row.id, row.value["uuid"])
 
 
 def _opted_out(here: Context, docs: Mapping[str, Document], chosen: Sequence[Row], settings: Settings) -> set[str]:
@@ -364,14 +391,17 @@ def _is_free(row: Row, asking: Asking, patience: float) -> bool:
     return (asking.began_at - given).total_seconds() > patience
 
 
-def _take(row: Row, user: User, is_refused: Callable[[Task], bool], taken: dict[str, Task], doc: Document) -> bool:
+def _take(
+    row: Row, user: User, is_refused: Callable[[Task], bool], shared: bool, taken: dict[Key, Task], doc: Document
+) -> bool:
     """Claim the message that `row` showed, unless something happened to it since; what is ours goes into `taken`.
 
-    One that no phone has yet is denied when it must not go out by now.
+    One that no phone has yet is denied when it must not go out by now, and gets a uuid of its own where it shares it
+    with another document's: a phone sends only the first that it is given under a uuid.
     """
-    uuid, seen = row.value["uuid"], row.value
-    taken.pop(uuid, None)
-    task = documents.find_task(doc, uuid)
+    seen = row.value
+    taken.pop(_key(row), None)
+    task = documents.find_task(doc, seen["uuid"])
     if task is None or (task.get("service"), task.get("state")) != (PHONE_GATEWAY, seen["state"]):
         return False
     if task.get("claim") != seen["claim"]:
@@ -380,9 +410,11 @@ def _take(row: Row, user: User, is_refused: Callable[[Task], bool], taken: dict[
         return True
     if seen["state"] == State.PENDING and documents.outgoing_message(doc, task) is None:
         return False  # somebody changed it meanwhile, and it must be looked at again before it goes
-    taken[uuid] = task
+    taken[_key(row)] = task
     if seen["state"] != State.PENDING and seen["claim"] == user.name:
         return False  # ours since an earlier poll
+    if seen["state"] == State.PENDING and shared:
+        documents.message_of(task)["uuid"] = new_uuid()
     states.claim(task, states.now(), PHONE_GATEWAY, user.name)
     return True
 

@@ -163,8 +163,8 @@ def test_what_few_nodes_took_does_not_count_where_it_is_to_be_sure(
 def test_of_two_writes_only_one_counts(
     server: responses.RequestsMock, couch: Couch, other: int, seen: list[int]
 ) -> None:
-    """A phone claims a message as a service does, and the claim that is shown is the one that fewer nodes took: both went
-    out."""
+    """A phone claims a message as a service does, and the claim that is shown is the one that fewer nodes took: both
+    went out."""
     store = Store(server, {"a": 1})
     store.beside = {"a": other}
     few = iter([{"a"}, set[str]()])

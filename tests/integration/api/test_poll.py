@@ -39,6 +39,22 @@ def poll(api: Process, login: Login, **body: Any) -> list[dict[str, str]]:
     return messages
 
 
+def copies(couch: Couch, message_uuid: str, *tos: str, **facts: Any) -> list[str]:
+    """Documents with a message of one uuid, as somebody makes who copies a document: their ids."""
+    now = states.now()
+    tasks = [documents.new_task(to, "Habari", now, message_uuid=message_uuid, **facts) for to in tos]
+    docs = [documents.outgoing_document(task, now, None) for task in tasks]
+    assert all(saved.rev for saved in couch.main.bulk(docs))
+    assert couch.main.view("mjumbe", "messages_by_uuid", key=message_uuid), "the index knows them"
+    return [doc["_id"] for doc in docs]
+
+
+def state_of(couch: Couch, doc_id: str) -> str:
+    doc = couch.main.get(doc_id)
+    assert doc
+    return str(doc["tasks"][0]["state"])
+
+
 def assigned(
     couch: Couch,
     count: int = 1,
@@ -281,6 +297,30 @@ def test_several_messages_of_one_document(api: Process, couch: Couch, phone: Log
     assert {message["content"] for message in out} == {"one", "two"}
     poll(api, phone, updates=[{"id": message["id"], "status": "DELIVERED"} for message in out])
     assert [task_of(couch, message["id"])["state"] for message in out] == ["delivered", "delivered"]
+
+
+def test_copies_of_a_message_are_each_sent(api: Process, couch: Couch, phone: Login) -> None:
+    """A phone sends once what it is given under one id."""
+    tos = ["+254711000111", "+254711000112", "+254711000113"]
+    first, second, third = copies(couch, uuid.uuid4().hex, *tos, service="medic-gateway")
+    rev = couch.main.put({"_id": "opt-out:+254711000113", "type": "opt_out", "value": "opted-out"})
+    out = {message["to"]: message["id"] for message in poll(api, phone)}
+    assert set(out) == set(tos[:2])
+    assert len(set(out.values())) == 2
+    poll(api, phone, updates=[{"id": out["+254711000111"], "status": "DELIVERED"}])
+    states_of = [state_of(couch, doc_id) for doc_id in (first, second, third)]
+    assert states_of == ["delivered", "forwarded-to-gateway", "denied"]
+    couch.main.delete("opt-out:+254711000113", rev)
+
+
+def test_what_a_phone_tells_is_not_of_a_copy_that_it_was_not_given(api: Process, couch: Couch, phone: Login) -> None:
+    [message] = assigned(couch)
+    poll(api, phone)
+    ids = copies(couch, message, "+254711000112") + copies(couch, message, "+254711000113", service="viber")
+    poll(api, phone, updates=[{"id": message, "status": "DELIVERED"}])
+    assert [state_of(couch, doc_id) for doc_id in ids] == ["pending", "pending"]
+    rows = couch.main.view("mjumbe", "messages_by_uuid", key=message, include_docs=True)
+    assert sorted(row.doc["tasks"][0]["state"] for row in rows if row.doc) == ["delivered", "pending", "pending"]
 
 
 STATUSES = [
