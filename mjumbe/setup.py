@@ -145,11 +145,15 @@ def _write(database: Database, doc_id: str, content: Mapping[str, Any]) -> None:
 
 
 def _build(database: Database, design: str, view: str) -> None:
-    while not _is_built(database, design, view):
+    while not is_built(database, design, view):
         time.sleep(PAUSE_SECONDS)  # the request itself waits too; CouchDB goes on building when it times out
 
 
-def _is_built(database: Database, design: str, view: str) -> bool:
+def is_built(database: Database, design: str, view: str) -> bool:
+    """Whether the index that a view is in was built by now; waits for it as long as `database` waits for an answer.
+
+    Raises UnavailableError when CouchDB is away.
+    """
     try:
         database.view(design, view, limit=0, reduce=False)
     except UnavailableError:

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 # From SIGTERM on, for requests (a service may take 60 s to answer one) and for CouchDB to store their results: who
 # supervises processes kills them after 75 s (`mjumbe up`) or 90 s (systemd).
 STORE_SECONDS = 65.0
+LOOK_SECONDS = 5.0  # that one look at an index which is being built takes, and a stop waits for
 
 
 class Sentinel:
@@ -44,12 +45,18 @@ class Sentinel:
         self._settings = LiveSettings(couch.main)
         self._unread = defaultdict[str, Patience](lambda: Patience("a credential cannot be read"))  # by its id
         self._services: Services | None = None
+        self._looks = couch.impatient(LOOK_SECONDS).main
         # Who waits longer for CouchDB than the lease lasts neither keeps it nor takes it over.
         self._lease = Lease(couch.impatient(LEASE_SECONDS - MARGIN_SECONDS).sentinel, self._status)
 
     def run(self, stop: threading.Event) -> None:
-        """Stand by and lead in turn. Raises what a thread of the leader failed with."""
-        self._prepare(stop)
+        """Prepare, then stand by and lead in turn. Raises what a thread failed with."""
+        threads = Threads(threading.Event())
+        # A request that waits for an index does not hear of a stop, and nothing is under way yet.
+        threads.start("preparation", lambda _: self._prepare(stop))
+        while not stop.is_set() and not threads.join("preparation", 0.2):
+            pass
+        threads.raise_failure()
         while not stop.is_set() and self._lease.acquire(stop):
             self._lead(stop)
 
@@ -87,6 +94,9 @@ class Sentinel:
         # The heartbeat comes first: what follows may take longer than a lease.
         threads.start("lease", self._lease.keep)
         try:
+            while not setup.is_built(self._looks, "mjumbe", "due"):
+                if stop.is_set() or down.is_set():
+                    return
             outbox = self._start(threads)
             while not stop.is_set() and not down.is_set():
                 stop.wait(0.2)
@@ -101,7 +111,7 @@ class Sentinel:
             down.set()
             threads.join("lease")
             self._lease.release()
-        threads.raise_failure()
+            threads.raise_failure()
 
     def _await(self, outbox: Outbox, threads: "Threads", stop: threading.Event) -> None:
         """Wait until what is under way is stored; when this process is to stop, STORE_SECONDS at most."""

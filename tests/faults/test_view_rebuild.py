@@ -94,7 +94,7 @@ def test_killed_while_it_is_built_the_old_one_stays_and_the_next_start_finishes(
         def die(*_: object) -> bool:
             raise CouchError(0, "the process is gone")
 
-        dying.setattr(setup, "_is_built", die)
+        dying.setattr(setup, "is_built", die)
         with pytest.raises(CouchError):
             setup.prepare(world.couch)
     assert world.couch.main.get(DESIGN) == before

@@ -118,7 +118,7 @@ def test_no_index_is_waited_for_where_there_is_no_couchdb_or_no_database(
     monkeypatch.setattr(database, "view", fail)
     monkeypatch.setattr(database, "info", fail, raising=False)
     with pytest.raises(type(trouble)):
-        setup._is_built(database, "mjumbe", "due")
+        setup.is_built(database, "mjumbe", "due")
 
 
 def test_only_names_of_ours_are_ours_alone() -> None:
