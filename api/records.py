@@ -1,5 +1,6 @@
 """A message as programs read it, made from the document that holds it."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,25 +47,43 @@ class MessagePage(BaseModel):
     bookmark: str | None = Field(description="Give it with the same query for the next page; null at the end.")
 
 
+def _text(value: Any) -> str | None:
+    """As text, which callers are promised, what others write as an object (CHT a state's details) or a number."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _moment(value: Any) -> str | None:
+    """A moment in ISO 8601, which documents may have in ms since epoch; what is none as it is written."""
+    at = None if isinstance(value, str) else documents.read_moment(value)
+    return _text(value) if at is None else states.timestamp(documents.datetime_of(at))
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a task's history."""
+    texts = {"state": _text(entry.get("state")) or "", "timestamp": _moment(entry.get("timestamp")) or ""}
+    details = {"state_details": _text(entry["state_details"])} if "state_details" in entry else {}
+    return {**entry, **texts, **details}
+
+
 def outgoing_record(doc: Document, task: Task) -> dict[str, Any]:
     """The record of a task's message."""
-    message = documents.message_of(task)
+    message, parts = documents.message_of(task), task.get("parts")
     return {
-        "uuid": message.get("uuid"),
+        "uuid": _text(message.get("uuid")),
         "id": doc["_id"],
         "direction": "outgoing",
-        "to": message.get("to"),
+        "to": _text(message.get("to")),
         "from": None,
-        "message": message.get("message"),
-        "state": task.get("state"),
-        "state_details": task.get("state_details"),
-        "gateway_ref": task.get("gateway_ref"),
-        "service": task.get("service") or task.get("via"),
+        "message": _text(message.get("message")),
+        "state": _text(task.get("state")),
+        "state_details": _text(task.get("state_details")),
+        "gateway_ref": _text(task.get("gateway_ref")),
+        "service": _text(task.get("service") or task.get("via")),
         "attempts": states.attempts(task),
-        "due": task.get("due"),
-        "cost": task.get("cost"),
-        "parts": task.get("parts"),
-        "history": states.history(task),
+        "due": _moment(task.get("due")),
+        "cost": _text(task.get("cost")),
+        "parts": parts if isinstance(parts, int) else None,
+        "history": [_entry(entry) for entry in states.history(task)],
     }
 
 
@@ -77,16 +96,16 @@ def _incoming_record(doc: Document) -> dict[str, Any]:
         "uuid": doc["_id"],
         "id": doc["_id"],
         "direction": "incoming",
-        "to": sms.get("to"),
-        "from": doc.get("from"),
-        "message": sms.get("message"),
+        "to": _text(sms.get("to")),
+        "from": _text(doc.get("from")),
+        "message": _text(sms.get("message")),
         "state": "received",
         "state_details": None,
-        "gateway_ref": sms.get("gateway_ref"),
-        "service": sms.get("gateway"),
+        "gateway_ref": _text(sms.get("gateway_ref")),
+        "service": _text(sms.get("gateway")),
         "attempts": 0,
         "due": None,
-        "cost": sms.get("cost"),
+        "cost": _text(sms.get("cost")),
         "parts": None,
         "history": [{"state": "received", "timestamp": received}] if received else [],
     }
