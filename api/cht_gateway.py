@@ -279,6 +279,7 @@ def _apply(update: Told, user: User, now: datetime, doc: Document) -> bool:
         return True
     states.move(task, update.state, now, update.details, service=PHONE_GATEWAY)
     task.pop("claim", None)  # acknowledged: nobody is given it again
+    task.pop("in_doubt", None)  # at the service before: what becomes of it is the phone's to tell now
     return True
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from api.cht_gateway import ROWS_AT_ONCE
+from api.cht_gateway import ROWS_AT_ONCE, STATES
 from mjumbe import documents, states
 from mjumbe.couch import Couch
 from mjumbe.documents import Document
@@ -465,6 +465,21 @@ def test_a_person_settles_what_a_lost_phone_has(
     task = task_of(couch, message_uuid)
     assert (task["state"], "claim" in task) == (after, False)
     assert requests.post(url, auth=admin, json={"sent": sent}, timeout=30).status_code == 409
+
+
+@pytest.mark.parametrize("status", ["UNSENT", "SENT", "DELIVERED", "FAILED"])
+def test_what_a_phone_tells_settles_what_was_in_doubt_at_another_service_before(
+    api: Process, couch: Couch, admin: Login, phone: Login, status: str
+) -> None:
+    """Else a person could have a message sent again that has arrived."""
+    [message] = assigned(couch, in_doubt=True)
+    poll(api, phone)
+    poll(api, phone, updates=[{"id": message, "status": status}])
+    after = task_of(couch, message)
+    url = f"{api.url}/api/v1/messages/{message}/settle"
+    assert requests.post(url, auth=admin, json={"sent": False}, timeout=30).status_code == 409
+    assert (after["state"], "in_doubt" in after) == (STATES[status], False)
+    assert task_of(couch, message) == after
 
 
 def hand_on(couch: Couch, message_uuid: str, service: str, claim: str) -> None:
