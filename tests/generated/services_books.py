@@ -68,6 +68,9 @@ class Letter:
     listed: bool = False  # the service's inbox has it for whoever asks
     heard: bool = False  # whether it was acknowledged
 
+    def was_heard(self) -> None:
+        self.heard = True
+
 
 @dataclass(frozen=True)
 class Order:
@@ -90,7 +93,9 @@ class Books:
         self.words: list[Word] = []
         self.letters: list[Letter] = []
         self.inboxes: dict[str, list[Letter]] = {service: [] for service in SERVICES}
-        self.kills: list[tuple[str, float]] = []  # what was killed, and when (monotonic)
+        self.kills: list[float] = []  # when a sentinel ended or stood still (monotonic)
+        self._began = time.monotonic()
+        self.settled: Counter[tuple[Key, bool]] = Counter()  # what a person said of a message: whether it was sent
         self.oddities: list[str] = []  # what no service may be asked, and no callback be answered
         self.asked: Counter[Key] = Counter()
         self._lock = threading.Lock()
@@ -125,13 +130,22 @@ class Books:
         with self._lock:
             self.orders.append(order)
 
-    def kill(self, what: str) -> None:
+    def kill(self) -> None:
         with self._lock:
-            self.kills.append((what, time.monotonic()))
+            self.kills.append(time.monotonic())
+
+    def age(self) -> float:
+        """Seconds that the run has taken."""
+        return time.monotonic() - self._began
+
+    def settle(self, key: Key, sent: bool) -> None:
+        with self._lock:
+            self.settled[key, sent] += 1
 
     def wonder(self, oddity: str) -> None:
         with self._lock:
-            self.oddities.append(oddity)
+            self.settled: Counter[tuple[Key, bool]] = Counter()  # what a person said of a message: whether it was sent
+        self.oddities.append(oddity)
 
     def show(self, letter: Letter) -> int:
         """Put it into its service's inbox, for whoever asks; its place there."""

@@ -45,6 +45,7 @@ class Case:
     words: Mapping[str, Sequence[Word]]  # by reference
     kills: Sequence[float]  # of the sentinel
     shared: bool  # whether its number gets other messages too
+    settled: tuple[int, int]  # how often a person said that it was not sent, and that it was
     rules: Rules
 
     @property
@@ -109,18 +110,23 @@ def _letters(books: Books, docs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _cases(books: Books, docs: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[Case]:
     tasks: dict[Key, list[Task]] = defaultdict(list)
     for doc in docs:
-        for task in doc.get("tasks") or ():
+        for task in chain(doc.get("tasks") or (), doc.get("scheduled_tasks") or ()):
             [message] = task["messages"]
-            tasks[message["to"], message["message"]].append(task)
+            tasks[in_full(message["to"]), message["message"]].append(task)
     deeds: dict[Key, list[Deed]] = defaultdict(list)
     for deed in sorted(books.deeds, key=lambda deed: deed.at):
         deeds[deed.key].append(deed)
     words: dict[str, list[Word]] = defaultdict(list)
     for word in books.words:
         words[word.ref].append(word)
-    kills = [at for what, at in books.kills if what == "sentinel"]
     for key in {**tasks, **deeds, **dict.fromkeys(order.key for order in books.orders)}:
-        yield Case(key, tasks[key], deeds[key], words, kills, key[0] in books.regulars, rules)
+        settled = books.settled[key, False], books.settled[key, True]
+        yield Case(key, tasks[key], deeds[key], words, books.kills, key[0] in books.regulars, settled, rules)
+
+
+def in_full(number: str) -> str:
+    """A number as services are asked for it, of one that is written as at home."""
+    return f"+254{number[1:]}" if number.startswith("0") else number
 
 
 def _wrong(case: Case) -> Iterator[str]:
@@ -134,7 +140,7 @@ def _wrong(case: Case) -> Iterator[str]:
         yield from _way(task)
     if len(case.tasks) == 1:
         yield from _only(case, case.tasks[0])
-    elif len(case.taken) < sum(task["state"] in FORWARD[3:] for task in case.tasks):
+    elif len(case.taken) + case.settled[1] < sum(task["state"] in FORWARD[3:] for task in case.tasks):
         yield "more are sent than any service took"
 
 
@@ -150,7 +156,7 @@ def _bounds(case: Case) -> Iterator[str]:
 
 def _doubles(case: Case) -> Iterator[str]:
     """Twice only what the document marks as in doubt, for a reason; or what a phone said that it could not send."""
-    extra = len(case.taken) - len(case.tasks)
+    extra = len(case.taken) - len(case.tasks) - case.settled[0]
     failed = {deed.ref for deed in case.taken if deed.service == TEXTBEE and any(w.again for w in case.told(deed))}
     if extra - len(failed) <= 0:
         return
@@ -160,6 +166,8 @@ def _doubles(case: Case) -> Iterator[str]:
     if extra - len(failed) > sum(_doubts(task) for task in case.tasks):
         yield f"taken {len(case.taken)} times, and marked {sum(_doubts(task) for task in case.tasks)} times"
     surely = [deed for deed in case.taken if not _in_doubt(case, deed) and deed.ref not in failed]
+    if case.settled[0]:
+        return  # whoever said that it was not sent may have been wrong
     if len(surely) > len(case.tasks) or (len(case.tasks) == 1 and surely and surely[0] is not case.taken[-1]):
         yield f"went on after {surely[0].service} had taken it for sure"
 
@@ -190,7 +198,7 @@ def _end(case: Case, task: Task) -> Iterator[str]:
         yield "held, though a service took it for sure"
     elif state == "failed" and not case.taken and not _is_given_up(case, task):
         yield f"given up: {details}"
-    elif state in FORWARD[3:] and not case.taken:
+    elif state in FORWARD[3:] and not case.taken and not case.settled[1]:
         yield f"{state}, and no service took it"
     elif state not in (*FORWARD, *NOT_SENT, "unrecognised"):
         yield f"{state}: {details}"
@@ -228,7 +236,7 @@ def _only(case: Case, task: Task) -> Iterator[str]:
     if len(case.taken) > 1:
         yield from _several(case, task)
         return
-    if not case.taken or _in_doubt(case, case.taken[0]):
+    if not case.taken or _in_doubt(case, case.taken[0]) or any(case.settled):
         return
     [deed] = case.taken
     if deed.service != PHONE and deed.ref and task.get("gateway_ref") != deed.ref:
