@@ -5,23 +5,30 @@ from collections.abc import Iterable, Mapping
 
 from mjumbe import phone_numbers, states
 from mjumbe.couch import Database
-from mjumbe.documents import LAST_MOMENT, DeliveryReport, Key, find_task, message_of
+from mjumbe.documents import LAST_MOMENT, DeliveryReport, Key, find_task, message_of, read_moment
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
+
+CLOCKS_APART_MS = int(states.CLOCKS_APART.total_seconds() * 1000)
 
 Asked = tuple[str, str]  # the digits of a number, and the service that was asked to send to it
 
 
-def settled_by(reports: Mapping[str, DeliveryReport], database: Database, settings: Settings) -> dict[str, Key]:
-    """The message that each of these reports is of, where that can be told. Raises UnavailableError.
+def settled_by(
+    reports: Mapping[str, DeliveryReport], received: Mapping[str, int], database: Database, settings: Settings
+) -> dict[str, Key]:
+    """The message that each of these reports is of, where that can be told. `received` is when each came, in ms since
+    epoch. Raises UnavailableError.
 
     A report to a number with one message in doubt at its service is of that one: it was sent. Another service's report
-    is of another message: this one may be with nobody. And so may be one that comes while a request to the number is
-    under way: it waits until that request's reference is stored.
+    is of another message: this one may be with nobody. So is a report that came before the service was asked: another
+    program may have the same account. And so may be one that comes while a request to the number is under way: it waits
+    until that request's reference is stored.
     """
     asked = {name: (_digits(report.phone or ""), report.gateway) for name, report in reports.items()}
     doubted = _doubted({number for number, _ in asked.values() if number}, database, settings)
-    found = {name: places[0] for name, ask in asked.items() if len(places := doubted.get(ask, [])) == 1}
+    single = {name: doubts[0] for name, ask in asked.items() if len(doubts := doubted.get(ask, [])) == 1}
+    found = {name: place for name, (place, since) in single.items() if received[name] >= since}
     if not found:
         return {}
     under_way = _under_way(database, settings)
@@ -32,15 +39,16 @@ def settled_by(reports: Mapping[str, DeliveryReport], database: Database, settin
     return {name: place for name, place in found.items() if reports[name].ref not in known}
 
 
-def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> dict[Asked, list[Key]]:
-    """The messages in doubt to these numbers."""
+def _doubted(numbers: Iterable[str], database: Database, settings: Settings) -> dict[Asked, list[tuple[Key, int]]]:
+    """The messages in doubt to these numbers, with when the service was asked first, in ms since epoch."""
     spelt = [each for number in numbers for each in _spellings(number, settings.default_country_code)]
-    found: dict[Asked, list[Key]] = {}
+    found: dict[Asked, list[tuple[Key, int]]] = {}
     keys = [["in-doubt", each] for each in spelt]
     for row in database.view_with_docs("mjumbe", "due", keys=keys) if keys else ():
         task = find_task(row.doc or {}, str(row.value["uuid"])) or {}
         for service in _services(task):
-            found.setdefault((_number(task, settings), service), []).append((row.id, str(row.value["uuid"])))
+            doubt = (row.id, str(row.value["uuid"])), _asked_at(task, service)
+            found.setdefault((_number(task, settings), service), []).append(doubt)
     return found
 
 
@@ -59,6 +67,14 @@ def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Key]]:
 def _services(task: Task) -> set[str]:
     """The services that may have a message without having said so; the last one that was asked need not be one."""
     return {str(entry["service"]) for entry in states.history(task) if entry.get("in_doubt") and entry.get("service")}
+
+
+def _asked_at(task: Task, service: str) -> int:
+    """When a service was first asked to send a message, in ms since epoch, by the clock of whoever hears of reports,
+    which may be behind ours."""
+    claims = (entry for entry in states.history(task) if entry.get("state") == State.FORWARDED_TO_GATEWAY)
+    first = next((entry.get("timestamp") for entry in claims if entry.get("service") == service), None)
+    return (read_moment(first) or 0) - CLOCKS_APART_MS
 
 
 def _number(task: Task, settings: Settings) -> str:

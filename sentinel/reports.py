@@ -154,7 +154,8 @@ class Reports:
         places, known = self._find({report.ref for report in reports.values()})
         found = {doc_id: places[report.ref] for doc_id, report in reports.items() if report.ref in places}
         unknown = {doc_id: report for doc_id, report in reports.items() if doc_id not in found}
-        found |= settled_by(unknown, self._couch.main, self._settings.current)
+        received = {each.id: each.received for each in arrived}
+        found |= settled_by(unknown, received, self._couch.main, self._settings.current)
         updates = apply_edits(
             self._couch.main,
             edits_of((doc, partial(self._edit, uuid, reports[doc_id])) for doc_id, (doc, uuid) in found.items()),

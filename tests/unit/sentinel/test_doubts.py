@@ -1,10 +1,13 @@
 """Which message in doubt a report for an unknown reference settles."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from mjumbe import states
 from mjumbe.couch import Row
+from mjumbe.documents import milliseconds
 from mjumbe.states import Task
 from tests.unit.sentinel.reporting import PHONE, Lab, doc, document, report, task
 
@@ -54,6 +57,20 @@ def test_a_report_that_may_be_anothers_settles_nothing(tasks: list[Task], phone:
     lab.come(document(report("Success", "unknown", phone=phone)))
     assert lab.task()["state"] == "pending"
     assert lab.waiting == 1
+
+
+@pytest.mark.parametrize(
+    ("earlier", "state"),
+    [(timedelta(minutes=2), "pending"), (timedelta(seconds=30), "delivered"), (timedelta(minutes=-1), "delivered")],
+)
+def test_a_report_from_before_the_service_was_asked_is_of_another_message(earlier: timedelta, state: str) -> None:
+    """Its machine's clock may be half a minute behind."""
+    at = states.now()
+    claim = {"state": "forwarded-to-gateway", "service": "africas-talking", "timestamp": states.timestamp(at)}
+    one = doubted()
+    lab = Lab(doc(one | {"state_history": [claim, *one["state_history"]]}))
+    lab.come(document(report("Success", "unknown"), milliseconds(at - earlier)))
+    assert (lab.task()["state"], lab.waiting) == (state, int(state == "pending"))
 
 
 @pytest.mark.parametrize("to", [PHONE, "0711 000 001"])
