@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 
 from mjumbe import phone_numbers, states
 from mjumbe.couch import Database
-from mjumbe.documents import LAST_MOMENT, DeliveryReport, Key, find_task, message_of, read_moment
+from mjumbe.documents import LAST_MOMENT, DeliveryReport, Key, find_task, message_of, oldest_due, read_moment
 from mjumbe.settings import Settings
 from mjumbe.states import State, Task
 
 CLOCKS_APART_MS = int(states.CLOCKS_APART.total_seconds() * 1000)
+REPORTED_MS = 24 * 3600 * 1000  # how long after a message could last be sent reports of it are thought of
+TAKEN = frozenset({State.RECEIVED_BY_GATEWAY, State.FORWARDED_BY_GATEWAY, State.SENT})
 
 Asked = tuple[str, str]  # the digits of a number, and the service that was asked to send to it
 
@@ -23,7 +25,8 @@ def settled_by(
     A report to a number with one message in doubt at its service is of that one: it was sent. Another service's report
     is of another message: this one may be with nobody. So is a report that came before the service was asked: another
     program may have the same account. And so may be one that comes while a request to the number is under way: it waits
-    until that request's reference is stored.
+    until that request's reference is stored; or where the service may have another message to the number by a reference
+    that it never told.
     """
     asked = {name: (_digits(report.phone or ""), report.gateway) for name, report in reports.items()}
     doubted = _doubted({number for number, _ in asked.values() if number}, database, settings)
@@ -33,6 +36,7 @@ def settled_by(
         return {}
     under_way = _under_way(database, settings)
     found = {name: place for name, place in found.items() if under_way.get(asked[name], set()) <= {place}}
+    found = {name: place for name, place in found.items() if not _has_another(asked[name], place, database, settings)}
     # One that was under way when its report was looked up may have been stored since.
     refs = list({reports[name].ref for name in found})
     known = {row.key for row in database.view("mjumbe", "messages_by_gateway_ref", keys=refs)} if refs else set()
@@ -62,6 +66,34 @@ def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Key]]:
             asked = _number(task, settings), str(task.get("service"))
             found.setdefault(asked, set()).add((row.id, str(row.value["uuid"])))
     return found
+
+
+def _has_another(asked: Asked, place: Key, database: Database, settings: Settings) -> bool:
+    """Whether the service may have another message to the number than this, by a reference that it never told."""
+    number, service = asked
+    ending, lately = phone_numbers.ending(number), oldest_due(states.now(), settings.sms) - REPORTED_MS
+    rows = database.view(
+        "mjumbe",
+        "messages",
+        start_key=["phone", ending, lately],
+        end_key=["phone", ending, LAST_MOMENT],
+        reduce=False,
+        include_docs=True,
+    )
+    others = (find_task(row.doc or {}, str(row.value)) for row in rows if (row.id, str(row.value)) != place)
+    return any(_number(task, settings) == number and _has_untold(task, service) for task in others if task)
+
+
+def _has_untold(task: Task, service: str) -> bool:
+    """Whether a service may have a message by a reference that it never told: it took it without one, or was in doubt
+    about it more often than reports settled that."""
+    if task.get("service") == service and states.of(task) in TAKEN and not task.get("gateway_ref"):
+        return True
+    entries = states.history(task)
+    answered = {entry.get("gateway_ref") for entry in entries if "report" not in entry}
+    reported = {entry.get("gateway_ref") for entry in entries if "report" in entry} - answered
+    doubts = [entry for entry in entries if entry.get("in_doubt") and entry.get("service") == service]
+    return len(doubts) > len(reported)
 
 
 def _services(task: Task) -> set[str]:

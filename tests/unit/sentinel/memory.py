@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from mjumbe import phone_numbers, states
 from mjumbe.couch import Couch, Row, Saved, UnavailableError
-from mjumbe.documents import Document, due_of, is_incoming, tasks_of
+from mjumbe.documents import Document, due_of, is_incoming, milliseconds, tasks_of
 from tests.unit import memory
 
 
@@ -109,6 +110,16 @@ def in_doubt(doc: Document) -> Iterable[tuple[Any, Any]]:
                 ["in-doubt", re.sub(r"\D", "", message["to"])],
                 {"uuid": message["uuid"], "service": task.get("service")},
             )
+
+
+def by_phone(doc: Document) -> Iterable[tuple[Any, Any]]:
+    """The part of the view mjumbe/messages that lists a person's outgoing messages."""
+    for task in tasks_of(doc):
+        message = task["messages"][0]
+        yield (
+            ["phone", phone_numbers.ending(message["to"]), due_of(task, doc) or milliseconds(states.now())],
+            message["uuid"],
+        )
 
 
 def away() -> None:

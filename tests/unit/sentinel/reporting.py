@@ -15,7 +15,7 @@ from sentinel.notices import Notices
 from sentinel.registers import Registers
 from sentinel.reports import Reports
 from sentinel.services import Services
-from tests.unit.sentinel.memory import MemoryCouch, by_reference, due, in_doubt
+from tests.unit.sentinel.memory import MemoryCouch, by_phone, by_reference, due, in_doubt
 
 PHONE = "+254711000001"
 serial = itertools.count(1)
@@ -42,6 +42,7 @@ class Lab:
         self.couch.main.views = {
             "messages_by_gateway_ref": by_reference,
             "due": lambda doc: (*due(doc), *in_doubt(doc)),
+            "messages": by_phone,
         }
         self.couch.main.store(*docs)
         self.registers = Registers.of(self.couch.main)

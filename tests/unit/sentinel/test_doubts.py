@@ -73,6 +73,37 @@ def test_a_report_from_before_the_service_was_asked_is_of_another_message(earlie
     assert (lab.task()["state"], lab.waiting) == (state, int(state == "pending"))
 
 
+WAS_IN_DOUBT = {"state": "pending", "in_doubt": True, "service": "africas-talking"}
+TAKEN_SINCE = {"state": "sent", "service": "africas-talking", "gateway_ref": "second"}
+REPORTED = {"state": "sent", "report": "Submitted", "gateway_ref": "first"}
+
+
+@pytest.mark.parametrize(
+    ("other", "settles"),
+    [
+        (task("sent", "second", state_history=[WAS_IN_DOUBT, TAKEN_SINCE]), False),
+        (task("delivered", "other", service="textbee", state_history=[WAS_IN_DOUBT]), False),
+        (task("sent", None, service="africas-talking"), False),
+        (task("sent", "first", state_history=[WAS_IN_DOUBT, REPORTED]), True),
+        (task("sent", "first", state_history=[WAS_IN_DOUBT, WAS_IN_DOUBT, REPORTED]), False),
+        (task("sent", "r", state_history=[WAS_IN_DOUBT | {"service": "textbee"}]), True),
+        (task("sent", None, service="textbee"), True),
+        (task("sent", "second", to="+254722000001", state_history=[WAS_IN_DOUBT, TAKEN_SINCE]), True),
+        (task("failed", None, service="africas-talking"), True),
+    ],
+)
+@pytest.mark.parametrize("to", [PHONE, "0711 000 001"])
+def test_a_report_that_may_be_of_a_message_whose_doubt_is_over_settles_no_other(
+    other: Task, settles: bool, to: str
+) -> None:
+    """Its first request was perhaps taken, though it went again: the reports of that name an unknown reference."""
+    number = other["messages"][0]["to"]
+    message = {"to": to if number == PHONE else number, "message": "y", "uuid": "u2"}
+    lab = Lab(doc(doubted()), doc(other | {"messages": [message]}, doc_id="d2"))
+    lab.come(document(report("Success", "unknown")))
+    assert (lab.task()["state"], lab.waiting) == ("delivered" if settles else "pending", int(not settles))
+
+
 @pytest.mark.parametrize("to", [PHONE, "0711 000 001"])
 def test_an_early_report_of_a_message_under_way_settles_no_other(to: str) -> None:
     under_way = task("forwarded-to-gateway", None, "u2", to, claim="c", service="africas-talking")
