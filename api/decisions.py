@@ -103,7 +103,8 @@ def _decided(message_uuid: str, edit: Callable[[Task], bool], otherwise: str) ->
         return True
 
     doc_id = rows[0].id
-    update = apply_edits(here.couch.main, {doc_id: edit_document})[doc_id]
+    # In a cluster that is cut in two, the sentinel may be on the other side.
+    update = apply_edits(here.couch.main, {doc_id: edit_document}, surely=True)[doc_id]
     if update.error:
         log.error("a decision is not stored", document=doc_id, reason=update.error)
         raise BusyError(f"CouchDB did not take what was decided of the message {message_uuid}; try again.")

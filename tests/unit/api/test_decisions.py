@@ -1,6 +1,6 @@
 """A person's decision that CouchDB does not take."""
 
-from functools import partial
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,16 +12,20 @@ ADMIN = {"Authorization": "Basic YWRtaW46cHc="}
 MESSAGE = {"to": "+254711000001", "message": "x", "uuid": "u1"}
 
 
-def test_what_couchdb_refuses_is_not_said_to_have_been_decided(
-    client: FlaskClient, memory: MemoryCouch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "answer",
+    [{"rev": None, "error": "forbidden", "reason": "no"}, {"rev": "2-x", "by_few": True}],
+    ids=["refused", "taken by few nodes of a cluster: what was cancelled there went out by the others"],
+)
+def test_what_couchdb_does_not_take_is_not_said_to_have_been_decided(
+    client: FlaskClient, memory: MemoryCouch, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
 ) -> None:
     assert client.post("/api/v1/messages", json=MESSAGE, headers=ADMIN).status_code == 202
     rows = [Row("outgoing:u1", "u1", None)]
     monkeypatch.setattr(memory.main, "view", lambda *_, **__: rows, raising=False)
-    refused = partial(Saved, rev=None, error="forbidden", reason="no")
-    monkeypatch.setattr(memory.main, "bulk", lambda docs: [refused(doc["_id"]) for doc in docs])
-    answer = client.post("/api/v1/messages/u1/cancel", headers=ADMIN)
-    assert (answer.status_code, answer.json["error"] if answer.json else None) == (503, "unavailable")
+    monkeypatch.setattr(memory.main, "bulk", lambda docs: [Saved(doc["_id"], **answer) for doc in docs])
+    said = client.post("/api/v1/messages/u1/cancel", headers=ADMIN)
+    assert (said.status_code, said.json["error"] if said.json else None) == (503, "unavailable")
 
 
 def test_a_message_that_waits_for_couchdb_is_not_said_not_to_be(
