@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from mjumbe.couch import Change
+from mjumbe.couch import Change, standing
 from mjumbe.documents import INCOMING, Document
 
 CAPACITY = 20_000
@@ -23,6 +23,7 @@ class Backlog:
         self._people: Waiting = {}
         self._others: Waiting = {}
         self._docs: dict[str, Document] = {}  # that came with their changes
+        self._revs: dict[str, str] = {}
         self._added = 0
         self._marks = deque([(0, seq)])  # how many had been added, and the sequence until which they were read
 
@@ -43,6 +44,7 @@ class Backlog:
         waiting = self._people if _is_from_a_person(change) else self._others
         waiting.setdefault(change.id, self._added)
         self._added += 1
+        self._revs[change.id] = change.rev
         if change.doc is not None:
             self._docs[change.id] = change.doc
 
@@ -54,6 +56,10 @@ class Backlog:
         """Up to `limit` of the rest, likewise."""
         return self._first(self._others, limit)
 
+    def is_as_new(self, doc: Document) -> bool:
+        """Whether a document that waits is no older than its change."""
+        return standing(doc["_rev"]) >= standing(self._revs[doc["_id"]])
+
     def _first(self, waiting: Waiting, limit: int) -> dict[str, Document | None]:
         return {doc_id: self._docs.get(doc_id) for doc_id in islice(waiting, limit)}
 
@@ -63,6 +69,7 @@ class Backlog:
             self._people.pop(doc_id, None)
             self._others.pop(doc_id, None)
             self._docs.pop(doc_id, None)
+            self._revs.pop(doc_id, None)
 
     def done(self) -> str:
         """The sequence until which nothing waits any more."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
@@ -162,11 +162,24 @@ class Feed:
     def _process_changed(self, changed: Mapping[str, Document | None]) -> None:
         if not changed:
             return
-        read = self._couch.main.fetch(doc_id for doc_id, doc in changed.items() if doc is None)
+        read = self._read_changed([doc_id for doc_id, doc in changed.items() if doc is None])
         for doc in read.values():
             self._learn(doc)
         self._pipeline.process([found for doc_id, doc in changed.items() if (found := doc or read.get(doc_id))])
         self._backlog.finish(changed)
+
+    def _read_changed(self, ids: Sequence[str]) -> dict[str, Document]:
+        """These documents, those that are not deleted.
+
+        In a cluster one node tells of a change, and two others may be asked for the document before they have it. The
+        one that told does not tell it again. Raises UnavailableError, so that it is read until they do.
+        """
+        read = self._couch.main.fetch(ids)
+        missing = [(doc_id, None) for doc_id in ids if doc_id not in read]
+        there = {doc["_id"]: doc for doc in (self._couch.main.read_revisions(missing) if missing else ())}
+        if len(there) < len(missing) or not all(map(self._backlog.is_as_new, read.values())):
+            raise UnavailableError("most of CouchDB's nodes do not have yet what one told of")
+        return read | {doc_id: doc for doc_id, doc in there.items() if not doc.get("_deleted")}
 
     def _learn(self, doc: Document) -> None:
         """Keep what a document says of whom it is about, before any is processed that came with it."""

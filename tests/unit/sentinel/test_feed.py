@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -161,6 +162,46 @@ def test_what_could_not_be_processed_is_read_again(monkeypatch: pytest.MonkeyPat
     assert sorted(one for batch in processed.batches for one in batch) == sorted(theirs)
 
 
+class Spread(Busy):
+    """In a cluster: what one node tells of, others are asked for. `late` is what they have of a person's message until
+    they are asked the third time."""
+
+    def __init__(self, late: dict[str, Document]) -> None:
+        super().__init__(201)
+        self.late = late
+        self.asked = 0
+
+    def changes(self, since: str, *, limit: int, wait: float = 0.0, docs: bool = True) -> Changes:
+        told = super().changes(since, limit=min(limit, 100), wait=wait, docs=docs)
+        changes = [replace(each, rev="2-x", doc=None) if each.id == "incoming:last" else each for each in told.changes]
+        return Changes(changes, told.last_seq, told.pending)
+
+    def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
+        found = super().fetch(ids)
+        if "incoming:last" in found:
+            self.asked += 1
+            found["incoming:last"]["_rev"] = "2-x"
+            if self.asked < 3:
+                del found["incoming:last"]
+                found |= self.late
+        return found
+
+    def read_revisions(self, named: Sequence[tuple[str, str | None]]) -> list[Document]:
+        assert named == [("incoming:last", None)]
+        return []
+
+
+@pytest.mark.parametrize(
+    "late", [{}, {"incoming:last": {"_id": "incoming:last", "_rev": "1-x"}}], ids=["missing", "an older one"]
+)
+def test_what_one_node_of_a_cluster_told_of_is_read_until_most_have_it(late: dict[str, Document]) -> None:
+    """It was passed over, and a person's message never answered: the node does not tell of it again."""
+    database = Spread(late)
+    processed = Processed(database)
+    assert database.asked == 3
+    assert [one for batch in processed.batches for one in batch].count("incoming:last") == 1
+
+
 def test_a_person_s_message_behind_what_memory_holds_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "CAPACITY", 1_000)
     database = Busy(26_000)
@@ -208,7 +249,10 @@ def test_sequences_that_are_no_longer_known_while_far_behind(requests: int) -> N
 
 def test_what_is_gone_is_passed_over() -> None:
     processed: list[Any] = []
-    database = SimpleNamespace(fetch=lambda ids: {one: read(one) for one in ids if one != "gone since"})
+    deleted = read("gone since") | {"_rev": "2-x", "_deleted": True}
+    database = SimpleNamespace(
+        fetch=lambda ids: {one: read(one) for one in ids if one != "gone since"}, read_revisions=lambda named: [deleted]
+    )
     ours = SimpleNamespace(heard=is_ours)
     pipeline = SimpleNamespace(process=processed.extend)
     registers = SimpleNamespace(learn=lambda doc: None)
@@ -230,7 +274,7 @@ def test_a_conflict_that_comes_under_the_name_of_our_write_is_processed(torn: bo
         *cast(Any, (SimpleNamespace(main=main), SimpleNamespace(heard=is_ours), None, pipeline, registers)),
         {"seq": "0"},
     )
-    reading._hear(Changes([Change("ours", "2-x", False, torn=torn)], "4-x", 0))
+    reading._hear(Changes([Change("ours", "1-x", False, torn=torn)], "4-x", 0))
     reading._process()
     assert [doc["_id"] for doc in found] == processed
 
