@@ -1,8 +1,8 @@
 """What is read before a CouchDB is prepared; tests/integration/sentinel/test_setup.py prepares a real one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import responses
@@ -75,14 +75,21 @@ def test_two_processes_may_change_a_design_document_at_once(monkeypatch: pytest.
     assert database.docs["_design/mjumbe"]["views"] == design.views
 
 
-def test_two_processes_may_start_at_once_on_a_new_database(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [setup._store_first, lambda database, doc_id, content: setup._write(database, doc_id, content())],
+    ids=["what is made once", "what is written over"],
+)
+def test_two_processes_may_start_at_once(
+    write: Callable[[Any, str, Callable[[], dict[str, str]]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = MemoryDatabase()
 
     def get(doc_id: str) -> None:
         database.store({"_id": doc_id, "of": "the other"})
 
     monkeypatch.setattr(database, "get", get)
-    setup._store_first(database, "settings", lambda: {"of": "us"})
+    write(database, "settings", lambda: {"of": "us"})
     assert database.docs["settings"]["of"] == "the other"
 
 

@@ -126,7 +126,7 @@ def test_monitoring(api: Process, couch: Couch, version: str) -> None:
     now = states.now()
     for names in STATES.values():
         for state in names:
-            for due in (now - timedelta(days=1), now - timedelta(days=8), now + timedelta(days=1)):
+            for due in (now - timedelta(days=6.9), now - timedelta(days=7.1), now + timedelta(days=1)):
                 task = documents.new_task("+254711000111", "x", due, due=due)
                 states.move(task, State(state), now)
                 task["state"] = state

@@ -100,6 +100,17 @@ def test_a_stop_ends_held_and_waiting_connections(play: Any) -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("service", ["", "/textbee", "/viber", "/rapidpro"])
+def test_an_sms_without_a_text_comes_in_at_a_url_of_its_own(play: Any, service: str) -> None:
+    async def scenario(lab: Any) -> None:
+        sms = {"from": "+254711000001", "text": "", "url": f"{lab.receiver.url}/elsewhere"}
+        [answer] = (await lab.json("POST", f"/incoming{service}", sms))["answers"]
+        assert answer["status"] == 200
+        assert [path for path, _, _ in lab.receiver.posts] == ["/elsewhere"]
+
+    play(scenario)
+
+
 def test_requests(play: Any) -> None:
     async def scenario(lab: Any) -> None:
         text = "Habari 😀"
