@@ -79,7 +79,7 @@ def disk_trouble(error: Exception) -> str | None:
         known, full = code in DISK_CODES, code == sqlite3.SQLITE_FULL
     else:
         number = error.errno if isinstance(error, OSError) else None
-        known, full = number in (*FULL, errno.EFBIG, errno.EIO, errno.EROFS), number in FULL
+        known, full = number in (*FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES), number in FULL
     if not known:
         return None
     if full:

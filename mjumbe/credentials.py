@@ -87,7 +87,11 @@ class VaultKeys:
             _close_to_others(path)
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CredentialError(f"the vault's key file {path} cannot be used: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise CredentialError(
+                f"the vault's key file {path} cannot be used ({reason}): let this user read it, and write in its "
+                "directory, or put a copy of it back, or set MJUMBE_VAULT_KEY"
+            ) from error
         return VaultKeys(str(path), _fernets(content.replace("\n", ","), str(path)))
 
     @staticmethod

@@ -195,6 +195,7 @@ def sqlite_error(words: str, code: int) -> sqlite3.OperationalError:
         (OSError(errno.ENOSPC, "No space left on device"), "is full ([Errno 28] No space left on device): free"),
         (sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR_WRITE), "fails (disk I/O error): is it full"),
         (OSError(errno.EIO, "Input/output error"), "fails ([Errno 5] Input/output error): is it full"),
+        (PermissionError(errno.EACCES, "Permission denied"), "is it full, broken, or closed to this user?"),
         (sqlite_error("no such table: doc", sqlite3.SQLITE_ERROR), None),
         (OSError("no number"), None),
         (FileNotFoundError(errno.ENOENT, "gone"), None),
