@@ -77,10 +77,9 @@ class Wire:
             while chance.random() < 0.25:
                 self.callers.call(call, after + chance.random() * LATEST)
 
-    def loses_id(self, chance: random.Random, key: Key) -> bool:
-        """Whether the answer lacks the message's id. Then a report can be told from another message's by its number
-        alone, so not where several messages go to one."""
-        return key[0] not in self.books.regulars and not self.books.healed.is_set() and chance.random() < 0.08
+    def loses_id(self, chance: random.Random) -> bool:
+        """Whether the answer lacks the message's id."""
+        return not self.books.healed.is_set() and chance.random() < 0.08
 
     def word(self, ref: str, status: str, state: str | None, *, again: bool = False) -> tuple[Word, Callable[[], None]]:
         """Note that a status will be told; what to call when it was heard."""
@@ -199,7 +198,7 @@ class AfricasTalking(Wire):
         if deed.taken:
             unique = f"{self.books.chance('ref', key, self.books.asked[key]).getrandbits(64)}"
             ref = same or chance.choice(ODD_IDS).format(f"ATXid_{unique}" if chance.random() < 0.9 else unique)
-            lost = not same and self.loses_id(chance, key)
+            lost = not same and self.loses_id(chance)
             row |= {"cost": "KES 0.8000", "messageId": chance.choice(("None", "", None)) if lost else ref}
             deed.ref = None if lost else ref
             if not lost and not same:
@@ -249,7 +248,15 @@ TEXTBEE_EVENTS = {
     "MESSAGE_FAILED": ("failed", "failed"),
     "UNKNOWN_STATE": ("unknown", None),
 }
-TEXTBEE_ERRORS = {"NO_SERVICE": True, "NETWORK_ERROR": True, "NULL_PDU": False, "SHORT_CODE_NOT_ALLOWED": False}
+# An error code of a failed message → whether it goes out again.
+TEXTBEE_ERRORS = {
+    "NO_SERVICE": True,
+    "NETWORK_ERROR": True,
+    "PERMISSION_DENIED": True,
+    "NULL_PDU": False,
+    "SHORT_CODE_NOT_ALLOWED": False,
+    "SOMETHING_NEW": False,
+}
 TEXTBEE_PLANS = (
     (),
     ("MESSAGE_SENT",),
@@ -293,7 +300,7 @@ class TextBee(Wire):
             deed = Deed(TEXTBEE, key, True, Said.TAKEN, "received-by-gateway")
             healed = self.books.healed.is_set()
             ref = f"batch-{self.books.chance('ref', key, self.books.asked[key]).getrandbits(64)}"
-            deed.ref = None if self.loses_id(chance, key) else ref
+            deed.ref = None if self.loses_id(chance) else ref
             events = plan(chance, TEXTBEE_PLANS[: 3 if healed else None])
             answer = {"data": {"success": True, "smsBatchId": deed.ref, "recipientCount": 1}}
             return answer, deed, lambda: [self._event(chance, key, ref, event) for event in events]
@@ -344,7 +351,7 @@ class Viber(Wire):
                 deed = Deed(VIBER, key, False, said, "denied" if code in (5, 6) else "failed")
                 return {"status": code, "status_message": "no"}, deed, tuple
             token = 2**60 + self.books.chance("ref", key, self.books.asked[key]).getrandbits(59)
-            ref = None if self.loses_id(chance, key) else str(token)
+            ref = None if self.loses_id(chance) else str(token)
             deed = Deed(VIBER, key, True, said, "forwarded-by-gateway", ref)
             events = plan(chance, VIBER_PLANS)
             answer = {"status": 0, "status_message": "ok", "message_token": token if ref else None}

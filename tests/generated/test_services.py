@@ -12,7 +12,7 @@ import pytest
 
 from tests.generated.services_run import Run, Size
 
-SMALL = Size(messages=30, letters=15, troubles=3, seconds=6.0, read_timeout=4, sentinels=1)
+SMALL = Size(messages=50, letters=25, troubles=3, seconds=6.0, read_timeout=4, sentinels=1)
 LARGE = Size(messages=300, letters=100, troubles=20, seconds=60.0, read_timeout=6, sentinels=2)
 SEED = int(os.environ.get("SERVICES_SEED") or 0)
 
