@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 UNREACHED_WAIT = timedelta(minutes=10)
 
+Counted = dict[Key, tuple[str, str]]  # number and text by which a message was counted for the duplicate limit
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -62,16 +64,15 @@ class Claims:
         """Take these messages; those that are not due any more, or too often sent, are left out."""
         claim_id = uuid.uuid4().hex
         claimed: dict[Key, Claimed] = {}
-        counted: set[tuple[str, str]] = set()
+        counted: Counted = {}
 
         def claim(message: OutgoingMessage, doc: Document) -> bool:
             claimed.pop(message.key, None)
-            task = find_task(doc, message.uuid)
-            if task is None:
-                return False
+            task = find_task(doc, message.uuid) or {}
             # Ours already: the write's answer was lost, or too few nodes took it. Once more, to be sure.
             mine = task.get("claim") == claim_id and states.of(task) is State.FORWARDED_TO_GATEWAY
             if not mine:
+                self._uncount(message, counted)
                 # Another task of the document may be due under the uuid of one that went.
                 if states.of(task) is not State.PENDING or not self._is_due(doc, message):
                     return False
@@ -88,11 +89,14 @@ class Claims:
 
     def leave_to_phone(self, messages: Sequence[OutgoingMessage]) -> None:
         """Leave messages to the phone gateway: it takes them at its next poll, if no other service does before."""
-        counted: set[tuple[str, str]] = set()
+        counted: Counted = {}
 
         def leave(message: OutgoingMessage, doc: Document) -> bool:
-            task = find_task(doc, message.uuid)
-            if task is None or task.get("service") == PHONE_GATEWAY or not self._is_due(doc, message):
+            task = find_task(doc, message.uuid) or {}
+            if task.get("service") == PHONE_GATEWAY:
+                return False
+            self._uncount(message, counted)
+            if not self._is_due(doc, message):
                 return False
             if self._admit(task, message, counted):
                 failed = bool(message.route.last)
@@ -121,20 +125,25 @@ class Claims:
         found = due_messages(doc, message.uuid)
         return any(due.wanted == message.wanted and due.due >= oldest for due in found)
 
-    def _admit(self, task: Task, message: OutgoingMessage, counted: set[tuple[str, str]]) -> bool:
+    def _uncount(self, message: OutgoingMessage, counted: Counted) -> None:
+        """Somebody wrote before the claim that this message was counted for: it may not be made now."""
+        if message.key in counted:
+            self._recent.take_back(*counted.pop(message.key))
+
+    def _admit(self, task: Task, message: OutgoingMessage, counted: Counted) -> bool:
         """Whether a message may go: not what must not go out by now, and not the same text to the same number
         more than `duplicate_limit` times within half an hour, counted when it is first given to a service: that is
         two machines answering each other."""
         if refuse(task, self._settings.current, self._opt_outs.get, states.now()):
             return False
-        if task.get("service") or message.key in counted:
+        if task.get("service"):
             return True
         number, limit = self._number(message), self._settings.current.sms.duplicate_limit
         if self._recent.count(number, message.text) >= limit:
             details = f"sent {limit} times to this number within 30 minutes (sms.duplicate_limit)"
             states.move(task, State.DUPLICATE, states.now(), details)
             return False
-        counted.add(message.key)
+        counted[message.key] = (number, message.text)
         self._recent.add(number, message.text)
         return True
 

@@ -52,6 +52,15 @@ class RecentMessages:
         if abs(time.time() - self._pruned) > WINDOW_SECONDS / 6:
             self._prune()
 
+    def take_back(self, to: str, message: str) -> None:
+        """Count one less: the last was not given to a service after all."""
+        key = _hash(to, message)
+        before = self._moments(key)[:-1]
+        if before:
+            self._times[key] = before
+        else:
+            self._times.pop(key, None)
+
     def _moments(self, key: int) -> tuple[int, ...]:
         found = self._times.get(key, ())
         return (found,) if isinstance(found, int) else found

@@ -126,6 +126,24 @@ def test_somebody_writes_before_the_claim(lab: Lab, state: str, sent: int) -> No
     assert lab.task()["state"] == ("sent" if sent else state)
 
 
+@pytest.mark.parametrize("by", ["africas-talking", "medic-gateway"])
+def test_a_claim_that_somebody_wrote_before_counts_for_nothing(by: str) -> None:
+    """It was put off at that moment; when it was due again, it was a duplicate of itself, and never sent."""
+    lab = Lab(sms={"duplicate_limit": 1})
+    lab.offer(doc())
+    lab.database.before_bulk = lambda: change(lab, "scheduled")
+    if by == "medic-gateway":
+        lab.service = by
+    lab.run()
+    assert lab.task()["state"] == "scheduled"
+    change(lab, "pending")
+    lab.outbox.offer(due_messages(lab.stored()))
+    lab.run()
+    assert lab.task()["state"] == ("sent" if by == "africas-talking" else "pending")
+    assert lab.task()["service"] == by
+    lab.close()
+
+
 def test_the_document_is_gone(lab: Lab) -> None:
     lab.offer(doc())
     lab.database.before_bulk = lambda: cast(None, lab.database.docs.clear())

@@ -30,6 +30,15 @@ def test_counts_are_by_number_and_text(time: Time) -> None:
     assert [counted.count(*key) for key in [(FIRST, "a"), (FIRST, "b"), (SECOND, "a"), (SECOND, "b")]] == [2, 1, 1, 0]
 
 
+def test_what_was_not_sent_after_all_does_not_count(time: Time) -> None:
+    counted = RecentMessages()
+    for text in "aab":
+        counted.add(FIRST, text)
+    for text in "abc":
+        counted.take_back(FIRST, text)
+    assert [counted.count(FIRST, text) for text in "abc"] == [1, 0, 0]
+
+
 def test_they_are_forgotten_after_half_an_hour(time: Time) -> None:
     counted = RecentMessages()
     counted.add(FIRST, "a")
