@@ -160,16 +160,7 @@ def _share_metrics(options: dict[str, Any]) -> None:
     # No TemporaryDirectory: each worker that ends would remove it, and those after it could not start.
     directory = tempfile.mkdtemp(prefix=f"{METRICS_PREFIX}{os.getpid()}-", dir=shared)
     os.environ[METRICS_DIRECTORY] = directory
-
-    def on_exit(_arbiter: Any) -> None:
-        shutil.rmtree(directory, ignore_errors=True)
-
-    def child_exit(_arbiter: Any, worker: Any) -> None:
-        from prometheus_client import multiprocess  # noqa: PLC0415 - see METRICS_DIRECTORY
-
-        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-
-    options |= {"on_exit": on_exit, "child_exit": child_exit}
+    options["on_exit"] = lambda _arbiter: shutil.rmtree(directory, ignore_errors=True)
 
 
 FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
