@@ -94,8 +94,11 @@ def optional_object(request: Request) -> dict[str, Any]:
 
 
 def json_body(request: Request, limit: int) -> Any:
-    """The JSON value in the body, its texts made safe. Raises 400 and 413."""
-    return _decoded(raw_body(request, limit), STRICT)
+    """The JSON value in the body, its texts made safe. Raises 400 and 413.
+
+    What is not UTF-8 is refused: a message would go out with other characters than its author wrote.
+    """
+    return _decoded(raw_body(request, limit), STRICT, errors="strict")
 
 
 def demand_json(request: Request) -> None:
@@ -136,11 +139,11 @@ def _fields(request: Request, body: bytes) -> Mapping[str, str]:
     return fields
 
 
-def _decoded(body: bytes, decoder: json.JSONDecoder) -> Any:
+def _decoded(body: bytes, decoder: json.JSONDecoder, errors: str = "replace") -> Any:
     try:
-        return each_text(decoder.decode(body.decode("utf-8-sig", "replace")), safe_text)
+        return each_text(decoder.decode(body.decode("utf-8-sig", errors)), safe_text)
     except (ValueError, RecursionError):
-        raise BadRequestError("body", "JSON") from None
+        raise BadRequestError("body", "JSON in UTF-8") from None
 
 
 def _no_number(word: str) -> Any:

@@ -6,6 +6,7 @@ What it stores are the same documents that `/api/v1/messages` and `/api/v1/sms/a
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import unquote_to_bytes
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -28,6 +29,7 @@ from mjumbe.states import NOT_SENT, State, Task
 
 DEFAULT_TEXT = "Hello from Africa's Talking!"
 MISSING_PHONE = "Missing 'phone' query parameter"
+NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # in a form, in place of bytes that are none
 ANSWERED_SECONDS = 8.0  # how long the service's answer is waited for
 NOT_ANSWERED = frozenset({State.SCHEDULED, State.PENDING, State.FORWARDED_TO_GATEWAY})
 TWO_WAY_FIELDS = ("linkId", "text", "to", "id", "date", "from")
@@ -105,10 +107,21 @@ def invoke() -> ResponseReturnValue:
     number = phone_numbers.normalise(written, here.settings.fresh().default_country_code)
     if number is None:
         return {"error": f"'phone' is {written!r}; expected a number with its country code, as 254711000111"}, 400
+    if _is_garbled(text):
+        return {"error": "'message' has what is no character in UTF-8; send it in UTF-8"}, 400
     if len(text) > LONGEST_TEXT:
         return {"error": f"'message' has {len(text)} characters; expected at most {LONGEST_TEXT}"}, 400
     task = _answered(here, _document(number, text, user.name))
     return _shown(number, task)
+
+
+def _is_garbled(text: str) -> bool:
+    """Whether there is what is no character in UTF-8: in a query it would stay as it is written, `caf%E9`."""
+    try:
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeDecodeError:
+        return True
+    return NO_CHARACTER in text
 
 
 def _demand_own_will() -> None:

@@ -12,6 +12,7 @@ from tests.integration.processes import Process, make_user
 
 Login = tuple[str, str]
 KEY = "the-incoming-key-5f1c"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MISSING = {"error": "Missing 'phone' query parameter"}
 INVOKE = ("/sms/invoke-bulk-sms", "/sms/invoke-twoway-sms")
 
@@ -53,6 +54,9 @@ def test_what_is_not_sent(api: Process, couch: Couch, script: Login, path: str, 
     assert ask(params={"phone": "254711000111"}).status_code == 401
     stranger = make_user(couch, "stranger", "a-password", ["gateway"])
     assert ask(params={"phone": "254711000111"}, auth=stranger).status_code == 403
+    latin = "phone=254711000111&message=caf%E9"
+    for garbled in (ask(params=latin, auth=script), ask(data=latin, headers=FORM, auth=script)):
+        assert (garbled.status_code, "send it in UTF-8" in garbled.text) == (400, True)
     for params in ({}, {"phone": " "}, {"message": "Habari"}):
         answer = ask(params=params, auth=script)
         assert (answer.status_code, answer.json()) == (400, MISSING)

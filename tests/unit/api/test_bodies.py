@@ -85,7 +85,8 @@ def test_fields(body: bytes, content_type: str, form: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"NaN", b'{"a":Infinity}', b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}", b"\xff"]
+    "body",
+    [b"", b"{", b"NaN", b'{"a":Infinity}', b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}", b"\xff", b'{"a": "caf\xe9"}'],
 )
 def test_what_is_no_json(body: bytes) -> None:
     with pytest.raises(BadRequestError):
