@@ -92,6 +92,7 @@ class Books:
         self.deeds: list[Deed] = []
         self.words: list[Word] = []
         self.letters: list[Letter] = []
+        self.read_until = 0  # the place in Africa's Talking's inbox behind which mjumbe looked last
         self.inboxes: dict[str, list[Letter]] = {service: [] for service in SERVICES}
         self.kills: list[float] = []  # when a sentinel ended or stood still (monotonic)
         self._began = time.monotonic()

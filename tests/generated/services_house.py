@@ -144,6 +144,11 @@ class House:
         self._sentinels[place].stop()
         self._sentinels[place] = self._start_sentinel()
 
+    def restart_sentinels(self) -> None:
+        for place, each in enumerate(self._sentinels):
+            each.stop()
+            self._sentinels[place] = self._start_sentinel()
+
     def freeze_sentinel(self, chance: random.Random) -> None:
         """Until another one leads; what it had begun it may end, and nothing else."""
         self._books.kill()

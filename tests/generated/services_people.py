@@ -101,6 +101,13 @@ class People:
             store(chance, couch, written, text, facts)
             left -= size
 
+    def write_one(self, couch: Couch) -> None:
+        """A last message, when all the others are done with."""
+        key = next(self._numbers), leaks.text("the last message of all")
+        self.books.order(Order(key))
+        doc = documents.outgoing_document(documents.new_task(*key, states.now()), states.now(), None)
+        insist(lambda: _put_new(couch, doc))
+
     def _recipient(self, chance: random.Random) -> str:
         return chance.choice(list(self.on_viber.values())) if chance.random() < 0.5 else next(self._numbers)
 

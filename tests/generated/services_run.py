@@ -164,6 +164,11 @@ class Run:
         try:
             eventually(self._is_told, self.size.patience)
             self._show_inbox()
+            eventually(lambda: self.books.read_until == len(self.books.inbox(AT)), self.size.patience)
+            eventually(is_well, self.size.patience)
+            # Whoever leads next looks at all of it anew, and must send nothing but what is new.
+            self._house.restart_sentinels()
+            self._people.write_one(self._house.couch)
             eventually(is_well, self.size.patience)
         except AssertionError:
             return found

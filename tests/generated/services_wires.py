@@ -152,7 +152,7 @@ class AfricasTalking(Wire):
     def look(self, request: Request) -> Answer:
         if request.path == "/version1/user":
             return Answer({"UserData": {"balance": "KES 1785.50"}})
-        after = int(request.query.get("lastReceivedId") or 0)
+        after = self.books.read_until = int(request.query.get("lastReceivedId") or 0)
         rows = [_at_row(*row) for row in self.books.inbox(AT) if row[0] > after]
         return Answer({"SMSMessageData": {"Messages": rows[:AT_PAGE]}})
 
