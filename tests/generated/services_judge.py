@@ -147,7 +147,8 @@ def _wrong(case: Case) -> Iterator[str]:
 def _bounds(case: Case) -> Iterator[str]:
     """Requests: those that spend an attempt, and the probes of held services."""
     spent = [deed for deed in case.deeds if deed.said in (Said.TAKEN, Said.UNCLEAR, Said.PASSING, Said.FINAL)]
-    if len(spent) > case.rules.max_attempts * len(case.tasks):
+    # A person gives one more to what was given up.
+    if len(spent) > case.rules.max_attempts * len(case.tasks) + case.settled[0]:
         yield f"{len(spent)} requests that spend an attempt"
     most = len(SERVICES) * (2 + case.rules.seconds / case.rules.probe_seconds)
     if len(case.deeds) - len(spent) > most * len(case.tasks):
