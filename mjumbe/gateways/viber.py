@@ -67,6 +67,8 @@ CODES: Mapping[int, tuple[str, Failure]] = {
     24: ("noBalance", Failure.CONFIGURATION),
 }
 NOT_SUBSCRIBED = frozenset({5, 6})  # the person left the bot, and the event that said so was lost
+# Nobody was asked: the person left while the message was on its way here, so that another service may take it.
+NOT_REGISTERED = Outcome("the recipient has not registered with the bot", failure=Failure.RETRY, spent=False)
 TOO_MANY_LASTS = timedelta(hours=1)
 MOST_ATTEMPTS = 3  # at a message that is answered with a status that nobody knows
 
@@ -104,8 +106,7 @@ class Viber(Gateway):
     def _send(self, number: str, text: str) -> Outcome:
         receiver = self._wiring.address_of(number)
         if receiver is None:
-            details = "the recipient has not registered with the bot"
-            return Outcome(details, State.FAILED, Failure.PERMANENT)
+            return NOT_REGISTERED
         body = {"receiver": receiver, "type": "text", "text": text, "sender": {"name": self._sender_name}}
         return read_answer(self._post("send_message", body), datetime.now(UTC))
 

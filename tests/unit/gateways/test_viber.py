@@ -63,7 +63,8 @@ def test_who_can_be_written_to() -> None:
     assert gateway().reaches(NUMBER)
     assert not gateway().reaches("+254711000002")
     [outcome] = gateway().send(Batch("Habari", ("+254711000002",)))
-    assert outcome == Outcome("the recipient has not registered with the bot", State.FAILED, Failure.PERMANENT)
+    details = "the recipient has not registered with the bot"
+    assert outcome == Outcome(details, failure=Failure.RETRY, spent=False), "another service may reach them"
 
 
 def test_a_request_has_one_recipient() -> None:

@@ -13,6 +13,7 @@ from mjumbe import documents, gateways, settings, states
 from mjumbe.documents import Document, IncomingMessage
 from mjumbe.gateways import PHONE_GATEWAY
 from mjumbe.gateways.base import Batch, Check, Failure, Gateway, Outcome
+from mjumbe.gateways.viber import NOT_REGISTERED
 from mjumbe.live_settings import LiveSettings
 from mjumbe.states import State, Task
 from sentinel.echoes import Echoes
@@ -385,6 +386,22 @@ def test_whom_it_does_not_reach_is_not_given_to_it_when_the_others_fail(viber_fi
     viber_first.run()
     assert viber_first.by() == {AT: [number(0)], TEXTBEE: [number(0)]}
     assert viber_first.task("d0")["state"] == "pending"
+
+
+@pytest.mark.parametrize("others", [[AT], []])
+def test_who_leaves_the_bot_while_a_message_is_on_its_way_gets_it_otherwise(lab: Lab, others: list[str]) -> None:
+    def leave(number: str) -> Outcome:
+        lab.desks[VIBER].reached = lambda number: False
+        return NOT_REGISTERED
+
+    lab.set(outgoing_service=VIBER, fallback_services=others)
+    lab.desks[VIBER].answer = leave
+    lab.offer(doc(0))
+    lab.run()
+    task = lab.task("d0")
+    assert services_in(task) == [VIBER, *others]
+    after = ("sent", 1, "Sent") if others else ("pending", 0, "no service reaches this number: viber cannot")
+    assert (task["state"], task["attempts"], task["state_details"]) == after
 
 
 def test_whom_nobody_reaches_is_set_aside(lab: Lab) -> None:
