@@ -1,7 +1,7 @@
 """Reports for references that nobody knows: which message in doubt each of them settles."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from mjumbe import phone_numbers, states
 from mjumbe.couch import Database
@@ -36,7 +36,8 @@ def settled_by(
         return {}
     under_way = _under_way(database, settings)
     found = {name: place for name, place in found.items() if under_way.get(asked[name], set()) <= {place}}
-    found = {name: place for name, place in found.items() if not _has_another(asked[name], place, database, settings)}
+    untold = _untold({asked[name] for name in found}, database, settings)
+    found = {name: place for name, place in found.items() if untold.get(asked[name], set()) <= {place}}
     # One that was under way when its report was looked up may have been stored since.
     refs = list({reports[name].ref for name in found})
     known = {row.key for row in database.view("mjumbe", "messages_by_gateway_ref", keys=refs)} if refs else set()
@@ -68,20 +69,25 @@ def _under_way(database: Database, settings: Settings) -> dict[Asked, set[Key]]:
     return found
 
 
-def _has_another(asked: Asked, place: Key, database: Database, settings: Settings) -> bool:
-    """Whether the service may have another message to the number than this, by a reference that it never told."""
-    number, service = asked
-    ending, lately = phone_numbers.ending(number), oldest_due(states.now(), settings.sms) - REPORTED_MS
-    rows = database.view(
-        "mjumbe",
-        "messages",
-        start_key=["phone", ending, lately],
-        end_key=["phone", ending, LAST_MOMENT],
-        reduce=False,
-        include_docs=True,
-    )
-    others = (find_task(row.doc or {}, str(row.value)) for row in rows if (row.id, str(row.value)) != place)
-    return any(_number(task, settings) == number and _has_untold(task, service) for task in others if task)
+def _untold(asked: Collection[Asked], database: Database, settings: Settings) -> dict[Asked, set[Key]]:
+    """The messages to these numbers, lately due, that the services may have by references which they never told."""
+    lately = oldest_due(states.now(), settings.sms) - REPORTED_MS
+    endings = sorted({phone_numbers.ending(number) for number, _ in asked})
+    queries = [
+        {"start_key": ["phone", ending, lately], "end_key": ["phone", ending, LAST_MOMENT], "reduce": False}
+        for ending in endings
+    ]
+    listed = database.view_queries("mjumbe", "messages", queries) if queries else []
+    places = [(row.id, str(row.value)) for rows in listed for row in rows]
+    docs = database.fetch(doc_id for doc_id, _ in places)
+    services = {service for _, service in asked}
+    found: dict[Asked, set[Key]] = {}
+    for doc_id, uuid in places:
+        task = find_task(docs.get(doc_id, {}), uuid) or {}
+        for service in services:
+            if _has_untold(task, service):
+                found.setdefault((_number(task, settings), service), set()).add((doc_id, uuid))
+    return found
 
 
 def _has_untold(task: Task, service: str) -> bool:
