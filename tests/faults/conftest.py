@@ -16,13 +16,16 @@ __all__ = ["own_world", "server_url", "start_store", "world"]
 
 
 @pytest.fixture
-def house(start_store: StartStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A world with a store of its own, which can be stopped."""
+def house(
+    request: pytest.FixtureRequest, start_store: StartStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    """A world (of the class that the test is parametrized with) with a store of its own, which can be stopped."""
     if os.environ.get("COUCH_URL"):
         pytest.skip("stops the store, which only the embedded one allows")
     data = tmp_path_factory.mktemp("data")
     store = start_store(data)
     url = f"{store.url.replace('://', '://' + ':'.join(ADMIN) + '@')}/test-{uuid.uuid4().hex}"
-    made = House(World(url, tmp_path_factory.mktemp("world")), store, lambda port: start_store(data, port))
+    world_class: type[World] = getattr(request, "param", World)
+    made = House(world_class(url, tmp_path_factory.mktemp("world")), store, lambda port: start_store(data, port))
     yield made
     made.world.close()

@@ -12,19 +12,6 @@ from tests.integration.processes import eventually
 from tests.integration.sentinel.world import SOON, World, number
 
 
-def bring(world: World, doc: Document, edits: int) -> str:
-    """What a phone wrote over `doc` without network comes by replication, as so many edits; returns its revision."""
-    generation, _, digest = doc["_rev"].partition("-")
-    start = int(generation) + edits
-    ids = [*(f"{edit:032x}" for edit in range(edits, 0, -1)), digest]
-    copied = {**doc, "_rev": f"{start}-{ids[0]}", "_revisions": {"start": start, "ids": ids}}
-    answer = world.couch.request(
-        "POST", f"/{world.couch.main.name}/_bulk_docs", body={"new_edits": False, "docs": [copied]}
-    )
-    assert answer == []
-    return str(copied["_rev"])
-
-
 def settled(world: World, doc_id: str, rev: str) -> Document:
     """The document when the sentinel has compared it with this revision of it, or made it from that one."""
     found: list[Document] = []
@@ -56,7 +43,7 @@ def test_an_edit_from_a_phone_sends_nothing_twice(own_world: World, edits: int) 
     assert world.api.url
     world.start_sentinel()
     world.until(doc_id, "delivered")
-    rev = bring(world, {**held_by_phone, "fields": {"note": "seen by the nurse"}}, edits)
+    rev = world.bring({**held_by_phone, "fields": {"note": "seen by the nurse"}}, edits)
     doc = settled(world, doc_id, rev)
     assert task_texts(doc) == [("come to the clinic", "delivered")]
     assert doc["fields"] == ({"note": "seen by the nurse"} if edits == 9 else {})
@@ -72,7 +59,7 @@ def test_an_edit_that_came_while_the_sentinel_was_down_sends_nothing_twice(own_w
     sentinel = world.start_sentinel()
     world.until(doc_id, "sent")
     assert sentinel.stop() == 0
-    rev = bring(world, held_by_phone, 9)
+    rev = world.bring(held_by_phone, 9)
     world.start_sentinel()
     assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "sent")]
     world.until(world.write(number(), "afterwards"), "sent")
@@ -87,7 +74,7 @@ def test_nobody_is_answered_twice(own_world: World) -> None:
     held_by_phone = copy.deepcopy(world.doc(doc_id))
     world.start_sentinel()
     world.until(doc_id, "delivered")
-    doc = settled(world, doc_id, bring(world, held_by_phone, 9))
+    doc = settled(world, doc_id, world.bring(held_by_phone, 9))
     assert task_texts(doc) == [("we are here", "delivered")]
     world.until(world.write(number(), "afterwards"), "delivered")
     assert request_counts(world, "we are here", "afterwards") == [1, 1]
@@ -101,7 +88,7 @@ def test_a_message_that_a_phone_took_back_is_not_sent(own_world: World) -> None:
     states.move(taken_back["tasks"][0], states.State.CLEARED, states.now())
     for edit in range(3):  # ours is the longer line
         world.couch.main.put({**world.doc(doc_id), "fields": {"edit": edit}})
-    rev = bring(world, taken_back, 1)
+    rev = world.bring(taken_back, 1)
     world.start_sentinel()
     assert task_texts(settled(world, doc_id, rev)) == [("come to the clinic", "cleared")]
 
@@ -117,7 +104,7 @@ def test_a_message_that_was_added_here_goes_though_the_phone_did_not_know_of_it(
         {**removed, "tasks": [documents.new_task(number(), "stay away", states.now())]}
     )
     world.couch.main.put({**world.doc("removed"), "fields": {"note": "seen at the office"}})
-    revs = {doc["_id"]: bring(world, doc, 9) for doc in (held_by_phone, removed)}
+    revs = {doc["_id"]: world.bring(doc, 9) for doc in (held_by_phone, removed)}
     world.start_sentinel()
     for doc_id, rev in revs.items():
         settled(world, doc_id, rev)
@@ -137,7 +124,7 @@ def test_whom_a_message_goes_to_is_looked_up_when_it_comes_from_a_conflicting_re
     held_by_phone = {**report, "_rev": world.couch.main.put(report)}
     task = {"due": states.timestamp(states.now()), "state": "scheduled", "message": "come", "recipient": "clinic"}
     world.couch.main.put({**held_by_phone, "scheduled_tasks": [task]})
-    rev = bring(world, held_by_phone, 9)
+    rev = world.bring(held_by_phone, 9)
     world.start_sentinel()
     settled(world, "report", rev)
     world.until("report", "sent")
@@ -165,7 +152,7 @@ def test_what_waits_in_memory_goes_as_the_phone_left_it(own_world: World) -> Non
         world.until(doc["_id"], "pending")
     states.move(held_by_phone["taken back"]["scheduled_tasks"][0], states.State.CLEARED, states.now())
     for doc in held_by_phone.values():
-        settled(world, doc["_id"], bring(world, {**doc, "fields": {"note": "seen by the nurse"}}, 9))
+        settled(world, doc["_id"], world.bring({**doc, "fields": {"note": "seen by the nurse"}}, 9))
     world.simulator.control(no_balance=False)
     world.set(sms={"africas_talking": {"read_timeout": 31}})  # looked into at once, not after the minute
     world.until("report noted", "sent")
@@ -180,7 +167,7 @@ def test_a_message_that_a_person_puts_back_goes_again(own_world: World) -> None:
     held_by_phone = copy.deepcopy(world.doc(doc_id))
     world.start_sentinel()
     world.until(doc_id, "sent")
-    doc = settled(world, doc_id, bring(world, held_by_phone, 9))
+    doc = settled(world, doc_id, world.bring(held_by_phone, 9))
     states.release(doc["tasks"][0], states.now(), "asked for again")
     world.couch.main.put(doc)
     eventually(lambda: request_counts(world, "come to the clinic") == [2], SOON)
@@ -198,5 +185,5 @@ def test_a_message_that_a_phone_adds_while_another_goes_is_sent(own_world: World
         world.until(doc_id, "sent")
         added.append(f"added {n}")
         held_by_phone["tasks"].append(documents.new_task(number(), added[-1], states.now()))
-        bring(world, held_by_phone, 1)
+        world.bring(held_by_phone, 1)
     eventually(lambda: request_counts(world, *added) == [1] * 5, SOON)

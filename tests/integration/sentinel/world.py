@@ -1,6 +1,8 @@
 """All that a message meets on its way: a store, an API, sentinels and a simulated service, as real processes."""
 
+import hashlib
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -222,6 +224,20 @@ class World:
         docs = [documents.outgoing_document(documents.new_task(to, text, now), now, None) for to, text in messages]
         assert all(saved.rev for saved in self.couch.main.bulk(docs))
         return [str(doc["_id"]) for doc in docs]
+
+    def bring(self, doc: Document, edits: int) -> str:
+        """What a phone wrote over `doc` without network comes by replication, as so many edits; returns the last."""
+        generation, _, digest = doc["_rev"].partition("-")
+        start = int(generation) + edits
+        written = json.dumps(doc)
+        made = (hashlib.md5(f"{edit} {written}".encode()).hexdigest() for edit in range(edits, 0, -1))
+        ids = [*made, digest]
+        copied = {**doc, "_rev": f"{start}-{ids[0]}", "_revisions": {"start": start, "ids": ids}}
+        answer = self.couch.request(
+            "POST", f"/{self.couch.main.name}/_bulk_docs", body={"new_edits": False, "docs": [copied]}
+        )
+        assert answer == []
+        return str(copied["_rev"])
 
     def receive(self, sender: str, text: str, **more: Any) -> str:
         """Somebody sends us an SMS; returns the id of its document."""
