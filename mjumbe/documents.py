@@ -296,8 +296,10 @@ def singles(task: Task) -> list[Task]:
 
 
 def find_task(doc: Document, message_uuid: str) -> Task | None:
-    """The task that carries the message with this uuid."""
-    return next((task for task in tasks_of(doc) if message_of(task).get("uuid") == message_uuid), None)
+    """The task that carries the message with this uuid. Of several, as there are where somebody copies a task until the
+    copy gets a uuid of its own, the one that does not wait any more: what is told is told of that."""
+    found = [task for task in tasks_of(doc) if message_of(task).get("uuid") == message_uuid]
+    return next((task for task in found if states.of(task) not in states.DUE), found[0] if found else None)
 
 
 def date_of(task: Task, doc: Document) -> int | None:

@@ -211,6 +211,21 @@ def test_find_task() -> None:
 
 
 @pytest.mark.parametrize(
+    ("states", "found"),
+    [
+        (["pending", "sent"], 1),
+        (["pending", "forwarded-to-gateway"], 1),
+        (["scheduled", "cleared", "pending"], 1),
+        (["sent", "pending"], 0),
+        (["pending", "scheduled"], 0),
+    ],
+)
+def test_of_copies_the_one_that_does_not_wait_is_found(states: list[str], found: int) -> None:
+    tasks = [{"state": state, "messages": [{"uuid": "u"}]} for state in states]
+    assert documents.find_task({"tasks": tasks}, "u") is tasks[found]
+
+
+@pytest.mark.parametrize(
     ("doc", "incoming"),
     [
         ({"type": "data_record", "sms_message": {}, "from": "+254711000001"}, True),

@@ -47,6 +47,22 @@ def test_no_copy_that_says_otherwise_is_claimed_for_what_it_was_made_of(lab: Lab
     assert [each["state"] for each in lab.stored()["tasks"]] == ["pending"] * 2
 
 
+def test_what_is_answered_of_a_message_is_not_stored_with_a_copy_before_it(lab: Lab) -> None:
+    """The copy counted as sent, and never went; the other was taken for one whose answer never came, and went twice."""
+
+    def answer(batch: Batch) -> list[Outcome]:
+        meanwhile = lab.stored()
+        (task,) = meanwhile["tasks"]
+        copied = {**task, "state": "pending", "messages": [{**task["messages"][0], "to": "+254711000002"}]}
+        lab.database.store({**meanwhile, "tasks": [copied, task]})
+        return [Outcome("Sent", State.SENT, ref="r")]
+
+    lab.desk.answer = answer
+    lab.offer(doc())
+    lab.run()
+    assert [task["state"] for task in lab.stored()["tasks"]] == ["pending", "sent"]
+
+
 def test_the_work_for_a_document_with_many_messages_grows_with_their_number(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
