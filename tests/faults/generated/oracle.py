@@ -32,7 +32,7 @@ SERVICES = {"africas-talking", "textbee", "rapidpro", "viber", "medic-gateway"}
 # (docs/simulator.md, docs/africas-talking.md).
 ONCE, NEVER, TRIES = (1, 1), (0, 0), (1, 5)
 DELIVERED = {"delivered"}
-ANSWER = "answer"  # the mark of what answers somebody
+ANSWER = "answer"  # the mark of what we made ourselves
 ENDINGS: dict[str, tuple[tuple[int, int], set[str]]] = {
     **dict.fromkeys(("99401", "99403", "99404", "99407"), (NEVER, {"failed"})),
     "99406": (NEVER, {"denied"}),
@@ -78,10 +78,9 @@ class Oracle:
         self._now = now
         self.opted_out: set[str] = set()  # numbers
 
-    def answer(self, doc_id: str, sender: str) -> Expected:
-        """To a keyword: once, however often its callback came."""
-        text = self._sms["replies"][0]["message"]
-        return Expected(doc_id, ANSWER, sender, text, 1, 1, frozenset(DELIVERED))
+    def answer(self, doc_id: str, to: str, text: str) -> Expected:
+        """What answers a keyword, however often its callback came; or what a program wrote by the API, likewise."""
+        return Expected(doc_id, ANSWER, to, text, 1, 1, frozenset(DELIVERED))
 
     def of(self, doc: Document) -> Iterator[Expected]:
         """What is expected of each message of a document."""
@@ -97,7 +96,7 @@ class Oracle:
 
     def _message(self, doc: Document, task: Document, message: Any) -> Expected:
         said = message if isinstance(message, dict) else {}
-        mark, text = said.get("mark", task["mark"]), said.get("message")
+        mark, text = str(said.get("mark", task["mark"])), said.get("message")
         to = self._number(said.get("to") or "")
         text = self._cut(text) if isinstance(text, str) else ""
         due = next(filter(None, map(_moment, (task.get("due"), task.get("timestamp"), doc.get("reported_date")))), 0)

@@ -7,11 +7,13 @@ process dies is the machine's to say.
 import os
 import random
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from mjumbe import documents, states
-from tests.faults.generated.generator import Generator, Numbers, region
+from tests.faults.generated.generator import HELP, Generator, Numbers, region
 from tests.faults.generated.oracle import Expected, Oracle
 from tests.faults.generated.others import Others
 from tests.faults.generated.phone import Phone
@@ -21,9 +23,7 @@ from tests.integration.gateways.town import AT, Town
 from tests.integration.processes import Process, eventually
 from tests.integration.sentinel.world import number
 
-PATIENCE = float(
-    os.environ.get("XPAT") or 240
-)  # a service that failed rests for up to a minute before it is asked again
+PATIENCE = 240.0  # a service that failed rests for up to a minute before it is asked again
 SHORT_SEED = int(os.environ.get("FAULTS_SEED") or 1)
 
 
@@ -51,14 +51,15 @@ class Story:
         town.couch.main.bulk(self._region.documents)
         town.set(**self._region.settings)
         for simulator in (town.simulator, town.twins):
-            simulator.control(latency_ms=self._chance.choice([0, 50, 300]))
+            simulator.control(latency_ms=self._chance.choice([0, 200, 500]))
         self.told.append(f"settings {self._region.settings}")
         self._sentinels = [town.start_sentinel(), town.start_sentinel(leads=False)]
 
     def go_on(self, count: int) -> None:
         """Some documents, some that others do to them, and something that goes wrong."""
         self._others.write(count)
-        happenings = [self._meddle] * 6 + [self._ask_for_help, self._opt_out, self._trouble, self._bad_service]
+        happenings = [self._ask_for_help, self._write_by_the_api, self._opt_out, self._trouble, self._bad_service]
+        happenings += [self._meddle] * 10
         self._chance.shuffle(happenings)
         for happening in happenings:
             self.told.append(happening())
@@ -74,7 +75,7 @@ class Story:
             kill(sentinel)
         self._sentinels = [self._town.start_sentinel()]
         self._town.until(self._town.write(self._last, "the last message"), "delivered", PATIENCE)
-        assert self._is_over()
+        eventually(self._is_over, PATIENCE)  # what failed was being tried again, perhaps
         self._see_that_nothing_goes_back()
         self.told.append(summary(self._tasks()))
 
@@ -88,6 +89,17 @@ class Story:
         sender, repeat = self._numbers.ordinary(), self._chance.choice([1, 3])
         self._hear(sender, "HELP", repeat)
         return f"{sender} asks for help {repeat} times"
+
+    def _write_by_the_api(self, during: Callable[[], None] = lambda: None) -> str:
+        """A program writes a message again until it is taken, and once more, as one does that got no answer."""
+        to, uuid = self._numbers.ordinary(), f"{self._chance.getrandbits(128):032x}"
+        message = {"to": to, "message": "by the API", "uuid": uuid}
+        statuses = [self._town.post("/api/v1/messages", message).status_code]
+        during()
+        eventually(lambda: self._town.post("/api/v1/messages", message).status_code == 202, PATIENCE)
+        (taken,) = self._town.post("/api/v1/messages", message).json()["messages"]
+        self._answers.append(self._oracle.answer(taken["id"], to, message["message"]))
+        return f"{to} is written to by the API, {statuses}"
 
     def _opt_out(self) -> str:
         """Somebody writes STOP, and is written to all the same."""
@@ -105,7 +117,7 @@ class Story:
         assert {post["status"] for post in answer["answers"]} == {200}, answer
         doc_id = documents.incoming_id(AT, answer["id"])
         if text == "HELP":
-            self._answers.append(self._oracle.answer(doc_id, sender))
+            self._answers.append(self._oracle.answer(doc_id, sender, HELP))
 
     def _trouble(self) -> str:
         trouble = self._chance.choice(
@@ -116,7 +128,12 @@ class Story:
 
     def _bad_service(self) -> str:
         """Africa's Talking fails for a moment, in a way that leaves requests undone or in doubt."""
-        faults = [{"error_rate": 0.5}, {"drop_after_accept": True}, {"down": True}, {"answer_body": "<html>"}]
+        faults: list[dict[str, Any]] = [
+            {"error_rate": 0.5},
+            {"drop_after_accept": True},
+            {"down": True},
+            {"answer_body": "<html>"},
+        ]
         fault = self._chance.choice(faults)
         before = self._town.simulator.ask("GET", "/control")
         self._town.simulator.control(**fault)
@@ -152,7 +169,7 @@ class Story:
     def _restart_store(self) -> None:
         self._house.stop_store()
         self._wait_for_some()
-        self._house.start_store()
+        self.told += [self._ask_for_help(), self._write_by_the_api(self._house.start_store)]
 
     def _wait_for_some(self) -> None:
         """Until services took a few more messages, or for a moment where none goes."""

@@ -209,6 +209,12 @@ class World:
         for database in self.couch.databases:
             self.couch.request("DELETE", f"/{database.name}")
 
+    def post(self, path: str, body: Any = None) -> requests.Response:
+        """What the API answers an admin."""
+        assert self.couch.user
+        login = (self.couch.user, self.couch._password)
+        return requests.post(self.api.url + path, json=body, auth=login, timeout=90)
+
     # ---- messages
 
     def write(self, to: str, text: str, **facts: Any) -> str:
