@@ -87,7 +87,7 @@ class Notice:
     gateway: str
     kind: str  # `opt-out`, `subscription` or `viber-user`
     phone: str = field(repr=False)  # empty when the service does not know it
-    key: str = field(repr=False)  # what makes it the same notice when it is told again
+    key: str | None = field(repr=False)  # what makes it the same notice when it is told again; None: it happened again
     facts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -227,9 +227,10 @@ def read_report(doc: Document) -> DeliveryReport:
 
 
 def notice_document(notice: Notice, received: int) -> Document:
-    """A notice as it waits in `<db>-callbacks`."""
+    """A notice as it waits in `<db>-callbacks`. Who joined, left and joined again is told of by three, whether or not
+    the first was seen to meanwhile."""
     return {
-        "_id": f"{notice.kind}:{notice.gateway}:{_id_part(notice.key)}",
+        "_id": f"{notice.kind}:{notice.gateway}:{new_uuid() if notice.key is None else _id_part(notice.key)}",
         "type": notice.kind.replace("-", "_"),
         "gateway": notice.gateway,
         "phone": notice.phone,

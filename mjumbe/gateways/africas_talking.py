@@ -401,7 +401,7 @@ def parse_opt_out(request: CallbackRequest) -> list[CallbackRecord]:
     """Somebody dialled out of a sender id's bulk messages."""
     phone = request.required("phoneNumber")
     sender = request.form.get("senderId", "")
-    return [Notice(NAME, "opt-out", phone, f"{sender}:{phone}", {"sender_id": sender})]
+    return [Notice(NAME, "opt-out", phone, None, {"sender_id": sender})]
 
 
 def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
@@ -418,7 +418,7 @@ def parse_subscription(request: CallbackRequest) -> list[CallbackRecord]:
 def subscription_notice(phone: str, short_code: str, keyword: str, update: str) -> Notice:
     """That somebody joined (`update` is addition) or left (deletion) a product."""
     facts = {"short_code": short_code, "keyword": keyword, "update": update}
-    return Notice(NAME, "subscription", phone, ":".join([*facts.values(), phone]), facts)
+    return Notice(NAME, "subscription", phone, None, facts)
 
 
 def missing(settings: Settings) -> list[str]:

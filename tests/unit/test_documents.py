@@ -116,6 +116,14 @@ def test_a_notice() -> None:
     }
 
 
+def test_a_notice_that_names_no_single_event_is_told_anew_each_time() -> None:
+    """Who joined, left and joined again before the first was seen to had left: the third was taken for the first."""
+    notice = Notice("africas-talking", "subscription", "+254711000001", None, {"update": "addition"})
+    first, second = (documents.notice_document(notice, MS)["_id"] for _ in range(2))
+    assert first != second
+    assert all(doc_id.startswith("subscription:africas-talking:") for doc_id in (first, second))
+
+
 @pytest.mark.parametrize(
     ("due", "state"),
     [(None, "pending"), (AT, "pending"), (AT - timedelta(days=1), "pending"), (AT + timedelta(seconds=1), "scheduled")],

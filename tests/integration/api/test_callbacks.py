@@ -228,6 +228,9 @@ def test_notices(api: Process, couch: Couch) -> None:
     assert post(api, "/api/v1/sms/africastalking/opt-out", opt_out).json() == {"saved": 1}
     subscription = {"phoneNumber": phone, "shortCode": "22333", "keyword": "k", "updateType": "Addition"}
     assert post(api, "/api/v1/sms/africastalking/subscription", subscription).json() == {"saved": 1}
+    left = {**subscription, "updateType": "Deletion"}
+    again = [post(api, "/api/v1/sms/africastalking/subscription", form).json() for form in (left, subscription)]
+    assert again == [{"saved": 1}] * 2, "joined again before anybody saw to it that they had joined and left"
     subscription["updateType"] = "sideways"
     assert post(api, "/api/v1/sms/africastalking/subscription", subscription).json() == {"saved": 0}
 

@@ -52,15 +52,15 @@ PARSERS = CALLBACKS["africastalking"].parsers
         (
             "opt-out",
             "senderId=AFYA&phoneNumber=%2B254711000001",
-            Notice(AT, "opt-out", FIRST, f"AFYA:{FIRST}", {"sender_id": "AFYA"}),
+            Notice(AT, "opt-out", FIRST, None, {"sender_id": "AFYA"}),
         ),
-        ("opt-out", "phoneNumber=0711000001", Notice(AT, "opt-out", "0711000001", ":0711000001", {"sender_id": ""})),
+        ("opt-out", "phoneNumber=0711000001", Notice(AT, "opt-out", "0711000001", None, {"sender_id": ""})),
         *(
             (
                 "subscription",
                 f"phoneNumber=%2B254711000001&shortCode=22000&keyword=afya&updateType={update}",
                 Notice(
-                    *(AT, "subscription", FIRST, f"22000:afya:{update.lower()}:{FIRST}"),
+                    *(AT, "subscription", FIRST, None),
                     {"short_code": "22000", "keyword": "afya", "update": update.lower()},
                 ),
             )

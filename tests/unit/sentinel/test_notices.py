@@ -47,12 +47,12 @@ def lab() -> Lab:
 
 
 def opt_out(phone: str = PHONE, sender: str = "22000") -> Notice:
-    return Notice("africas-talking", "opt-out", phone, f"{sender}:{phone}", {"sender_id": sender})
+    return Notice("africas-talking", "opt-out", phone, None, {"sender_id": sender})
 
 
 def subscription(update: str, phone: str = PHONE, code: str = "22000", keyword: str = "HABARI") -> Notice:
     facts = {"short_code": code, "keyword": keyword, "update": update}
-    return Notice("africas-talking", "subscription", phone, ":".join([*facts.values(), phone]), facts)
+    return Notice("africas-talking", "subscription", phone, None, facts)
 
 
 def viber_user(update: str, user: str = USER, phone: str = "", **facts: str) -> Notice:
