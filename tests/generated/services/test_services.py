@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.generated.services_run import Run, Size
+from tests.generated.services.run import Run, Size
 
 SMALL = Size(messages=50, letters=25, troubles=3, seconds=6.0, read_timeout=4, sentinels=1)
 LARGE = Size(messages=300, letters=100, troubles=20, seconds=60.0, read_timeout=6, sentinels=2)

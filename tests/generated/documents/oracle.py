@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.faults.generated.generator import (
+from tests.generated.documents.generator import (
     DENIED_COUNTRY,
     NAME,
     OWN_NUMBER,

@@ -1,4 +1,4 @@
-"""An HTTP server in the place of every SMS service, which answers at random. What it says comes from services_wires.py.
+"""An HTTP server in the place of every SMS service, which answers at random. What it says comes from wires.py.
 
 Here is what may happen to any answer on its way: statuses of all kinds, broken JSON, cut-off bodies, silence.
 """
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.generated.services_books import Books, Deed, Said
+from tests.generated.services.books import Books, Deed, Said
 
 # A status → what it says of the messages in the request. 504 and 524 are a proxy's, which got no answer.
 STATUSES = {

@@ -14,8 +14,8 @@ import requests
 from mjumbe import documents, states
 from mjumbe.couch import ConflictError, Couch, CouchError, UnavailableError
 from tests import leaks
-from tests.generated.services_books import AT, PHONE, SERVICES, TEXTBEE, VIBER, Books, Letter, Order
-from tests.generated.services_callers import KEY, Call, Callers, Phone, form, signed
+from tests.generated.services.books import AT, PHONE, SERVICES, TEXTBEE, VIBER, Books, Letter, Order
+from tests.generated.services.callers import KEY, Call, Callers, Phone, form, signed
 from tests.integration.processes import ADMIN, eventually
 
 KEYWORD, REPLY = "HABARI", "Nzuri, asante sana kwa kuuliza"

@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tests.generated.services_books import AT, RAPIDPRO, TEXTBEE, VIBER, Books, Deed, Key, Letter, Said, Word
-from tests.generated.services_callers import KEY, Call, Callers, form, signed
-from tests.generated.services_server import Answer, Request, Trouble, trouble
+from tests.generated.services.books import AT, RAPIDPRO, TEXTBEE, VIBER, Books, Deed, Key, Letter, Said, Word
+from tests.generated.services.callers import KEY, Call, Callers, form, signed
+from tests.generated.services.server import Answer, Request, Trouble, trouble
 
 USERNAME, DEVICE = "generated", "device-1"
 LATEST = 6.0  # seconds until what becomes of a message is told

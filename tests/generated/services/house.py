@@ -16,9 +16,9 @@ from mjumbe import settings, setup
 from mjumbe.couch import Couch
 from mjumbe.credentials import Vault, VaultKeys
 from tests.faults.rig import kill
-from tests.generated.services_books import Books
-from tests.generated.services_callers import KEY
-from tests.generated.services_people import insist
+from tests.generated.services.books import Books
+from tests.generated.services.callers import KEY
+from tests.generated.services.people import insist
 from tests.integration.processes import ADMIN, ROOT, VAULT_KEY, Process, start, stop_all
 
 # A minute is too long to wait for in a test: what mjumbe does once a minute it does here every PROBE_SECONDS.

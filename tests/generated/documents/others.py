@@ -14,7 +14,7 @@ from mjumbe import states
 from mjumbe.couch import ConflictError
 from mjumbe.documents import Document, message_of, tasks_of
 from mjumbe.states import Task
-from tests.faults.generated.generator import OWN_NUMBER, Generator
+from tests.generated.documents.generator import OWN_NUMBER, Generator
 from tests.integration.sentinel.world import World
 
 Change = Callable[[Task], None]

@@ -14,7 +14,7 @@ from typing import Any
 import requests
 
 from tests import leaks
-from tests.generated.services_books import PHONE, Books, Deed, Letter, Said, Word
+from tests.generated.services.books import PHONE, Books, Deed, Letter, Said, Word
 
 KEY = leaks.secret("the-key-of-generated-services")
 PATIENCE = 60.0  # seconds for one answer

@@ -9,13 +9,13 @@ from typing import Any
 
 import requests
 
-from tests.generated.services_books import AT, PHONE, RAPIDPRO, SERVICES, TEXTBEE, VIBER, Books, Letter
-from tests.generated.services_callers import Callers, Phone
-from tests.generated.services_house import PROBE_SECONDS, House
-from tests.generated.services_judge import Rules, in_full, judge
-from tests.generated.services_people import KEYWORD, REPLY, SHORT_CODE, People, insist
-from tests.generated.services_server import Server
-from tests.generated.services_wires import DEVICE, USERNAME, AfricasTalking, RapidPro, TextBee, Viber
+from tests.generated.services.books import AT, PHONE, RAPIDPRO, SERVICES, TEXTBEE, VIBER, Books, Letter
+from tests.generated.services.callers import Callers, Phone
+from tests.generated.services.house import PROBE_SECONDS, House
+from tests.generated.services.judge import Rules, in_full, judge
+from tests.generated.services.people import KEYWORD, REPLY, SHORT_CODE, People, insist
+from tests.generated.services.server import Server
+from tests.generated.services.wires import DEVICE, USERNAME, AfricasTalking, RapidPro, TextBee, Viber
 from tests.integration.processes import ADMIN, eventually, make_user
 
 MAX_ATTEMPTS = 6

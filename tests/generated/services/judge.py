@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any
 
-from tests.generated.services_books import AT, PHONE, RAPIDPRO, SERVICES, TEXTBEE, VIBER, Books, Deed, Key, Said, Word
+from tests.generated.services.books import AT, PHONE, RAPIDPRO, SERVICES, TEXTBEE, VIBER, Books, Deed, Key, Said, Word
 
 Task = Mapping[str, Any]
 

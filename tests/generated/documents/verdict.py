@@ -8,7 +8,7 @@ from typing import Any
 
 from mjumbe.documents import Document, tasks_of
 from mjumbe.states import Task
-from tests.faults.generated.oracle import ANSWER, Expected
+from tests.generated.documents.oracle import ANSWER, Expected
 
 Key = tuple[str, str]  # number and text
 Tasks = Mapping[tuple[str, str], Sequence[Task]]  # by their document and mark

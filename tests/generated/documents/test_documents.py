@@ -13,12 +13,20 @@ from typing import Any
 import pytest
 
 from mjumbe import documents, states
-from tests.faults.generated.generator import HELP, Generator, Numbers, region
-from tests.faults.generated.oracle import Expected, Oracle
-from tests.faults.generated.others import Others
-from tests.faults.generated.phone import Phone
-from tests.faults.generated.verdict import Progress, Tasks, Verdict, counted, history_goes_back, summary, tasks_by_mark
 from tests.faults.rig import House, kill, seed
+from tests.generated.documents.generator import HELP, Generator, Numbers, region
+from tests.generated.documents.oracle import Expected, Oracle
+from tests.generated.documents.others import Others
+from tests.generated.documents.phone import Phone
+from tests.generated.documents.verdict import (
+    Progress,
+    Tasks,
+    Verdict,
+    counted,
+    history_goes_back,
+    summary,
+    tasks_by_mark,
+)
 from tests.integration.gateways.town import AT, Town
 from tests.integration.processes import Process, eventually
 from tests.integration.sentinel.world import number
