@@ -36,6 +36,9 @@ HEARTBEAT_SECONDS = 2.0
 LEASE_SECONDS = 10.0  # a leader that has not written its heartbeat for so long is taken for dead
 # The leader stops this long before a standby may take over: what a write to CouchDB may take, and clocks that drift.
 MARGIN_SECONDS = 2.0
+TIDY_SECONDS = (
+    60.0  # how often the leader looks for what another half of a cluster left: a request beside the heartbeat
+)
 
 
 def clock() -> float:
@@ -154,12 +157,14 @@ class Lease:
 
     def keep(self, stop: threading.Event) -> None:
         """Write heartbeats until `stop` is set or the lease is lost."""
-        patience = Patience("the heartbeat could not be written")
+        patience, tidied = Patience("the heartbeat could not be written"), clock()
         while not stop.wait(HEARTBEAT_SECONDS):
             try:
                 self._write(released=False)
-                self._tidy()
                 patience.is_over()
+                if clock() - tidied >= TIDY_SECONDS:
+                    tidied = clock()
+                    self._tidy()
             except ConflictError:
                 log.error("another sentinel has taken over; this one stops sending")
                 self._deadline = 0.0
@@ -173,7 +178,7 @@ class Lease:
     def _tidy(self) -> None:
         """Remove what another half left, which everybody might be shown in place of ours. Nobody leads by it: who does
         has removed ours before."""
-        with suppress(UnavailableError, CouchError):  # with the next heartbeat, then
+        with suppress(UnavailableError, CouchError):  # the next time, then
             for other in self._others():
                 self._remove(other)
 

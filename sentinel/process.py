@@ -3,6 +3,10 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
@@ -30,10 +34,11 @@ from sentinel.services import Services
 
 log = structlog.get_logger(__name__)
 
+Answer = TypeVar("Answer")
+
 # From SIGTERM on, for requests (a service may take 60 s to answer one) and for CouchDB to store their results: who
 # supervises processes kills them after 75 s (`mjumbe up`) or 90 s (systemd).
 STORE_SECONDS = 65.0
-LOOK_SECONDS = 5.0  # that one look at an index which is being built takes, and a stop waits for
 
 
 class Sentinel:
@@ -45,18 +50,12 @@ class Sentinel:
         self._settings = LiveSettings(couch.main)
         self._unread = defaultdict[str, Patience](lambda: Patience("a credential cannot be read"))  # by its id
         self._services: Services | None = None
-        self._looks = couch.impatient(LOOK_SECONDS).main
         # Who waits longer for CouchDB than the lease lasts neither keeps it nor takes it over.
         self._lease = Lease(couch.impatient(LEASE_SECONDS - MARGIN_SECONDS).sentinel, self._status)
 
     def run(self, stop: threading.Event) -> None:
-        """Prepare, then stand by and lead in turn. Raises what a thread failed with."""
-        threads = Threads(threading.Event())
-        # A request that waits for an index does not hear of a stop, and nothing is under way yet.
-        threads.start("preparation", lambda _: self._prepare(stop))
-        while not stop.is_set() and not threads.join("preparation", 0.2):
-            pass
-        threads.raise_failure()
+        """Prepare, then stand by and lead in turn. Raises what a thread of the leader failed with."""
+        _unless(stop.is_set, lambda: self._prepare(stop))
         while not stop.is_set() and self._lease.acquire(stop):
             self._lead(stop)
 
@@ -91,14 +90,18 @@ class Sentinel:
     def _lead(self, stop: threading.Event) -> None:
         down = threading.Event()
         threads = Threads(down)
+
+        def is_over() -> bool:
+            return stop.is_set() or down.is_set()
+
         # The heartbeat comes first: what follows may take longer than a lease.
         threads.start("lease", self._lease.keep)
         try:
-            while not setup.is_built(self._looks, "mjumbe", "due"):
-                if stop.is_set() or down.is_set():
+            while not _unless(is_over, lambda: setup.is_built(self._couch.main, "mjumbe", "due")):
+                if is_over():
                     return
             outbox = self._start(threads)
-            while not stop.is_set() and not down.is_set():
+            while not is_over():
                 stop.wait(0.2)
         except (UnavailableError, CouchError) as error:
             log.warning("the leader could not start", reason=str(error))
@@ -167,6 +170,24 @@ class Sentinel:
 
 def _fresh_checkpoint() -> Document:
     return {"_id": CHECKPOINT_ID, "seq": "0", "adopted": milliseconds(states.now())}
+
+
+def _unless(is_over: Callable[[], bool], work: Callable[[], Answer]) -> Answer | None:
+    """What `work` returns or raises; None when it `is_over` before. A request that waits for an index hears of no stop,
+    so it has a thread of its own, which is left behind then: nothing is under way yet."""
+    done: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="preparation", daemon=True).start()
+    while not is_over():
+        with suppress(FutureTimeoutError):
+            return done.result(0.2)
+    return None
 
 
 class Threads:

@@ -64,5 +64,5 @@ def test_what_the_preparation_fails_with_ends_the_process(sentinel: Sentinel, mo
         raise ValueError("no CouchDB's fault")
 
     monkeypatch.setattr(setup, "prepare", prepare)
-    with pytest.raises(RuntimeError, match="a thread of the sentinel failed"):
+    with pytest.raises(ValueError, match="no CouchDB's fault"):
         sentinel.run(threading.Event())
