@@ -109,23 +109,21 @@ def test_some_must_not_be_empty(api: Process, empty: str) -> None:
 
 CALLBACKS = [
     ("delivery-reports", {"id": "ATXid_7", "status": "Success"}, "report:africas-talking:ATXid_7:Success"),
-    (
-        *("opt-out", {"senderId": "AFYA", "phoneNumber": "+254711000112"}),
-        "opt-out:africas-talking:AFYA%3A%2B254711000112",
-    ),
+    ("opt-out", {"senderId": "AFYA", "phoneNumber": "+254711000112"}, "opt-out:africas-talking:"),
     (
         "subscription",
         {"phoneNumber": "+254711000112", "shortCode": "22000", "keyword": "afya", "updateType": "Addition"},
-        "subscription:africas-talking:22000%3Aafya%3Aaddition%3A%2B254711000112",
+        "subscription:africas-talking:",
     ),
 ]
 
 
-@pytest.mark.parametrize(("path", "form", "doc_id"), CALLBACKS)
-def test_other_callbacks(api: Process, couch: Couch, path: str, form: dict[str, str], doc_id: str) -> None:
+@pytest.mark.parametrize(("path", "form", "prefix"), CALLBACKS)
+def test_other_callbacks(api: Process, couch: Couch, path: str, form: dict[str, str], prefix: str) -> None:
+    before = len(couch.callbacks.beginning_with(prefix))
     answer = post(api, path, form)
     assert (answer.status_code, answer.text) == (200, "OK")
-    assert couch.callbacks.get(doc_id) is not None
+    assert len(couch.callbacks.beginning_with(prefix)) == before + 1
     assert post(api, path, {}).status_code == 400
 
 
