@@ -18,7 +18,11 @@ ORDER += ["delivered"]
 ENOUGH = 3  # attempts with which no service took a message
 NOT_SENT = {"denied", "cleared", "muted", "duplicate", "failed"}
 # After a request it is tried again; and what waits may be put off by its author.
-STEPS_BACK = {("forwarded-to-gateway", "pending"), ("pending", "scheduled")}
+STEPS_BACK = {
+    ("forwarded-to-gateway", "pending"),
+    ("received-by-gateway", "pending"),  # what passes goes again (docs/textbee.md)
+    ("pending", "scheduled"),
+}
 
 
 def tasks_by_mark(docs: Iterable[Document]) -> dict[tuple[str, str], list[Task]]:
