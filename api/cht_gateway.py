@@ -407,15 +407,16 @@ def _take(
         return False
     if task.get("claim") != seen["claim"]:
         return False
-    if seen["state"] == State.PENDING and is_refused(task):
-        return True
-    if seen["state"] == State.PENDING and documents.outgoing_message(doc, task) is None:
-        return False  # somebody changed it meanwhile, and it must be looked at again before it goes
+    if seen["state"] == State.PENDING:
+        if is_refused(task):
+            return True
+        if documents.outgoing_message(doc, task) is None:
+            return False  # somebody changed it meanwhile, and it must be looked at again before it goes
+        if shared:
+            documents.message_of(task)["uuid"] = new_uuid()
     taken[_key(row)] = task
     if seen["state"] != State.PENDING and seen["claim"] == user.name:
         return False  # ours since an earlier poll
-    if seen["state"] == State.PENDING and shared:
-        documents.message_of(task)["uuid"] = new_uuid()
     states.claim(task, states.now(), PHONE_GATEWAY, user.name)
     return True
 
