@@ -25,6 +25,12 @@ def lab() -> Iterator[Lab]:
     made.close()
 
 
+def dispatch(lab: Lab) -> None:
+    """Send what may go now, once."""
+    lab.outbox._dispatch()
+    lab.outbox._workers.shutdown(wait=True)
+
+
 def test_no_task_is_claimed_under_the_uuid_of_one_that_went(lab: Lab) -> None:
     both = doc()
     went = {**both["tasks"][0], "state": "sent"}
@@ -213,8 +219,7 @@ def test_nothing_is_sent_by_a_claim_that_few_nodes_took(lab: Lab, monkeypatch: p
 
     lab.offer(doc())
     lab.fence = fence
-    lab.outbox._dispatch()
-    lab.outbox._workers.shutdown(wait=True)
+    dispatch(lab)
     assert lab.desk.batches == []
 
 
@@ -251,8 +256,7 @@ def test_nothing_is_claimed_by_whoever_has_ceased_to_lead_since_it_was_chosen(la
 
     lab.offer(doc())
     lab.fence = fence
-    lab.outbox._dispatch()
-    lab.outbox._workers.shutdown(wait=True)
+    dispatch(lab)
     assert lab.desk.batches == []
     assert (lab.task()["state"], "claim" in lab.task()) == ("pending", False)
 
@@ -269,8 +273,7 @@ def test_a_result_is_stored_whoever_leads_by_then(lab: Lab) -> None:
 
     lab.desk.answer = answer
     lab.offer(doc())
-    lab.outbox._dispatch()
-    lab.outbox._workers.shutdown(wait=True)
+    dispatch(lab)
     assert (lab.task()["state"], lab.task()["gateway_ref"]) == ("sent", "r1")
 
 
