@@ -194,7 +194,9 @@ def _is_further(other: Task, task: Task) -> bool:
     news = [entry for entry in theirs if entry not in known]
     if not news and other.get("state") in {entry.get("state") for entry in known}:
         return False
-    if known and known[-1].get("state") == task.get("state") and all(entry in theirs for entry in known):
+    # Many write what is due without any history.
+    is_as_told = known[-1].get("state") == task.get("state") if known else of(task) in DUE
+    if is_as_told and all(entry in theirs for entry in known):
         # What is merely due on both sides may be due at another time: who rescheduled it is right.
         return told in _TOLD or (told in DUE and (of(task) not in DUE or attempts(other) > attempts(task)))
     return told in _TOLD and _TOLD[told] > _TOLD.get(of(task), 0)

@@ -120,8 +120,14 @@ def test_the_state_that_says_more_stands(name: str, ours: list[str], theirs: lis
         ),
         (task("pending"), task("pending", "pending"), False),
         (task("pending", "forwarded-to-gateway", "pending", attempts=1), task("pending"), False),
+        (
+            task("pending") | {"state_history": None},
+            task("pending", "forwarded-to-gateway", "pending", attempts=1),
+            True,
+        ),
+        (task("pending") | {"state_history": None}, task("pending"), False),
     ],
-    ids=["the first attempt", "another attempt", "none", "an attempt here"],
+    ids=["the first attempt", "another attempt", "none", "an attempt here", "no history here", "nor an attempt there"],
 )
 def test_attempts_that_failed_count_on(ours: Any, theirs: Any, is_taken: bool) -> None:
     """Else an edit from a phone starts them anew, at once, and for ever if there are enough."""
